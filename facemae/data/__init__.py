@@ -1,0 +1,1 @@
+"""Shards, their index, and the order, decoding and loading of samples."""

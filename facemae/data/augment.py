@@ -1,0 +1,84 @@
+"""Views: a random crop, a flip and a mask, drawn from the sample's own generator.
+
+What is drawn depends on seed, view, stream, epoch and sample, and on nothing else; no process, no worker, no order.
+"""
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.data.masks import draw_mask
+from facemae.data.preprocess import Box, Pixels, resize
+from facemae.data.schema import ViewSpec
+from facemae.rng import generator
+
+_TRIES = 10
+
+
+def make_view(
+    image: Pixels, spec: ViewSpec, seed: int, stream: str, epoch: int, sample: int, *, out: Pixels | None = None
+) -> tuple[Pixels, NDArray[np.int64] | None]:
+    """One view of one image.
+
+    Args:
+        image: uint8 [H, W, C], upright; C as in the view.
+        spec: The view.
+        seed: The run's seed.
+        stream: Name of the sample's stream.
+        epoch: Epoch of the stream the sample is read in.
+        sample: The sample's index in its shard set.
+        out: Where to write the pixels: uint8 [C, S, S], contiguous.
+
+    Returns:
+        uint8 [C, S, S], contiguous and not normalised, and int64 [keep], the ascending indices of visible patches; None
+        where the view has no mask.
+    """
+    path = (spec.name, stream, epoch, sample)
+    rng = generator(seed, "crop", *path)
+    box = None
+    if spec.crop == "random_resized":
+        box = random_box(image.shape[1], image.shape[0], spec.scale, spec.ratio, rng)
+    mirror = spec.flip and rng.random() < 0.5
+    scaled = resize(image, spec.image_size, box=box, interpolation=spec.interpolation)
+    pixels = planes(scaled, mirror=mirror, out=out)
+    visible = None if spec.mask is None else draw_mask(spec.mask, generator(seed, "mask", *path))
+    return pixels, visible
+
+
+def random_box(
+    width: int, height: int, scale: tuple[float, float], ratio: tuple[float, float], rng: np.random.Generator
+) -> Box:
+    """Draw the part of an image that a random resized crop takes.
+
+    The distribution is that of torchvision's ``RandomResizedCrop``: area uniform, aspect ratio log-uniform,
+    ten tries, then the largest central part whose aspect ratio is allowed.
+
+    Returns:
+        Left, top, width and height in pixels, within the image.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_TRIES):
+        area = width * height * rng.uniform(*scale)
+        aspect = math.exp(rng.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    return (width - w) // 2, (height - h) // 2, w, h
+
+
+def planes(image: Pixels, *, mirror: bool = False, out: Pixels | None = None) -> Pixels:
+    """Interleaved pixels [H, W, C] as contiguous planes [C, H, W], mirrored left to right on demand."""
+    height, width, channels = image.shape
+    if mirror:
+        image = cv2.flip(image, 1)
+    out = np.empty((channels, height, width), np.uint8) if out is None else out
+    # Five times faster than a transposed copy in NumPy or torch; writes into `out`.
+    cv2.split(image, [out[channel] for channel in range(channels)])
+    return out

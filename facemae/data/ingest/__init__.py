@@ -1,0 +1,1 @@
+"""Source layouts: each module turns one into a list of samples to pack."""

@@ -1,0 +1,181 @@
+"""A folder of images, with or without a table of labels.
+
+With `labels.csv` (or another table) the listed images are packed. Without one, folders speak: first-level folders named
+like splits are the splits, and the next level is the class, as ImageFolder has it; or the subject, as in identity data
+sets, if asked.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from facemae.data.ingest.labels import normal_path, read_labels, split_notes
+from facemae.data.splits import canonical_split
+from facemae.errors import DataError
+
+EXTENSIONS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "png": "png", "webp": "webp"}
+"""Formats stored as they come, by the file's ending."""
+
+CONVERTED = ("bmp", "tif", "tiff", "pgm", "ppm", "jp2")
+"""Formats stored as PNG, without loss."""
+
+_DRIVE = re.compile(r"[A-Za-z]:/")
+
+FoldersAre = Literal["class", "subject", "nothing"]
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to pack: the file, its path relative to the source, and what is known about it."""
+
+    file: Path
+    path: str
+    split: str | None = None
+    subject: str | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
+
+    def meta(self) -> dict[str, Any]:
+        """The known fields of the `json` member."""
+        fields = {"path": self.path, "split": self.split, "subject": self.subject, "labels": self.labels or None}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds.
+
+    Attributes:
+        images: Images to pack.
+        skipped: (path, reason) of images that are listed and missing, or there and not listed.
+        notes: What was decided about splits and folders.
+    """
+
+    images: list[SourceImage]
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def _walk(source: Path) -> Iterator[str]:
+    seen: set[str] = set()
+    for root, folders, files in os.walk(source, followlinks=True):
+        # Linked folders are followed, each real one once, so that a circle of links ends.
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            ending = name.rpartition(".")[2].lower()
+            if not name.startswith(".") and (ending in EXTENSIONS or ending in CONVERTED):
+                yield Path(root, name).relative_to(source).as_posix()
+
+
+def list_folder(
+    source: Path,
+    *,
+    labels: Path | None = None,
+    path_column: str | None = None,
+    split_column: str | None = None,
+    subject_column: str | None = None,
+    label_columns: Sequence[str] | None = None,
+    folders_are: FoldersAre = "class",
+) -> Listing:
+    """List the images of a folder and what is known about them.
+
+    Args:
+        source: The folder.
+        labels: Table of labels; None takes `labels.csv` in the folder, if there is one.
+        path_column: See `read_labels`.
+        split_column: See `read_labels`.
+        subject_column: See `read_labels`.
+        label_columns: See `read_labels`.
+        folders_are: What the folders below the splits name, where there is no table.
+
+    Raises:
+        DataError: No such folder, no images, or what `read_labels` refuses.
+    """
+    if not source.is_dir():
+        raise DataError(f"there is no folder {source}", expected="a folder of images")
+    found = list(_walk(source))
+    table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
+    if table is not None:
+        listing = _from_table(
+            source,
+            found,
+            table,
+            path_column=path_column,
+            split_column=split_column,
+            subject_column=subject_column,
+            label_columns=label_columns,
+        )
+    else:
+        if any((path_column, split_column, subject_column, label_columns)):
+            raise DataError(f"columns were named and {source} has no labels.csv", fix="name the table: --labels FILE")
+        listing = _from_folders(source, found, folders_are)
+    if not listing.images:
+        detail = f"; none of the {len(listing.skipped)} listed or found is both" if listing.skipped else ""
+        endings = ", ".join((*EXTENSIONS, *CONVERTED))
+        raise DataError(f"{source} holds no images to pack{detail}", expected=f"files ending in {endings}")
+    return listing
+
+
+def _from_table(source: Path, found: list[str], path: Path, **columns: Any) -> Listing:
+    table = read_labels(path, **columns)
+    present = set(found)
+    images, skipped, listed = [], [], set()
+    for row in table.rows:
+        relative = normal_path(row.path)
+        _check_inside(source, path, row.path, relative)
+        listed.add(relative)
+        file = source / relative
+        if relative not in present and not file.is_file():
+            skipped.append((row.path, f"listed in {path.name} and missing in the folder"))
+            continue
+        images.append(SourceImage(file, relative, row.split, row.subject, row.labels))
+    skipped += [(name, f"in the folder and not listed in {path.name}") for name in found if name not in listed]
+    return Listing(images, skipped, table.notes)
+
+
+def _check_inside(source: Path, table: Path, written: str, relative: str) -> None:
+    """Refuse a path out of the source: what is packed, and named in the shards, must be what the folder holds."""
+    if relative.startswith(("/", "../")) or relative == ".." or _DRIVE.match(relative):
+        raise DataError(
+            f"{table} lists {written!r}, which is not inside {source}",
+            expected="paths relative to the folder of images",
+            fix="write the paths relative to it, or pack the folder that contains them all",
+        )
+
+
+def _from_folders(source: Path, found: list[str], folders_are: FoldersAre) -> Listing:
+    parts = [name.split("/") for name in found]
+    first = sorted({part[0] for part in parts if len(part) > 1})
+    splits = {name: canonical for name in first if (canonical := canonical_split(name)) is not None}
+    notes = split_notes(splits)
+    if splits and (len(splits) < len(first) or any(len(part) == 1 for part in parts)):
+        others = [name for name in first if name not in splits] or ["images beside the folders"]
+        raise DataError(
+            f"{source} holds folders named like splits ({', '.join(splits)}) and others ({', '.join(others[:10])})",
+            expected="only split folders on the first level, or none",
+            fix="move the others away, or list the images in a labels.csv with a split column",
+        )
+    depth = 1 if splits else 0
+    named = folders_are != "nothing" and bool(parts) and all(len(part) > depth + 1 for part in parts)
+    if named:
+        notes.append(f"{'second' if splits else 'first'}-level folders are read as the {folders_are}")
+    images = []
+    for name, part in zip(found, parts, strict=True):
+        value = part[depth] if named else None
+        images.append(
+            SourceImage(
+                source / name,
+                name,
+                splits[part[0]] if splits else None,
+                value if folders_are == "subject" else None,
+                {"class": value} if value is not None and folders_are == "class" else {},
+            )
+        )
+    return Listing(images, [], notes)

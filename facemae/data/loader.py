@@ -1,0 +1,426 @@
+"""From streams to batches: what one process receives, step by step.
+
+One item of the underlying DataLoader is one process's whole batch of one step, made from the step number alone. So the
+number of worker processes decides only how soon a batch is there, never what is in it.
+"""
+
+import atexit
+import functools
+import hashlib
+import multiprocessing
+import multiprocessing.context
+import multiprocessing.process
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from facemae.config import DataConfig, StreamConfig
+from facemae.data.augment import make_view
+from facemae.data.decode import Pixels, decode_image
+from facemae.data.index import ShardIndex
+from facemae.data.order import Order
+from facemae.data.plan import Plan, SlotRef
+from facemae.data.reader import ShardReader, image_extension
+from facemae.data.schema import Batch, Replacement, Sample, ViewBatch, ViewSpec
+from facemae.data.select import select
+from facemae.errors import ConfigError, DataError, DecodeError, FacemaeError, IndexMismatchError
+from facemae.parallel import usable_cores
+
+_NEIGHBOURS = 32
+_MOST_WORKERS = 8
+_PREFETCH = 2
+
+_WORKERS: "weakref.WeakSet[multiprocessing.process.BaseProcess]" = weakref.WeakSet()
+"""Workers of all loaders, to be ended when the interpreter does."""
+
+_Pinned = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An opened stream: its index as pinned, its order, its share of a batch, and what its `where` selects."""
+
+    name: str
+    index: ShardIndex
+    order: Order
+    share: int
+    selection: Mapping[str, Any] | None = None
+
+    def description(self) -> dict[str, Any]:
+        """What pins the stream's data."""
+        found: dict[str, Any] = {"shards": len(self.index.shards), "digest": self.index.digest}
+        return found if self.selection is None else {**found, "selection": dict(self.selection)}
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way from a worker to the training process, which raises it as it was."""
+
+    error: FacemaeError
+
+
+class StepDataset(Dataset[Batch | _Failure]):
+    """One process's batch for a step number. Pure: equal steps give equal batches.
+
+    Args:
+        plan: Which sample each slot reads.
+        readers: One for each stream.
+        specs: The views to make.
+        seed: The run's seed.
+        rank: Number of the process.
+        world: Number of processes.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        readers: Mapping[str, ShardReader],
+        specs: Sequence[ViewSpec],
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.plan, self.readers, self.specs = plan, dict(readers), tuple(specs)
+        self.seed, self.rank, self.world = seed, rank, world
+
+    def __getitem__(self, step: int) -> "Batch | _Failure":
+        try:
+            return self.batch(step)
+        except FacemaeError as error:
+            return _Failure(error)
+
+    def batch(self, step: int) -> Batch:
+        """Read, decode and augment this process's slots of one step."""
+        slots = self.plan.slots(step, self.rank, self.world)
+        first = self.plan.first_slot(self.rank, self.world)
+        views = {spec.name: _empty_view(spec, len(slots)) for spec in self.specs}
+        samples: list[Sample | None] = [None] * len(slots)
+        replaced: dict[int, Replacement] = {}
+        # Ascending positions in the shards keep slow storage reading forward; slots are filled where they belong.
+        for place in sorted(range(len(slots)), key=lambda i: (slots[i].stream, slots[i].sample)):
+            slot = slots[place]
+            sample, images, reason = self._read(slot)
+            samples[place] = sample
+            if reason is not None:
+                requested = self.readers[slot.stream].index.key(slot.sample)
+                position = step * self.plan.batch_size + first + place
+                replaced[place] = Replacement(slot.stream, position, requested, sample.key, reason)
+            for spec in self.specs:
+                _fill(views[spec.name], place, images[spec.channels], spec, self.seed, slot)
+        used = [sample for sample in samples if sample is not None]
+        return Batch(
+            step=step,
+            first_slot=first,
+            keys=tuple(sample.key for sample in used),
+            streams=tuple(slot.stream for slot in slots),
+            views=views,
+            meta=tuple(sample.meta for sample in used),
+            replaced=tuple(replaced[place] for place in sorted(replaced)),
+        )
+
+    def _read(self, slot: SlotRef) -> tuple[Sample, dict[int, Pixels], str | None]:
+        """The slot's sample, or the next one of its stream that decodes, and why the first did not."""
+        reader, order = self.readers[slot.stream], self.plan.orders[slot.stream]
+        position, reason = slot.sample, None
+        for _ in range(_NEIGHBOURS + 1):
+            sample = reader.read(position)
+            try:
+                return sample, self._decode(sample), reason
+            except DecodeError as error:
+                reason = reason or error.found
+                position = order.neighbour(position)
+        raise DataError(
+            f"{_NEIGHBOURS + 1} samples in a row of stream {slot.stream!r} do not decode; the first: {reason}",
+            expected="at most a few damaged samples",
+            fix=f"facemae data verify {reader.index.folder}",
+        )
+
+    def _decode(self, sample: Sample) -> dict[int, Pixels]:
+        extension = image_extension(sample.members)
+        if extension is None:
+            raise DataError(
+                f"sample {sample.key} has no still image, only {', '.join(sample.members) or 'no member'}",
+                expected="a jpg, png or webp member",
+                fix="restrict the stream with `where`, or pack a set of images",
+            )
+        data = sample.members[extension]
+        return {
+            channels: decode_image(data, channels=channels, name=sample.key)
+            for channels in {spec.channels for spec in self.specs}
+        }
+
+
+def _empty_view(spec: ViewSpec, count: int) -> ViewBatch:
+    image = torch.empty((count, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
+    if get_worker_info() is not None:
+        # Filled in shared memory, the batch is not copied again on its way to the training process.
+        image.share_memory_()  # type: ignore[no-untyped-call]
+    visible = None if spec.mask is None else torch.empty((count, spec.mask.keep), dtype=torch.int64)
+    return ViewBatch(image, visible)
+
+
+def _fill(view: ViewBatch, place: int, image: Pixels, spec: ViewSpec, seed: int, slot: SlotRef) -> None:
+    # A replacement is drawn from the slot's own generator: whether a neighbour stands in changes no other draw.
+    out = view.image[place].numpy()
+    _, visible = make_view(image, spec, seed, slot.stream, slot.epoch, slot.sample, out=out)
+    if view.visible is not None and visible is not None:
+        view.visible[place] = torch.from_numpy(visible)
+
+
+class Loader:
+    """Batches of one process from `start_step` to `stop_step`; see `build_loader`.
+
+    Iterating anew starts at `start_step` again.
+
+    Attributes:
+        streams: The opened streams.
+        plan: Which sample each slot reads.
+        workers: Worker processes.
+        epoch_samples: Samples of all streams that one epoch reads.
+    """
+
+    def __init__(
+        self, streams: Sequence[Stream], dataset: StepDataset, steps: range, *, workers: int, pin_memory: bool = False
+    ) -> None:
+        self.streams = tuple(streams)
+        self.plan = dataset.plan
+        self.workers = workers
+        self.epoch_samples = sum(stream.order.used_samples for stream in streams)
+        self._dataset, self._steps, self._pin_memory = dataset, steps, pin_memory
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches in order of their steps.
+
+        Raises:
+            FacemaeError: What went wrong in reading, as it was raised, also when it happened in a worker.
+        """
+        others = set(multiprocessing.active_children())
+        items = iter(self._data_loader())
+        _WORKERS.update(set(multiprocessing.active_children()) - others)
+        try:
+            for item in items:
+                if isinstance(item, _Failure):
+                    raise item.error
+                yield item
+        except (RuntimeError, OSError, EOFError) as error:
+            # torch reports a dead worker itself, or fails to fetch what the dead one had promised.
+            if not self.workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+                raise
+            raise DataError(
+                f"a loader process ended unexpectedly: {type(error).__name__}: {error}",
+                expected="workers that live as long as the run",
+                fix="usually memory or shared memory ran out: lower efficiency.workers, or enlarge /dev/shm",
+            ) from error
+
+    def state_description(self) -> dict[str, dict[str, Any]]:
+        """What pins the data of a run.
+
+        For each stream the number of its shards and the digest of their contents; where it has a `where`, also the
+        number and the digest of the positions that it selects, which the order is made of.
+        """
+        return {stream.name: stream.description() for stream in self.streams}
+
+    def _data_loader(self) -> DataLoader[Any]:
+        parallel: dict[str, Any] = {}
+        if self.workers:
+            parallel = {
+                "multiprocessing_context": _context(),
+                "worker_init_fn": _start_worker,
+                "prefetch_factor": _PREFETCH,
+            }
+        return DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=self.workers,
+            collate_fn=_as_it_is,
+            pin_memory=self._pin_memory,
+            generator=torch.Generator(),  # else it would draw from the global one
+            **parallel,
+        )
+
+
+def build_loader(
+    data: DataConfig,
+    specs: Sequence[ViewSpec],
+    *,
+    seed: int,
+    batch_size: int,
+    stop_step: int,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int | None = 0,
+    pinned: _Pinned | None = None,
+    pin_memory: bool = False,
+) -> Loader:
+    """Open the streams of a recipe.
+
+    Args:
+        data: Streams, lanes, block.
+        specs: The views to make; see `facemae.recipe.view_specs`.
+        seed: The run's seed.
+        batch_size: Samples of a global batch.
+        stop_step: The first step that is not read.
+        start_step: The first step that is read: the number of steps the optimiser has made.
+        rank: Number of this process.
+        world: Number of processes; divides the lanes.
+        workers: Worker processes; None chooses from the cores this process may use.
+        pinned: What the run started with: entries of `Loader.state_description` by stream. Streams without an entry
+            take all shards there are.
+        pin_memory: Put batches into page-locked memory.
+
+    Raises:
+        ConfigError: A stream without shards.
+        UsageError: A batch size, world or filter that does not fit; the message lists what does.
+        DataError: No index.
+        IndexMismatchError: Not the shards or not the selection that the run started with.
+    """
+    streams = [
+        _open_stream(i, stream, data, seed, (pinned or {}).get(stream.name)) for i, stream in enumerate(data.streams)
+    ]
+    plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
+    plan.check_world(world)
+    readers = {stream.name: ShardReader(stream.index) for stream in streams}
+    dataset = StepDataset(plan, readers, specs, seed=seed, rank=rank, world=world)
+    if workers is None:
+        workers = default_workers()
+    return Loader(streams, dataset, range(start_step, stop_step), workers=workers, pin_memory=pin_memory)
+
+
+def default_workers() -> int:
+    """Worker processes for the cores this process may use: one core is left to the training process."""
+    return min(usable_cores() - 1, _MOST_WORKERS)
+
+
+def _open_stream(
+    number: int, config: StreamConfig, data: DataConfig, seed: int, pinned: Mapping[str, Any] | None
+) -> Stream:
+    if not config.shards:
+        raise ConfigError(
+            f"data.streams.{number}.shards is empty",
+            expected="the folder of an indexed shard set",
+            fix="add --data DIR",
+        )
+    index = ShardIndex.open(Path(config.shards))
+    if pinned is not None:
+        index = _pinned_index(index, config.name, pinned)
+    subset = select(index, config.where) if config.where else None
+    selection = None if subset is None else {"samples": len(subset), "digest": _selection_digest(subset)}
+    if pinned is not None:
+        _check_selection(config, selection, pinned.get("selection"))
+    order = Order(index.shard_sizes, seed=seed, lanes=data.lanes, block=data.block, stream=config.name, subset=subset)
+    return Stream(config.name, index, order, config.share, selection)
+
+
+def _pinned_index(index: ShardIndex, name: str, pinned: Mapping[str, Any]) -> ShardIndex:
+    prefix = index.prefix(int(pinned["shards"]))
+    if not prefix.accepts(str(pinned["digest"])):
+        raise IndexMismatchError(
+            f"the shards of stream {name!r} in {index.folder} are not those the run started with: "
+            f"digest {prefix.digest[:12]}",
+            expected=f"digest {str(pinned['digest'])[:12]} over the first {pinned['shards']} shards",
+            fix="restore the shard set, or start a new run in another folder",
+        )
+    return prefix
+
+
+def _selection_digest(positions: np.ndarray[Any, Any]) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(positions, dtype="<i8").tobytes(), digest_size=32).hexdigest()
+
+
+def _check_selection(config: StreamConfig, found: Mapping[str, Any] | None, pinned: Mapping[str, Any] | None) -> None:
+    """Refuse another selection from accepted shards: the same step would read other samples without a word."""
+    # Runs of older versions did not record their selection.
+    if found is None or pinned is None or found == pinned:
+        return
+    where = ", ".join(f"{column}={value}" for column, value in config.where.items())
+    raise IndexMismatchError(
+        f"`where` of stream {config.name!r} ({where}) selects {found['samples']} samples of {config.shards} and not "
+        "those the run started with",
+        expected=f"its {pinned['samples']} samples, digest {str(pinned['digest'])[:12]}",
+        fix="where samples were erased, they keep their split and lose every label: start a new run in another folder, "
+        "or go on in another order with --adopt-data",
+    )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _start_worker(_: int) -> None:
+    # One thread a worker: workers are the parallelism. Signals are the training process's business: a scheduler sends
+    # them to every process of a job, and a worker that died of one would take the batches with it.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """End this worker when the training process is gone, however it went.
+
+    torch looks at the parent's process id, which is the fork server's; the two would keep each other alive for ever.
+    """
+    parent.join()
+    os._exit(1)
+
+
+def _signals() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End workers whose loader was left in mid-run; they do not hear the SIGTERM that multiprocessing sends at exit."""
+    for worker in list(_WORKERS):
+        if worker.is_alive():
+            worker.kill()
+
+
+@functools.cache
+def _context() -> multiprocessing.context.BaseContext:
+    """How workers are started.
+
+    Forking a process whose torch threads run can deadlock, and CUDA does not survive it. A fork server is a clean
+    process that imports this module once and forks quickly from then on.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    _start_server()
+    return context
+
+
+def _start_server() -> None:
+    """Start the fork server deaf to the signals that are meant for the training process."""
+    from multiprocessing import forkserver
+
+    if threading.current_thread() is not threading.main_thread():
+        forkserver.ensure_running()
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _signals()}
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,220 @@
+"""The types that cross from the data room into the others.
+
+Nothing here knows a model: a view is described to the loader by plain integers (grid, keep count).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+"""Extensions of a sample's still image, in the order they are looked for."""
+
+
+class CropRecipe(BaseModel):
+    """How faces were cut out and what the pixels mean.
+
+    Travels in the shard set's card, in every checkpoint, feature file and result. `unknown` is legal and printed beside
+    every number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    detector: str = "unknown"
+    """Face detector and its version, `none` where the source is already cropped."""
+    margin: str = "unknown"
+    """Margin around the detected box, as a share of its size."""
+    alignment: str = "unknown"
+    """How faces were turned: `none`, `eyes`, `five-point`, …"""
+    size: int | None = None
+    """Side of the stored image in pixels; None where it varies."""
+    colour: Literal["rgb", "grey", "unknown"] = "unknown"
+    """Colour of the stored image."""
+    interpolation: str = "unknown"
+    """Resampling used for the stored image."""
+
+
+class ModelInput(BaseModel):
+    """What an encoder expects of its pixels.
+
+    Images are brought to it: decoded to its channels, scaled to its size, normalised with its numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    image_size: int
+    """Side of the square input in pixels."""
+    channels: Literal[1, 3]
+    """1 grey, 3 RGB."""
+    mean: tuple[float, ...]
+    """Subtracted from pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Divides pixels after the mean."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """Resampling to the input size, with antialiasing."""
+
+
+class DatasetCard(BaseModel):
+    """Where a shard set comes from and what may be done with it. Inherited by checkpoints and zoo entries."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """Name of the data set."""
+    source: str = "unknown"
+    """Where the images come from."""
+    licence: str = "unknown"
+    """Licence of the images and labels."""
+    consent: str = "unknown"
+    """Whether and how the people shown agreed."""
+    terms: str = "unknown"
+    """Conditions of use."""
+    redistributable: bool = False
+    """Whether the licence allows passing on weights trained on it."""
+    packed: dict[str, str] = {}
+    """How it was packed: command, facemae version, seed."""
+    crop: CropRecipe = CropRecipe()
+    """How faces were cut."""
+
+
+@dataclass(frozen=True)
+class MaskSpec:
+    """A mask as the loader needs it: which patches of a grid stay visible.
+
+    Attributes:
+        kind: `random` or `block`.
+        grid: Rows and columns of patches.
+        keep: Patches that stay visible; the same in every sample.
+        block: Side of a block in patches, for kind `block`.
+    """
+
+    kind: str
+    grid: tuple[int, int]
+    keep: int
+    block: int = 1
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """A view as the loader needs it.
+
+    Attributes:
+        name: Name in the recipe.
+        image_size: Side of the square view in pixels.
+        channels: 1 grey or 3 RGB.
+        crop: `resize` or `random_resized`.
+        scale: Range of the crop's area as a share of the image.
+        ratio: Range of the crop's width over height.
+        interpolation: `bilinear` or `bicubic`.
+        flip: Mirror half of the samples.
+        mask: The mask, or None.
+    """
+
+    name: str
+    image_size: int
+    channels: int
+    crop: str = "random_resized"
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    interpolation: str = "bilinear"
+    flip: bool = True
+    mask: MaskSpec | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample as it lies in a shard.
+
+    Attributes:
+        key: WebDataset key.
+        index: Position in the shard set's index.
+        members: Encoded bytes by extension, without the dot.
+        meta: The parsed `json` member; empty where there is none.
+    """
+
+    key: str
+    index: int
+    members: dict[str, bytes]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A sample that did not decode and the neighbour that took its place."""
+
+    stream: str
+    position: int
+    requested: str
+    used: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """One view of a batch.
+
+    Attributes:
+        image: uint8 [B, C, H, W], not normalised.
+        visible: int64 [B, keep], ascending indices of visible patches in row-major order; None without a mask.
+    """
+
+    image: torch.Tensor
+    visible: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process receives for one step: its contiguous slots of the global batch.
+
+    Attributes:
+        step: The optimiser step it belongs to.
+        first_slot: Slot of its first sample in the global batch.
+        keys: WebDataset keys, one a sample, as used (after any replacement).
+        streams: Stream names, one a sample.
+        views: Views by name.
+        meta: The samples' metadata.
+        replaced: Samples that were replaced.
+    """
+
+    step: int
+    first_slot: int
+    keys: tuple[str, ...]
+    streams: tuple[str, ...]
+    views: dict[str, ViewBatch]
+    meta: tuple[dict[str, Any], ...]
+    replaced: tuple[Replacement, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def pin_memory(self) -> "Batch":
+        """Copy the tensors into page-locked memory; called by torch's DataLoader."""
+        views = {
+            name: ViewBatch(view.image.pin_memory(), None if view.visible is None else view.visible.pin_memory())
+            for name, view in self.views.items()
+        }
+        return Batch(self.step, self.first_slot, self.keys, self.streams, views, self.meta, self.replaced)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Cut into `parts` contiguous micro-batches of equal size."""
+        size, rest = divmod(len(self), parts)
+        if rest:
+            raise ValueError(f"a batch of {len(self)} cannot be cut into {parts} equal parts")
+        cut = [slice(i * size, (i + 1) * size) for i in range(parts)]
+        return [
+            Batch(
+                self.step,
+                self.first_slot + part.start,
+                self.keys[part],
+                self.streams[part],
+                {
+                    name: ViewBatch(view.image[part], None if view.visible is None else view.visible[part])
+                    for name, view in self.views.items()
+                },
+                self.meta[part],
+                self.replaced if part.start == 0 else (),
+            )
+            for part in cut
+        ]

@@ -1,0 +1,177 @@
+"""Recipes: every shipped one loads, typos are named, overrides and bases merge, differences are readable."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from facemae.config import Recipe, SpanConfig
+from facemae.errors import ConfigError
+from facemae.recipe import difference, list_recipes, load_recipe, model_input, recipe_to_yaml, recipe_tree, view_specs
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_loads_and_reads_back(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(recipe_to_yaml(recipe))
+    assert recipe_tree(load_recipe(copy)) == recipe_tree(recipe)
+    assert recipe.about
+    assert view_specs(recipe)
+
+
+def test_fmae_holds_the_published_settings() -> None:
+    recipe = load_recipe("fmae")
+    (view,) = view_specs(recipe)
+    assert (view.crop, view.flip, view.mask is not None and view.mask.keep) == ("resize", True, 49)
+    optim = recipe.optim
+    assert (optim.batch_size, optim.base_lr, optim.betas, optim.weight_decay) == (512, 1.5e-4, (0.9, 0.95), 0.05)
+    assert optim.total.samples(epoch=9_000_000) == 450_000_000
+    assert model_input(recipe).mean == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.batchsize=8", "optim.batchsize: unknown key; did you mean 'batch_size'?"),
+        ("encoder.patchsize=8", "did you mean 'patch_size'?"),
+        ("data.streams.0.shard=x", "did you mean 'shards'?"),
+        ("views.main.mask.ration=0.5", "did you mean 'ratio'?"),
+        ("optimm.batch_size=8", "did you mean 'optim'?"),
+        ("objectives.0.decoder.widht=8", "did you mean 'width'?"),
+        ("objectives.0.taget=pixels", "did you mean 'target'?"),
+    ],
+)
+def test_an_unknown_key_is_an_error_that_names_the_nearest(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("fmae_tiny", [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.batch_size=12"], "not a multiple of data.lanes 8"),
+        (["encoder.patch_size=7"], "not a multiple of patch_size 7; the nearest multiples are 42 and 49"),
+        (["encoder.channels=3"], "views.main.normalise.mean has 1 numbers; encoder.channels is 3"),
+        (["objectives.0.view=other"], "needs view 'other'; the recipe has ['main']"),
+        (["objectives.0.decoder.fraction=0.5"], "needs decoder.kind=cross"),
+        (["objectives.0.kind=masked_imag"], "did you mean masked_image?"),
+        (["optim.batch_size=many"], "found 'many'"),
+        (["optim"], "has no key or no '='"),
+        (["data.streams.3.shards=x"], "no position in a list"),
+        (["name.first=x"], "not a block"),
+        (["views.main.crop.scale=[0, 1]"], "scale [0.0, 1.0] is no range of shares"),
+        (["views.main.crop.scale=[0.5, 0.2]"], "0 < lowest <= highest <= 1"),
+        (["views.main.crop.scale=[0.5, 1.5]"], "scale [0.5, 1.5] is no range"),
+        (["views.main.crop.ratio=[0, 1]"], "ratio [0.0, 1.0] is no range of width over height"),
+        (["views.main.crop.ratio=[2, 1]"], "ratio [2.0, 1.0] is no range"),
+        (["views.main.crop.ratio=[1, .nan]"], "is no range"),
+        (["views.main.normalise.std=[0]"], "std [0.0] divides pixels"),
+        (["views.main.normalise.std=[-0.5]"], "every number must be greater than 0"),
+        (["data.streams.0.where={split: [train]}"], "data.streams.0.where.split"),
+    ],
+)
+def test_contradictions_are_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe("fmae_tiny", overrides)
+    assert message in str(error.value)
+
+
+def test_where_takes_numbers_as_they_are_written() -> None:
+    recipe = load_recipe(
+        "fmae_tiny", ["data.streams.0.where={AU12: 1, glasses: true, age: 20.5, dose: 2.0, split: train}"]
+    )
+    expected = {"AU12": "1", "glasses": "true", "age": "20.5", "dose": "2", "split": "train"}
+    assert recipe.data.streams[0].where == expected
+
+
+def test_a_mask_that_hides_everything_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="leaves none of the 64 patches visible"):
+        view_specs(load_recipe("fmae_tiny", ["views.main.mask.ratio=0.999"]))
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'fmae_tiny'"):
+        load_recipe("fmae_tini")
+    with pytest.raises(ConfigError, match=r"no recipe file missing\.yaml"):
+        load_recipe("missing.yaml")
+
+
+def test_base_and_override_merge_in_that_order(tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text(yaml.safe_dump({"base": "fmae_tiny", "name": "child", "optim": {"batch_size": 64}}))
+    grandchild = tmp_path / "grandchild.yaml"
+    grandchild.write_text(yaml.safe_dump({"base": "child.yaml", "name": "grandchild"}))
+    recipe = load_recipe(grandchild, ["optim.base_lr=0.5", "data.streams.0.shards=faces"])
+    assert (recipe.name, recipe.optim.batch_size, recipe.optim.base_lr) == ("grandchild", 64, 0.5)
+    assert recipe.data.streams[0].shards == "faces"
+    assert recipe.optim.betas == load_recipe("fmae_tiny").optim.betas
+
+
+def test_a_recipe_cannot_be_its_own_base(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.yaml"
+    loop.write_text(yaml.safe_dump({"base": "loop.yaml", "name": "loop"}))
+    with pytest.raises(ConfigError, match="its own base"):
+        load_recipe(loop)
+
+
+def test_difference_shows_what_changes_results_and_only_that() -> None:
+    old = recipe_tree(load_recipe("fmae_tiny"))
+    same = recipe_tree(load_recipe("fmae_tiny", ["efficiency.workers=3", "log.every_steps=1"]))
+    other = recipe_tree(load_recipe("fmae_tiny", ["optim.base_lr=0.5"]))
+    assert difference(old, same) == []
+    assert difference(old, other) == [f"optim.base_lr: {old['optim']['base_lr']} -> 0.5"]
+
+
+@pytest.mark.parametrize(
+    "override", ["about=other words", "data.max_damage=0.5", "checkpoint.every=1 epochs", "optim.max_bad_steps=1"]
+)
+def test_what_cannot_change_results_may_differ(override: str) -> None:
+    old, new = (recipe_tree(load_recipe("fmae_tiny", overrides)) for overrides in ([], [override]))
+    assert old != new
+    assert difference(old, new) == []
+    assert difference(old, recipe_tree(load_recipe("fmae_tiny", [override, "data.lanes=4"]))) == ["data.lanes: 8 -> 4"]
+
+
+def test_a_key_added_after_the_run_was_started_counts_as_its_default() -> None:
+    old, new = (recipe_tree(load_recipe("fmae_tiny")) for _ in range(2))
+    del old["encoder"]["registers"], old["objectives"][0]["target"], old["optim"]["min_lr"]
+    assert difference(old, new) == []
+    assert difference(old, recipe_tree(load_recipe("fmae_tiny", ["encoder.registers=2"]))) == [
+        "encoder.registers: 0 -> 2"
+    ]
+
+
+def test_a_tree_that_no_longer_fits_is_compared_as_it_stands() -> None:
+    old, new = (recipe_tree(load_recipe("fmae_tiny")) for _ in range(2))
+    old["optim"]["momentum"] = 0.9
+    assert difference(old, new) == ["optim.momentum: 0.9 -> (absent)"]
+    del old["optim"]["momentum"]
+    old["objectives"][0]["kind"] = "gone"
+    assert difference(old, new) == ["objectives.0.kind: gone -> masked_image"]
+
+
+def test_spans_count_samples() -> None:
+    recipe = load_recipe("fmae_tiny", ["optim.total=1_000 samples", "optim.warmup=10 percent"])
+    assert recipe.optim.total.samples(epoch=7) == 1000
+    assert recipe.optim.warmup.samples(epoch=7, total=1000) == 100
+    assert SpanConfig(amount=2, unit="epochs").samples(epoch=7) == 14
+
+
+def test_every_field_has_a_docstring() -> None:
+    seen: set[type[BaseModel]] = set()
+
+    def walk(block: type[BaseModel]) -> None:
+        if block in seen:
+            return
+        seen.add(block)
+        for name, field in block.model_fields.items():
+            assert field.description, f"{block.__name__}.{name} has no docstring"
+            for inner in (field.annotation, *getattr(field.annotation, "__args__", ())):
+                if isinstance(inner, type) and issubclass(inner, BaseModel):
+                    walk(inner)
+
+    walk(Recipe)
+    assert len(seen) > 8
