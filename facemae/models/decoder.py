@@ -1,0 +1,170 @@
+"""Decoders that predict the pixels of hidden patches from an encoding."""
+
+import torch
+import torch.nn.functional as F
+from timm.layers import LayerNorm, Mlp
+from timm.models.vision_transformer import Block
+from torch import nn
+
+from facemae.config import DecoderConfig
+from facemae.errors import UsageError
+from facemae.models.attention import prepare_attention
+from facemae.models.encoding import Encoding
+from facemae.models.patches import hidden_patches
+from facemae.models.positions import sincos_positions
+
+
+def build_decoder(
+    config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int
+) -> "PixelDecoder":
+    """Build the decoder a recipe asks for.
+
+    Args:
+        config: Kind, width, depth and heads.
+        encoder_width: Dimension of the encoder's tokens.
+        grid: Rows and columns of patches.
+        patch_values: Numbers to predict for a patch: side * side * channels.
+    """
+    kind = JointDecoder if config.kind == "joint" else CrossDecoder
+    return kind(config, encoder_width=encoder_width, grid=grid, patch_values=patch_values)
+
+
+class PixelDecoder(nn.Module):
+    """What both decoders share: the mask token, fixed sine-cosine positions, the last norm and the prediction.
+
+    Attributes:
+        patches: Number of patches in the grid.
+    """
+
+    positions: torch.Tensor
+
+    def __init__(self, config: DecoderConfig, *, grid: tuple[int, int], patch_values: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.patches = grid[0] * grid[1]
+        self.width = config.width
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.width))
+        # A function of the grid alone: rebuilt, not saved.
+        self.register_buffer("positions", sincos_positions(grid, config.width)[0], persistent=False)
+        self.norm = LayerNorm(config.width)
+        self.pred = nn.Linear(config.width, patch_values)
+
+    @torch.no_grad()
+    def reset_positions(self) -> None:
+        """Set the positions to sine-cosine."""
+        self.positions.copy_(sincos_positions(self.grid, self.width)[0])
+
+    def _targets(self, encoding: Encoding, targets: torch.Tensor | None) -> torch.Tensor:
+        if encoding.visible is None:
+            raise UsageError("a decoder was given an encoding of all patches", expected="an encoding with a mask")
+        return hidden_patches(encoding.visible, self.patches) if targets is None else targets
+
+    def _queries(self, targets: torch.Tensor) -> torch.Tensor:
+        return self.mask_token + F.embedding(targets, self.positions)
+
+
+class JointDecoder(PixelDecoder):
+    """MAE's decoder: self-attention over visible and hidden patches together."""
+
+    def __init__(self, config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int) -> None:
+        super().__init__(config, grid=grid, patch_values=patch_values)
+        self.embed = nn.Linear(encoder_width, config.width)
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth))
+
+    def forward(self, encoding: Encoding, targets: torch.Tensor | None = None) -> torch.Tensor:
+        """Predict patches.
+
+        Args:
+            encoding: An encoding of visible patches.
+            targets: int64 [B, M], the hidden patches to decode; the blocks see these and the visible ones. None
+                decodes all hidden patches, in ascending order: MAE.
+
+        Returns:
+            [B, M, patch_values]
+        """
+        targets = self._targets(encoding, targets)
+        x = self.embed(encoding.tokens)
+        prefix, seen = x[:, : encoding.prefix], x[:, encoding.prefix :]
+        assert encoding.visible is not None
+        seen = seen + F.embedding(encoding.visible, self.positions)
+        # Positions tell the blocks where a token is, so the tokens need not be put back into the order of the grid.
+        x = torch.cat([prefix.to(seen.dtype), seen, self._queries(targets).to(seen.dtype)], dim=1)
+        prepare_attention(self.blocks, x)
+        for block in self.blocks:
+            x = block(x)
+        hidden = x[:, -targets.shape[1] :]
+        return self.pred(self.norm(hidden))  # type: ignore[no-any-return]
+
+
+class CrossDecoder(PixelDecoder):
+    """CrossMAE's decoder: each hidden patch asks the visible ones, and hidden patches do not see each other.
+
+    Decoding some of them therefore gives the same predictions as decoding all. Fu et al., "Rethinking Patch Dependence
+    for Masked Autoencoders", 2024; without its optional mix of encoder layers.
+    """
+
+    def __init__(self, config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int) -> None:
+        super().__init__(config, grid=grid, patch_values=patch_values)
+        self.blocks = nn.ModuleList(
+            CrossBlock(config.width, config.heads, context_width=encoder_width) for _ in range(config.depth)
+        )
+
+    def forward(self, encoding: Encoding, targets: torch.Tensor | None = None) -> torch.Tensor:
+        """Predict patches.
+
+        Args:
+            encoding: An encoding of visible patches.
+            targets: int64 [B, M], the hidden patches to decode; None decodes all, in ascending order.
+
+        Returns:
+            [B, M, patch_values]
+        """
+        x = self._queries(self._targets(encoding, targets))
+        prepare_attention(self.blocks, x)
+        for block in self.blocks:
+            x = block(x, encoding.tokens)
+        return self.pred(self.norm(x))  # type: ignore[no-any-return]
+
+
+class CrossBlock(nn.Module):
+    """Pre-norm cross-attention and MLP, each with a residual."""
+
+    def __init__(self, width: int, heads: int, *, context_width: int) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width)
+        self.attn = CrossAttention(width, heads, context_width=context_width)
+        self.norm2 = LayerNorm(width)
+        self.mlp = Mlp(width, 4 * width)
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Queries [B, M, width] and context [B, K, context_width] give [B, M, width]."""
+        x = x + self.attn(self.norm1(x), context)
+        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from queries to a context of another width.
+
+    Attributes:
+        fused_attn: Whether torch's fused kernel runs; see `facemae.models.attention`.
+    """
+
+    def __init__(self, width: int, heads: int, *, context_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.fused_attn = True
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(context_width, 2 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+        """Queries [B, M, width] and context [B, K, context_width] give [B, M, width]."""
+        batch, queries, width = x.shape
+        q = self.q(x).view(batch, queries, self.heads, -1).transpose(1, 2)
+        k, v = self.kv(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if self.fused_attn:
+            y = F.scaled_dot_product_attention(q, k, v)
+        else:
+            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+            y = scores.softmax(dim=-1) @ v
+        return self.proj(y.transpose(1, 2).reshape(batch, queries, width))  # type: ignore[no-any-return]

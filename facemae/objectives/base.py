@@ -1,0 +1,110 @@
+"""What the trainer knows of an objective."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from facemae.config import EncoderConfig, ObjectiveConfig, ViewConfig
+from facemae.data.schema import Batch
+from facemae.models.encoding import Encoding
+
+
+@dataclass(frozen=True)
+class Need:
+    """An encoding an objective asks for.
+
+    Attributes:
+        view: Name of the view.
+        layers: 0-based blocks whose outputs are needed beside the last.
+    """
+
+    view: str
+    layers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Term:
+    """An objective's share of the loss, before it is divided.
+
+    Attributes:
+        sum: Scalar: the loss summed over what `Objective.count` counts.
+        metrics: Further sums for the log, divided by the same count.
+    """
+
+    sum: torch.Tensor
+    metrics: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A predicted view, for pictures.
+
+    Attributes:
+        view: Name of the view.
+        pixels: [B, C, H, W], normalised, as predicted at the hidden patches and as given elsewhere.
+    """
+
+    view: str
+    pixels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an objective is built for.
+
+    Attributes:
+        encoder: The encoder's configuration.
+        encoder_width: Dimension of its tokens.
+        views: The recipe's views.
+        seed: The run's seed.
+    """
+
+    encoder: EncoderConfig
+    encoder_width: int
+    views: Mapping[str, ViewConfig]
+    seed: int
+
+
+class Objective(nn.Module, ABC):
+    """A term of the loss, with the modules only it needs.
+
+    The trainer sums counts over micro-batches and processes before the first backward pass and divides by them, so a
+    sample weighs the same at any number of processes and accumulation steps.
+    """
+
+    Config: ClassVar[type[ObjectiveConfig]]
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.config: ObjectiveConfig = config
+
+    @abstractmethod
+    def needs(self) -> tuple[Need, ...]:
+        """The encodings to be computed."""
+
+    @abstractmethod
+    def count(self, batch: Batch) -> int:
+        """How many units of the batch take part: a pure function of its metadata, on the CPU."""
+
+    @abstractmethod
+    def term(
+        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
+    ) -> Term:
+        """The term of a batch.
+
+        Args:
+            encodings: By view; visible patches as the batch says.
+            pixels: By view, [B, C, H, W], normalised, fp32.
+            batch: The batch.
+            step: The optimiser step.
+        """
+
+    def reconstruct(
+        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]
+    ) -> Reconstruction | None:
+        """The view as this objective predicts it, or None where it predicts no pixels."""
+        return None

@@ -1,0 +1,146 @@
+"""Masked image modelling: predict the pixels of hidden patches (He et al., "Masked Autoencoders", 2022)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from facemae.config import DecoderConfig, ObjectiveConfig
+from facemae.data.schema import Batch
+from facemae.errors import ConfigError
+from facemae.models.encoding import Encoding
+from facemae.models.patches import hidden_patches, patchify, take, unpatchify
+from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
+from facemae.rng import generator
+
+EPSILON = 1e-6
+
+
+class MaskedImageConfig(ObjectiveConfig):
+    """The pixels of hidden patches are predicted from the visible ones."""
+
+    kind: Literal["masked_image"] = "masked_image"
+    """Name in the registry."""
+    decoder: DecoderConfig = DecoderConfig()
+    """The decoder."""
+    target: Literal["norm_pix", "pixels"] = "norm_pix"
+    """`norm_pix` normalises each patch by its own mean and variance; `pixels` takes them as the view gives them."""
+
+
+class MaskedImage(Objective):
+    """Mean squared error of the decoded hidden patches; a sample counts once.
+
+    With the joint decoder and all hidden patches the loss is MAE's: the mean over the hidden patches of the batch.
+    """
+
+    Config: ClassVar[type[ObjectiveConfig]] = MaskedImageConfig
+
+    def __init__(self, config: MaskedImageConfig, setting: Setting) -> None:
+        from facemae.models.decoder import build_decoder
+
+        super().__init__(config)
+        if setting.views[config.view].mask is None:
+            raise ConfigError(
+                f"objective 'masked_image' predicts hidden patches and view {config.view!r} hides none",
+                fix=f"give views.{config.view} a mask",
+            )
+        encoder = setting.encoder
+        self.settings = config
+        self.seed = setting.seed
+        self.patch = encoder.patch_size
+        self.grid = (encoder.grid, encoder.grid)
+        self.decoder = build_decoder(
+            config.decoder,
+            encoder_width=setting.encoder_width,
+            grid=self.grid,
+            patch_values=encoder.patch_size**2 * encoder.channels,
+        )
+
+    def needs(self) -> tuple[Need, ...]:
+        """One encoding of the view; the last layer."""
+        return (Need(self.settings.view),)
+
+    def count(self, batch: Batch) -> int:
+        """The number of samples."""
+        return len(batch)
+
+    def term(
+        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
+    ) -> Term:
+        """The sum over samples of the mean squared error over the decoded patches."""
+        encoding, image = encodings[self.settings.view], pixels[self.settings.view]
+        assert encoding.visible is not None
+        hidden = hidden_patches(encoding.visible, self.grid[0] * self.grid[1])
+        if self.settings.decoder.fraction < 1:
+            chosen = draw_subset(
+                hidden.shape, self.settings.decoder.fraction, seed=self.seed, step=step, first_slot=batch.first_slot
+            )
+            hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
+        predicted = self.decoder(encoding, hidden)
+        # Small differences of large numbers: the target and the error are computed in fp32.
+        with torch.autocast(image.device.type, enabled=False):
+            target = take(patchify(image.float(), self.patch), hidden)
+            if self.settings.target == "norm_pix":
+                target = normalise_patches(target)
+            error = (predicted.float() - target).square().mean(dim=(1, 2))
+        return Term(error.sum())
+
+    def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
+        """All hidden patches predicted, also where training decodes a part of them.
+
+        A norm-pix prediction has neither mean nor contrast; it is shown with the true ones of its patch.
+        """
+        encoding, image = encodings[self.settings.view], pixels[self.settings.view]
+        assert encoding.visible is not None
+        hidden = hidden_patches(encoding.visible, self.grid[0] * self.grid[1])
+        patches = patchify(image.float(), self.patch)
+        predicted = self.decoder(encoding, hidden).float()
+        if self.settings.target == "norm_pix":
+            mean, deviation = patch_statistics(take(patches, hidden))
+            predicted = predicted * deviation + mean
+        pasted = patches.scatter(1, hidden.unsqueeze(-1).expand_as(predicted), predicted)
+        return Reconstruction(self.settings.view, unpatchify(pasted, self.patch, self.grid))
+
+
+def patch_statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each patch, [B, M, 1], over all its values of all channels together.
+
+    The variance is the unbiased one and EPSILON is added to it, as MAE does.
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + EPSILON).sqrt()
+
+
+def normalise_patches(patches: torch.Tensor) -> torch.Tensor:
+    """MAE's norm-pix target: each patch less its mean, over its deviation. [B, M, values]."""
+    mean, deviation = patch_statistics(patches)
+    return (patches - mean) / deviation
+
+
+def draw_subset(
+    shape: torch.Size | tuple[int, int], fraction: float, *, seed: int, step: int, first_slot: int
+) -> torch.Tensor:
+    """Which of the hidden patches of each sample are decoded, by their rank among the hidden ones.
+
+    A function of seed, step and slot in the global batch: how the batch is divided does not change it.
+
+    Args:
+        shape: Samples, and hidden patches in each.
+        fraction: Share to decode; at least one patch is.
+        seed: The run's seed.
+        step: The optimiser step.
+        first_slot: Slot of the first sample in the global batch.
+
+    Returns:
+        int64 [samples, count], ascending.
+    """
+    samples, hidden = shape
+    count = max(1, round(fraction * hidden))
+    # One Philox stream serves the step: a slot owns a fixed run of its counters, four draws to a counter.
+    counters = -(-hidden // 4)
+    rng = generator(seed, "decode", step)
+    rng.bit_generator.advance(first_slot * counters)  # type: ignore[attr-defined]
+    priority = rng.random((samples, 4 * counters))[:, :hidden]
+    chosen = np.argsort(priority, axis=1)[:, :count]
+    return torch.from_numpy(np.sort(chosen, axis=1))

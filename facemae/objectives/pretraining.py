@@ -1,0 +1,101 @@
+"""The whole model of a pretraining run: the encoder, the objectives, and the plan that encodes each view once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from facemae.config import NormaliseConfig, Recipe
+from facemae.data.preprocess import normalise
+from facemae.data.schema import Batch
+from facemae.models.encoder import MaskedEncoder, build_encoder
+from facemae.models.encoding import Encoding
+from facemae.models.init import initialise
+from facemae.objectives.base import Objective, Setting
+from facemae.objectives.registry import build_objective
+
+
+def build_pretrain_model(recipe: Recipe) -> "PretrainModel":
+    """Build the model of a recipe with its initial weights, a function of the recipe's seed."""
+    encoder = build_encoder(recipe.encoder)
+    setting = Setting(recipe.encoder, encoder.width, recipe.views, recipe.seed)
+    objectives = [build_objective(config, setting) for config in recipe.objectives]
+    model = PretrainModel(encoder, objectives, {name: view.normalise for name, view in recipe.views.items()})
+    initialise(model, recipe.seed)
+    return model
+
+
+class PretrainModel(nn.Module):
+    """Encoder and objectives as one module, so that a training strategy wraps one thing.
+
+    Attributes:
+        encoder: The encoder.
+        objectives: The objectives, in the recipe's order.
+        names: What each objective is called in the log: its kind, numbered where a kind occurs twice.
+    """
+
+    def __init__(
+        self, encoder: MaskedEncoder, objectives: Sequence[Objective], normalisation: dict[str, NormaliseConfig]
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objectives = nn.ModuleList(objectives)
+        self.normalisation = normalisation
+        kinds = [objective.config.kind for objective in objectives]
+        self.names = tuple(
+            kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:place].count(kind)}"
+            for place, kind in enumerate(kinds)
+        )
+        self._plan = encode_plan(objectives)
+
+    def counts(self, batch: Batch) -> tuple[int, ...]:
+        """Each objective's count of a batch, on the CPU; the trainer adds them up over the global batch."""
+        return tuple(objective.count(batch) for objective in self._terms())
+
+    def forward(self, batch: Batch, step: int, counts: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The share of this batch in the loss of its global batch.
+
+        Losses and metrics of all micro-batches and processes of a step add up to those of the global batch.
+
+        Args:
+            batch: A batch whose images are on the model's device.
+            step: The optimiser step.
+            counts: Each objective's count over the global batch.
+
+        Returns:
+            The loss to run backward from, and detached metrics by name, `loss/<objective>` among them, unweighted.
+        """
+        pixels, encodings = self.encode(batch)
+        losses: list[torch.Tensor] = []
+        metrics: dict[str, torch.Tensor] = {}
+        for name, objective, count in zip(self.names, self._terms(), counts, strict=True):
+            term = objective.term(encodings, pixels, batch, step)
+            # A global batch in which nothing counts contributes nothing, not a division by zero.
+            share = term.sum / max(count, 1)
+            losses.append(objective.config.weight * share)
+            metrics[f"loss/{name}"] = share.detach()
+            for key, value in term.metrics.items():
+                metrics[f"{key}/{name}"] = value.detach() / max(count, 1)
+        return torch.stack(losses).sum(), metrics
+
+    def encode(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, Encoding]]:
+        """Normalised pixels, fp32, and encodings, by view: each view the objectives need is encoded once."""
+        pixels: dict[str, torch.Tensor] = {}
+        encodings: dict[str, Encoding] = {}
+        for view, layers in self._plan.items():
+            given, settings = batch.views[view], self.normalisation[view]
+            pixels[view] = normalise(given.image, settings.mean, settings.std, torch.float32)
+            encodings[view] = self.encoder(pixels[view], given.visible, layers)
+        return pixels, encodings
+
+    def _terms(self) -> list[Objective]:
+        return [objective for objective in self.objectives if isinstance(objective, Objective)]
+
+
+def encode_plan(objectives: Sequence[Objective]) -> dict[str, tuple[int, ...]]:
+    """The views to encode and, of each, the layers any objective needs, ascending."""
+    wanted: dict[str, set[int]] = {}
+    for objective in objectives:
+        for need in objective.needs():
+            wanted.setdefault(need.view, set()).update(need.layers)
+    return {view: tuple(sorted(layers)) for view, layers in wanted.items()}

@@ -1,0 +1,42 @@
+"""Objectives by name, imported when asked for."""
+
+import difflib
+import importlib
+
+from facemae.config import ObjectiveConfig
+from facemae.errors import ConfigError
+from facemae.objectives.base import Objective, Setting
+
+OBJECTIVES: dict[str, str] = {
+    "masked_image": "facemae.objectives.masked_image:MaskedImage",
+}
+"""Class of each objective, as `module:Class`. Another objective is one more file and one more line here."""
+
+
+def objective_class(kind: str) -> type[Objective]:
+    """The class of an objective.
+
+    Raises:
+        ConfigError: No objective has this name; the nearest names are given.
+    """
+    place = OBJECTIVES.get(kind)
+    if place is None:
+        near = difflib.get_close_matches(str(kind), OBJECTIVES, n=3, cutoff=0.3)
+        raise ConfigError(
+            f"objective kind {kind!r}",
+            expected=f"one of {', '.join(sorted(OBJECTIVES))}",
+            fix=f"did you mean {' or '.join(near)}?" if near else None,
+        )
+    module, _, name = place.partition(":")
+    found: type[Objective] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def objective_config_class(kind: str) -> type[ObjectiveConfig]:
+    """The configuration class of an objective; errors as `objective_class`."""
+    return objective_class(kind).Config
+
+
+def build_objective(config: ObjectiveConfig, setting: Setting) -> Objective:
+    """Build the objective a recipe asks for."""
+    return objective_class(config.kind)(config, setting)  # type: ignore[call-arg]

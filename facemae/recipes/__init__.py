@@ -1,0 +1,1 @@
+"""Published and house systems, one YAML file each."""
