@@ -1,0 +1,66 @@
+"""Where the time goes: throughput, the share spent waiting for data, and what remains."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from facemae.data.schema import Batch
+from facemae.train.schedule import Lengths
+
+
+class Clock:
+    """Measures a running loop.
+
+    Args:
+        step: Steps already done.
+    """
+
+    def __init__(self, step: int) -> None:
+        self._begin = self._mark = time.perf_counter()
+        self._first = self._last = step
+        self._waited = 0.0
+
+    def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on and add up how long they were waited for."""
+        iterator = iter(batches)
+        while True:
+            asked = time.perf_counter()
+            batch = next(iterator, None)
+            self._waited += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def read(self, step: int, lengths: Lengths) -> dict[str, float]:
+        """Numbers of the interval since the last reading.
+
+        Args:
+            step: Steps done.
+            lengths: The run's lengths.
+
+        Returns:
+            `samples_per_s`; `data_wait`, share of the interval; `eta_s`, from the speed since this start; `memory_mb`,
+            the highest so far, and `gpu_memory_mb` where there is a GPU.
+        """
+        now = time.perf_counter()
+        interval = max(now - self._mark, 1e-9)
+        per_step = (now - self._begin) / max(1, step - self._first)
+        numbers = {
+            "samples_per_s": round((step - self._last) * lengths.batch / interval, 2),
+            "data_wait": round(self._waited / interval, 4),
+            "eta_s": round((lengths.steps - step) * per_step, 1),
+            "memory_mb": round(_peak_memory() / 2**20, 1),
+        }
+        if torch.cuda.is_available():
+            numbers["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        self._mark, self._last, self._waited = now, step, 0.0
+        return numbers
+
+
+def _peak_memory() -> int:
+    """Highest resident memory of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,93 @@
+"""Where the files of a run lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from facemae.errors import UsageError
+from facemae.files import storage_errors
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    It holds::
+
+        recipe.yaml      the resolved recipe
+        lease.json       who is writing here
+        quarantine.jsonl samples that had to be replaced
+        checkpoints/     see `facemae.checkpoint`
+        log/             metrics.jsonl, events.jsonl, keys.jsonl, tensorboard/, pictures/
+        debug/           what was saved when values stopped being finite
+
+    Attributes:
+        root: The folder.
+    """
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def lease(self) -> Path:
+        """Who is writing here."""
+        return self.root / "lease.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """Samples that had to be replaced."""
+        return self.root / "quarantine.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """One line a log interval."""
+        return self.root / "log" / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """One line for everything that happened to the run: start, resume, save, skip, stop."""
+        return self.root / "log" / "events.jsonl"
+
+    @property
+    def keys(self) -> Path:
+        """One line a step with the consumed keys, where asked for."""
+        return self.root / "log" / "keys.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard events."""
+        return self.root / "log" / "tensorboard"
+
+    @property
+    def pictures(self) -> Path:
+        """Example views, reconstructions and the loss curve."""
+        return self.root / "log" / "pictures"
+
+    @property
+    def debug(self) -> Path:
+        """What was saved when values stopped being finite."""
+        return self.root / "debug"
+
+    def create(self) -> None:
+        """Make the folder, or accept it where it is a run's already.
+
+        Raises:
+            UsageError: It holds something else.
+            StorageError: It cannot be made.
+        """
+        with storage_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            foreign = [path.name for path in self.root.iterdir() if not path.name.startswith((".", "lease."))]
+        if foreign and not self.recipe.exists():
+            raise UsageError(
+                f"{self.root} is not empty and not a run folder: it holds {', '.join(sorted(foreign)[:3])}",
+                expected="a new or empty folder, or one that an earlier `facemae pretrain` wrote",
+                fix="choose another --out",
+            )
+
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return self.recipe.is_file()

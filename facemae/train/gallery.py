@@ -1,0 +1,57 @@
+"""The pictures a run keeps in its folder."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+from facemae.data.schema import Batch, ViewSpec
+from facemae.objectives.pretraining import PretrainModel
+from facemae.train.device import to_device
+from facemae.train.folder import RunFolder
+from facemae.train.log import RunLog
+from facemae.train.pictures import head, reconstruction_picture, save_curve, save_picture, views_picture
+
+
+class Gallery:
+    """Draws pictures of one run, always of the same samples: the first of its first batch.
+
+    Args:
+        folder: The run folder.
+        specs: The views.
+        first_batch: Reads the first batch; called once, when a picture is due.
+        batch_size: Samples in a step.
+        log: The run's logs.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        specs: Sequence[ViewSpec],
+        first_batch: Callable[[], Batch],
+        *,
+        batch_size: int,
+        log: RunLog,
+    ) -> None:
+        self._folder, self._specs, self._first_batch = folder, tuple(specs), first_batch
+        self._batch_size, self._log = batch_size, log
+
+    @cached_property
+    def _examples(self) -> Batch:
+        return head(self._first_batch())
+
+    def views(self) -> None:
+        """What the model is shown: a broken crop or mask is seen at a glance."""
+        image = views_picture(self._examples, self._specs)
+        save_picture(image, self._folder.pictures / "views-step-0.png")
+        self._log.picture("views", image, 0)
+
+    def reconstruction(self, model: PretrainModel, step: int) -> None:
+        """What the model predicts, for objectives that predict pixels."""
+        device = next(model.parameters()).device
+        image = reconstruction_picture(model, to_device(self._examples, device), self._specs)
+        if image is not None:
+            save_picture(image, self._folder.pictures / f"reconstruction-step-{step}.png")
+            self._log.picture("reconstruction", image, step * self._batch_size)
+
+    def curve(self) -> None:
+        """The loss over samples seen."""
+        save_curve(self._folder.metrics, self._folder.pictures / "curve.png")

@@ -1,0 +1,229 @@
+"""What a run writes about itself: metrics, events, consumed keys, TensorBoard, and lines for people."""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+from facemae.errors import FacemaeError, MissingExtraError
+from facemae.files import storage_errors
+from facemae.train.folder import RunFolder
+from facemae.train.progress import Progress
+
+
+class StepLog:
+    """A JSON-lines file with a step in every line, cut back to the checkpoint when a run continues.
+
+    Args:
+        path: The file.
+        step: Lines after this many steps are removed: those steps will be done again.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self._path = path
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _cut_after(path, step)
+            self._handle: TextIO = path.open("a", encoding="utf-8")
+        self._unsynced = False
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a line. Numbers that JSON does not know become null."""
+        clean = {name: _finite(value) for name, value in record.items()}
+        with storage_errors(self._path):
+            self._handle.write(json.dumps(clean, ensure_ascii=False) + "\n")
+            self._handle.flush()
+            self._unsynced = True
+
+    def sync(self) -> None:
+        """Bring all lines to the disk."""
+        if not self._unsynced:
+            return
+        with storage_errors(self._path):
+            os.fsync(self._handle.fileno())
+        self._unsynced = False
+
+    def close(self) -> None:
+        """Close the file."""
+        # Every line was flushed when it was written; where that failed, it was said, and closing would say it again.
+        with contextlib.suppress(OSError):
+            self._handle.close()
+
+
+class RunLog:
+    """All logs of a run; a context manager.
+
+    Args:
+        folder: The run folder.
+        step: Steps already done.
+        samples: Samples already consumed.
+        steps: Steps of the whole run.
+        tensorboard: Also write TensorBoard events.
+        keys: Also write every consumed key.
+
+    Raises:
+        MissingExtraError: TensorBoard is asked for and not installed.
+    """
+
+    def __init__(
+        self, folder: RunFolder, *, step: int, samples: int, steps: int, tensorboard: bool, keys: bool
+    ) -> None:
+        self._folder = folder
+        self._board = _open_board(folder.tensorboard, samples) if tensorboard else None
+        self._metrics = StepLog(folder.metrics, step)
+        self._keys = StepLog(folder.keys, step) if keys else None
+        self._step = step
+        self._progress = Progress(step, steps)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+        self._metrics.close()
+        if self._keys is not None:
+            self._keys.close()
+        if self._board is not None:
+            # Curves are for looking at; everything they show is in the metrics, which were written.
+            with contextlib.suppress(OSError):
+                self._board.close()
+
+    def event(self, kind: str, text: str, **facts: Any) -> None:
+        """Record that something happened to the run, and tell the person watching."""
+        self._record(kind, text, facts)
+        self._progress.say(text)
+
+    @contextlib.contextmanager
+    def failures(self) -> Iterator[None]:
+        """Record an error that ends the run in the block, so that its folder says how it ended."""
+        try:
+            yield
+        except FacemaeError as error:
+            # The reason may be that nothing can be written; the error itself is what the person must see.
+            with contextlib.suppress(FacemaeError):
+                self._record(
+                    "stop", f"stopped after step {self._step}: {error.found}", {"reason": type(error).__name__}
+                )
+            raise
+
+    def _record(self, kind: str, text: str, facts: Mapping[str, Any]) -> None:
+        append_line(
+            self._folder.events, {"time": time.time(), "event": kind, "step": self._step, "text": text, **facts}
+        )
+
+    def consumed(self, step: int, keys: Sequence[str]) -> None:
+        """Record a finished step and the keys it consumed.
+
+        Args:
+            step: Steps done.
+            keys: Keys of its batch on this process.
+        """
+        self._step = step
+        if self._keys is not None:
+            self._keys.write({"step": step, "keys": list(keys)})
+        self._progress.advance(step)
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """Write one line of metrics."""
+        self._metrics.write(record)
+        if self._board is not None:
+            with storage_errors(self._folder.tensorboard):
+                for name, value in record.items():
+                    if isinstance(value, int | float) and name not in {"step", "samples"}:
+                        self._board.add_scalar(name, value, global_step=record["samples"])
+        self._progress.show(record)
+
+    def picture(self, name: str, image: Any, samples: int) -> None:
+        """Show a picture in TensorBoard.
+
+        Args:
+            name: What it is called there.
+            image: A PIL image.
+            samples: Samples seen.
+        """
+        if self._board is not None:
+            import numpy as np
+
+            with storage_errors(self._folder.tensorboard):
+                self._board.add_image(name, np.asarray(image.convert("RGB")), samples, dataformats="HWC")
+
+    def sync(self) -> None:
+        """Bring metrics and keys to the disk; done before a checkpoint that counts their steps."""
+        self._metrics.sync()
+        if self._keys is not None:
+            self._keys.sync()
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON line to a file, whole, also where an earlier write was cut off."""
+    line = json.dumps({name: _finite(value) for name, value in record.items()}, ensure_ascii=False) + "\n"
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as handle:
+            if handle.tell() and _last_byte(path) != b"\n":
+                line = "\n" + line
+            handle.write(line.encode())
+
+
+def read_lines(path: Path, last: int | None = None) -> list[dict[str, Any]]:
+    """Records of a JSON-lines file, without lines that were cut off.
+
+    Args:
+        path: The file; a missing one has no records.
+        last: Only this many from the end.
+    """
+    if not path.is_file():
+        return []
+    with storage_errors(path, "reading"):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    records = []
+    for line in lines if last is None else lines[-last:]:
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Shorten a file to its lines of the first `step` steps; steps ascend."""
+    if not path.is_file():
+        return
+    end = 0
+    with path.open("rb") as handle:
+        for line in handle:
+            try:
+                whole = line.endswith(b"\n") and int(json.loads(line)["step"]) <= step
+            except (ValueError, KeyError, TypeError):
+                whole = False
+            if not whole:
+                break
+            end += len(line)
+    if end < path.stat().st_size:
+        os.truncate(path, end)
+
+
+def _last_byte(path: Path) -> bytes:
+    with path.open("rb") as handle:
+        handle.seek(-1, os.SEEK_END)
+        return handle.read(1)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _open_board(folder: Path, samples: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError(
+            "log.tensorboard is on, but TensorBoard is not installed",
+            fix="pip install 'facemae[train]', or log.tensorboard=false",
+        ) from None
+    with storage_errors(folder):
+        # Points after the checkpoint are drawn again, also where that is the one before the first step.
+        return SummaryWriter(str(folder), purge_step=samples + 1)

@@ -1,0 +1,241 @@
+"""The training loop: any recipe, on one processor or many, through a strategy."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from facemae.config import Recipe
+from facemae.data.loader import Loader
+from facemae.data.quarantine import Quarantine
+from facemae.data.schema import Batch
+from facemae.errors import ConfigError
+from facemae.objectives.pretraining import PretrainModel
+from facemae.train.clock import Clock
+from facemae.train.device import to_device
+from facemae.train.folder import RunFolder
+from facemae.train.gallery import Gallery
+from facemae.train.guard import Guard, Skip
+from facemae.train.lease import Lease
+from facemae.train.log import RunLog, read_lines
+from facemae.train.metrics import MetricBag
+from facemae.train.numerics import Numerics
+from facemae.train.optim import Average
+from facemae.train.preempt import StopRequest
+from facemae.train.saver import Saver
+from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
+from facemae.train.strategy import Strategy, Update
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        folder: The run folder, as given.
+        step: Optimiser steps done.
+        samples: Samples consumed.
+        loss: Mean loss of the last log interval; None where nothing was logged.
+        stopped: `finished`, or the name of the signal that asked for the stop.
+    """
+
+    folder: str
+    step: int
+    samples: int
+    loss: float | None
+    stopped: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return asdict(self)
+
+
+class Trainer:
+    """Runs the steps of a prepared run.
+
+    Args:
+        recipe: The recipe.
+        folder: Where the run writes.
+        lengths: Its lengths in samples.
+        numerics: Device, precision, threads.
+        strategy: Spreads a step over processes; has prepared the model.
+        model: The bare model, for counts and pictures.
+        forward: What the strategy made of it, to be called.
+        average: The running average of the weights, or None.
+        loader: Batches of this process.
+        log: The run's logs.
+        saver: Writes checkpoints.
+        gallery: Draws pictures.
+        lease: The right to write in the folder.
+        stop: Watches for signals.
+        state: `trainer.json` of the checkpoint the run continues from; empty for a fresh run.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: RunFolder,
+        *,
+        lengths: Lengths,
+        numerics: Numerics,
+        strategy: Strategy,
+        model: PretrainModel,
+        forward: torch.nn.Module,
+        average: Average | None,
+        loader: Loader,
+        log: RunLog,
+        saver: Saver,
+        gallery: Gallery,
+        lease: Lease,
+        stop: StopRequest,
+        state: dict[str, Any],
+    ) -> None:
+        self._recipe, self._folder, self._lengths, self._numerics = recipe, folder, lengths, numerics
+        self._strategy, self._model, self._forward, self._average = strategy, model, forward, average
+        self._loader, self._log, self._saver, self._gallery = loader, log, saver, gallery
+        self._lease, self._stop = lease, stop
+        self._bag = MetricBag(numerics.device)
+        self._bag.load(state.get("metrics", {}))
+        self._guard = Guard(recipe.optim.max_bad_steps, int(state.get("bad_streak", 0)), int(state.get("skipped", 0)))
+        self._quarantine = Quarantine(folder.quarantine, recipe.data.max_damage)
+        self._step = int(state.get("step", 0))
+        self._loss = _last_loss(folder)
+
+    def train(self) -> RunResult:
+        """Run until the end, or until a signal asks for a stop.
+
+        Raises:
+            NonFiniteError: Too many updates in a row had to be skipped; a debug bundle was written.
+            DamageLimitError: Too many samples do not decode.
+            LeaseError: Another job has taken the folder.
+            StorageError: Reading or writing failed underneath.
+        """
+        if self._step == 0:
+            # From the first moment the folder knows its recipe, its data and its initial weights.
+            self._save()
+        clock = Clock(self._step)
+        reason = "finished"
+        for batch in clock.waiting(self._loader):
+            self._lease.check()
+            self._quarantine.record(batch)
+            update = self._take_step(batch)
+            self._step = batch.step + 1
+            self._heed(self._guard.push(batch, update))
+            self._log.consumed(self._step, batch.keys)
+            self._report(clock, batch.step)
+            signalled = self._strategy.agree(self._stop.reason is not None)
+            if signalled or self._due(self._lengths.save):
+                self._save()
+            if signalled:
+                reason = self._stop.reason or "SIGTERM"
+                break
+        self._save()
+        self._gallery.curve()
+        self._log.event("stop", self._farewell(reason), reason=reason)
+        return RunResult(str(self._folder.root), self._step, self._samples, self._loss, reason)
+
+    @property
+    def _samples(self) -> int:
+        return self._step * self._lengths.batch
+
+    def _take_step(self, batch: Batch) -> Update:
+        """One optimiser step on this process's part of the global batch."""
+        optim, lengths = self._recipe.optim, self._lengths
+        before = batch.step * lengths.batch
+        parts = batch.split(micro_steps(self._recipe, len(batch)))
+        counts = self._global_counts(parts)
+        self._strategy.clear()
+        totals: dict[str, torch.Tensor] = {}
+        for number, part in enumerate(parts, start=1):
+            part = to_device(part, self._numerics.device)
+            with self._strategy.accumulate(last=number == len(parts)):
+                with self._numerics.autocast():
+                    loss, metrics = self._forward(part, batch.step, counts)
+                self._strategy.backward(loss)
+            for name, value in {"loss": loss.detach(), **metrics}.items():
+                totals[name] = totals[name] + value if name in totals else value
+        update = self._strategy.update(totals["loss"], learning_rate(optim, lengths, before), optim.clip)
+        if self._average is not None and lengths.ema is not None:
+            self._average.update(averaging_rate(lengths.ema, before + lengths.batch, lengths.batch))
+        # All processes know the norm; the bag adds up over processes.
+        self._bag.add({**totals, "grad_norm": update.norm / self._strategy.world}, update.bad)
+        return update
+
+    def _global_counts(self, parts: Sequence[Batch]) -> list[int]:
+        """Each objective's count over the global batch, known before the first backward pass."""
+        counts = torch.tensor([self._model.counts(part) for part in parts]).sum(dim=0)
+        return [int(count) for count in self._strategy.all_reduce_sum(counts)]
+
+    def _heed(self, skip: Skip | None) -> None:
+        """Record a skipped update, and stop after too many."""
+        if skip is None:
+            return
+        text = f"step {skip.step}: loss or gradients not finite, update skipped ({skip.streak} in a row)"
+        self._log.event("skip", text, skipped_step=skip.step, streak=skip.streak)
+        if self._guard.exhausted():
+            facts = {
+                "precision": self._numerics.precision,
+                "lr": learning_rate(self._recipe.optim, self._lengths, skip.step * self._lengths.batch),
+            }
+            raise self._guard.stop(self._folder, skip, facts)
+
+    def _report(self, clock: Clock, step: int) -> None:
+        """Write a line of metrics and draw pictures, where they are due."""
+        if self._step % self._recipe.log.every_steps == 0 or self._step == self._lengths.steps:
+            means = self._bag.read(self._strategy.all_reduce_sum)
+            self._loss = means.get("loss", self._loss)
+            self._log.metrics(
+                {
+                    "step": self._step,
+                    "samples": self._samples,
+                    "epoch": round(self._samples / self._lengths.epoch, 4),
+                    **means,
+                    "lr": learning_rate(self._recipe.optim, self._lengths, step * self._lengths.batch),
+                    **clock.read(self._step, self._lengths),
+                    "skipped": self._guard.skipped,
+                    "replaced": self._quarantine.replaced,
+                }
+            )
+        if self._due(self._lengths.pictures):
+            self._gallery.reconstruction(self._model, self._step)
+
+    def _save(self) -> None:
+        # A step may have taken long enough for another job to take over; its checkpoints are not ours to replace.
+        self._lease.check()
+        self._heed(self._guard.read())
+        guard = self._guard
+        self._saver.save(self._step, bad_streak=guard.streak, skipped=guard.skipped, metrics=self._bag.state())
+
+    def _due(self, every: int) -> bool:
+        return due(every, self._samples, self._lengths.batch) or self._step == self._lengths.steps
+
+    def _farewell(self, reason: str) -> str:
+        if reason == "finished":
+            return f"finished: {self._step} steps, {self._samples} samples"
+        return f"stopped by {reason} after step {self._step}, saved; the same command continues"
+
+
+def micro_steps(recipe: Recipe, share: int) -> int:
+    """Forward passes in a step.
+
+    Args:
+        recipe: The recipe.
+        share: Samples of this process in a step.
+
+    Raises:
+        ConfigError: `efficiency.micro_batch` does not divide the share; lists what does.
+    """
+    size = recipe.efficiency.micro_batch or share
+    if share % size:
+        legal = [str(part) for part in range(1, share + 1) if share % part == 0]
+        raise ConfigError(
+            f"efficiency.micro_batch {size} does not divide the {share} samples of a process's step",
+            expected=f"one of {', '.join(legal)}",
+        )
+    return share // size
+
+
+def _last_loss(folder: RunFolder) -> float | None:
+    lines = read_lines(folder.metrics, last=1)
+    return lines[0].get("loss") if lines else None

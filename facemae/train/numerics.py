@@ -1,0 +1,185 @@
+"""Device, precision, threads and determinism of a run, decided once, said aloud, and recorded."""
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facemae.config import EfficiencyConfig
+from facemae.errors import ConfigError
+
+LIBRARIES = ("facemae", "torch", "timm", "numpy", "opencv-python-headless", "pillow")
+"""Libraries whose version may change a rounding."""
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """How a run computes.
+
+    Attributes:
+        device: Where the model runs.
+        precision: `fp32` or `bf16`, of the forward and backward pass; weights are fp32 always.
+        reason: Why this device and precision, for the log.
+        threads: Threads of the model on the CPU.
+    """
+
+    device: torch.device
+    precision: str
+    reason: str
+    threads: int
+
+    @classmethod
+    def choose(cls, config: EfficiencyConfig) -> "Numerics":
+        """Resolve every `auto`.
+
+        Raises:
+            ConfigError: The hardware lacks what is asked for.
+        """
+        device = _choose_device(config.device)
+        precision, why = _choose_precision(config.precision, device)
+        threads = config.threads or torch.get_num_threads()
+        return cls(device, precision, f"device {device.type}, precision {precision} ({why})", threads)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of a forward pass."""
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Fix threads and deterministic algorithms inside the block; restore torch's settings after it."""
+        threads = torch.get_num_threads()
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+        fill = _fills_memory()
+        # cuBLAS reads this when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_num_threads(self.threads)
+        # On the GPU some kernels have no deterministic form; there the promise is a tolerance anyway.
+        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+        _fill_memory(False)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+            _fill_memory(fill)
+
+
+def machine_facts(numerics: Numerics, *, world: int, micro_batch: int) -> dict[str, Any]:
+    """What, beside library versions, decides whether a continuation rounds the same way."""
+    facts: dict[str, Any] = {
+        "processor": processor_name(),
+        "vector_units": torch.backends.cpu.get_cpu_capability(),
+        "device": numerics.device.type,
+        "threads": numerics.threads,
+        "precision": numerics.precision,
+        "world": world,
+        "micro_batch": micro_batch,
+    }
+    if numerics.device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(numerics.device)
+    return facts
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that compute weights and pixels."""
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def processor_name() -> str:
+    """The processor's model name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def resume_promise(old: dict[str, Any], new: dict[str, Any]) -> tuple[bool, str]:
+    """Which promise holds for a continuation.
+
+    Args:
+        old: Machine facts and library versions of the checkpoint, in one mapping.
+        new: The same of this process.
+
+    Returns:
+        Whether the weights will be bitwise those of an undisturbed run, and the sentence that says so.
+    """
+    keys = "the same samples, views and masks"
+    changed = [
+        f"{name} {old.get(name, '(unknown)')} -> {new.get(name, '(none)')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        return False, f"{keys}; loss within rounding, because of other {', '.join(changed)}"
+    if new.get("device") != "cpu":
+        return False, f"{keys}; loss within rounding, because GPU kernels may add in another order"
+    return True, f"{keys}, and bitwise the weights of an undisturbed run"
+
+
+def _fills_memory() -> bool:
+    return bool(getattr(torch.utils.deterministic, "fill_uninitialized_memory"))  # noqa: B009 (untyped in torch)
+
+
+def _fill_memory(on: bool) -> None:
+    # Filling fresh tensors with NaN costs time and finds only reads of uninitialised memory.
+    setattr(torch.utils.deterministic, "fill_uninitialized_memory", on)  # noqa: B010 (untyped in torch)
+
+
+def _choose_device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("efficiency.device is cuda, but torch sees no GPU", fix="efficiency.device=auto")
+    if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
+    able, units = (_gpu_bf16(device) if device.type == "cuda" else _cpu_bf16()) if wanted != "fp32" else (False, "")
+    if wanted == "fp32":
+        return "fp32", "as the recipe says"
+    if wanted == "bf16":
+        return "bf16", f"as the recipe says; {units}" + ("" if able else ", so it will be slow")
+    return ("bf16" if able else "fp32"), units
+
+
+def _gpu_bf16(device: torch.device) -> tuple[bool, str]:
+    name = torch.cuda.get_device_name(device)
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return True, f"{name} computes in bf16"
+    return False, f"{name} has no bf16 arithmetic"
+
+
+def _cpu_bf16() -> tuple[bool, str]:
+    # Without these units the CPU converts every operand, which is slower than fp32.
+    flags = _cpu_flags()
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if flag in flags:
+            return True, f"the processor has {flag}"
+    return False, "the processor has no bf16 arithmetic"
+
+
+def _cpu_flags() -> set[str]:
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        return {name for name, present in capabilities().items() if present is True}
+    try:  # torch before 2.9 does not tell
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("flags"):
+                return set(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return set()

@@ -1,0 +1,120 @@
+"""Pictures of a run: what the model is shown, what it predicts, and how the loss goes down."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from facemae.data.schema import Batch, ViewBatch, ViewSpec
+from facemae.files import atomic_path
+from facemae.objectives.base import Objective
+from facemae.objectives.pretraining import PretrainModel
+from facemae.train.log import read_lines
+
+EXAMPLES = 8
+"""Samples shown in a picture."""
+
+Pixels = NDArray[np.uint8]
+
+_HIDDEN = 0.25
+"""Brightness that hidden patches keep."""
+
+
+def head(batch: Batch, count: int = EXAMPLES) -> Batch:
+    """The first samples of a batch."""
+    count = min(count, len(batch))
+    views = {
+        name: ViewBatch(view.image[:count], None if view.visible is None else view.visible[:count])
+        for name, view in batch.views.items()
+    }
+    return Batch(batch.step, batch.first_slot, batch.keys[:count], batch.streams[:count], views, batch.meta[:count], ())
+
+
+@torch.no_grad()
+def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image | None:
+    """For each objective that predicts pixels: what the model sees, what it makes of it, and the original.
+
+    Args:
+        model: The model.
+        batch: Samples on the model's device.
+        specs: The views.
+
+    Returns:
+        The picture, or None where no objective predicts pixels.
+    """
+    by_name = {spec.name: spec for spec in specs}
+    pixels, encodings = model.encode(batch)
+    rows = []
+    for objective in model.objectives:
+        assert isinstance(objective, Objective)
+        made = objective.reconstruct(encodings, pixels)
+        if made is None:
+            continue
+        given, settings = batch.views[made.view], model.normalisation[made.view]
+        mean, std = (made.pixels.new_tensor(values).view(1, -1, 1, 1) for values in (settings.mean, settings.std))
+        predicted = ((made.pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+        original = _channels_last(given.image)
+        mask = by_name[made.view].mask
+        if mask is not None and given.visible is not None:
+            rows.append(_darken(original, given.visible.cpu(), mask.grid))
+        rows += [_channels_last(predicted), original]
+    return _sheet(rows) if rows else None
+
+
+def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:
+    """Example views: for each view a row of images and, where it is masked, a row with hidden patches darkened."""
+    rows = []
+    for spec in specs:
+        view = batch.views[spec.name]
+        images = _channels_last(view.image)
+        rows.append(images)
+        if spec.mask is not None and view.visible is not None:
+            rows.append(_darken(images, view.visible, spec.mask.grid))
+    return _sheet(rows)
+
+
+def save_picture(image: Image.Image, path: Path) -> None:
+    """Write a PNG, enlarged to a size people can see."""
+    scale = max(1, round(1024 / image.width))
+    with atomic_path(path) as temporary:
+        image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(temporary)
+
+
+def save_curve(metrics: Path, path: Path) -> None:
+    """Draw the loss over samples seen from `metrics.jsonl`; nothing where there are no lines yet."""
+    from matplotlib.figure import Figure
+
+    lines = [line for line in read_lines(metrics) if line.get("loss") is not None]
+    if not lines:
+        return
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([line["samples"] for line in lines], [line["loss"] for line in lines], linewidth=1)
+    axes.set_xlabel("samples seen")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)
+
+
+def _channels_last(images: torch.Tensor) -> Pixels:
+    return images.cpu().permute(0, 2, 3, 1).numpy()
+
+
+def _sheet(rows: Sequence[Pixels]) -> Image.Image:
+    """Rows of images [B, H, W, C] as one picture, with a thin gap between images."""
+    strips = [np.concatenate(list(np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)))), axis=1) for row in rows]
+    sheet = np.concatenate(strips, axis=0)
+    return Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
+
+
+def _darken(images: Pixels, visible: torch.Tensor, grid: tuple[int, int]) -> Pixels:
+    rows, columns = grid
+    seen = torch.zeros(len(images), rows * columns, dtype=torch.bool).scatter_(1, visible, True).numpy()
+    height, width = images.shape[1] // rows, images.shape[2] // columns
+    pixels = seen.reshape(-1, rows, columns).repeat(height, axis=1).repeat(width, axis=2)[..., None]
+    dark: Pixels = np.where(pixels, images, (images * _HIDDEN).astype(np.uint8))
+    return dark

@@ -1,0 +1,41 @@
+"""Stopping on request: the signal only raises a flag, the training loop saves at its next step boundary."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+_WATCHED = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Watches for SIGTERM and SIGINT while a run is going; a context manager.
+
+    The first signal asks for a clean stop. A second Ctrl-C aborts at once. Outside the main thread, where Python cannot
+    handle signals, nothing is watched.
+    """
+
+    def __init__(self) -> None:
+        self._received: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """Name of the signal that asked for a stop, or None."""
+        return None if self._received is None else self._received.name
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in _WATCHED}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        again = self._received is not None
+        self._received = signal.Signals(number)
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt

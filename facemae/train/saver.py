@@ -1,0 +1,102 @@
+"""Writing a run's checkpoints in the canonical form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from facemae.checkpoint import InitialWeights, Manifest, Tensors, write_checkpoint
+from facemae.checkpoint_folders import remove_old, step_folder
+from facemae.config import Recipe
+from facemae.data.schema import DatasetCard
+from facemae.recipe import model_input, recipe_tree
+from facemae.train.folder import RunFolder
+from facemae.train.log import RunLog
+from facemae.train.numerics import library_versions
+from facemae.train.optim import Average
+from facemae.train.schedule import Lengths
+from facemae.train.strategy import Strategy
+
+
+@dataclass
+class Saver:
+    """Writes checkpoints of one run.
+
+    Attributes:
+        folder: The run folder.
+        recipe: The recipe.
+        lengths: Its lengths.
+        strategy: Has the optimiser.
+        model: The bare model.
+        average: Averaged weights, or None.
+        streams: What pins the data, by stream.
+        cards: The streams' dataset cards.
+        init: The weights the run was started with; None for random ones.
+        machine: Facts that decide whether a continuation is bitwise.
+        log: The run's logs.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    lengths: Lengths
+    strategy: Strategy
+    model: nn.Module
+    average: Average | None
+    streams: Mapping[str, Any]
+    cards: Mapping[str, DatasetCard]
+    init: InitialWeights | None
+    machine: Mapping[str, Any]
+    log: RunLog
+
+    def save(self, step: int, *, bad_streak: int, skipped: int, metrics: Mapping[str, float]) -> None:
+        """Write the checkpoint of a step, unless it is there already, and remove the oldest.
+
+        Args:
+            step: Optimiser steps done.
+            bad_streak: Updates skipped in a row.
+            skipped: Updates skipped since the run was started.
+            metrics: Sums since the last metrics line.
+
+        Raises:
+            StorageError: The disk is full or writing failed; earlier checkpoints are untouched.
+        """
+        folder = step_folder(self.folder.root, step)
+        if folder.exists():
+            return
+        # What the logs say about these steps must be on the disk before the steps count as done.
+        self.log.sync()
+        optimizer = self.strategy.optimizer_state()
+        tensors: dict[str, Tensors] = {"model": self.model.state_dict(), "optimizer": optimizer}
+        if self.average is not None:
+            tensors["ema"] = self.average.tensors()
+        trainer = {
+            "step": step,
+            "samples": step * self.lengths.batch,
+            "epoch_samples": self.lengths.epoch,
+            "total_samples": self.lengths.total,
+            "warmup_samples": self.lengths.warmup,
+            "seed": self.recipe.seed,
+            "bad_streak": bad_streak,
+            "skipped": skipped,
+            "metrics": dict(metrics),
+        }
+        manifest = Manifest(
+            step=step,
+            samples=step * self.lengths.batch,
+            recipe=recipe_tree(self.recipe),
+            input=model_input(self.recipe),
+            cards={**self.cards, **self._initial_cards()},
+            init=self.init,
+            versions=library_versions(),
+            machine=dict(self.machine),
+        )
+        documents: dict[str, Mapping[str, Any]] = {"trainer": trainer, "data": {"streams": dict(self.streams)}}
+        write_checkpoint(folder, manifest, tensors=tensors, documents=documents)
+        remove_old(self.folder.root, self.recipe.checkpoint.keep)
+        self.log.event("save", f"saved {folder.name}")
+
+    def _initial_cards(self) -> dict[str, DatasetCard]:
+        """What the initial weights were trained on is what these weights were trained on."""
+        cards = {} if self.init is None else self.init.cards
+        return {f"init/{name}": card for name, card in cards.items()}

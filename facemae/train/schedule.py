@@ -1,0 +1,97 @@
+"""Learning rate and averaging as pure functions of the samples seen.
+
+Nothing here has state, so nothing has to be saved: a continued run computes the same values again.
+"""
+
+import math
+from dataclasses import dataclass
+
+from facemae.config import OptimConfig, Recipe
+
+REFERENCE_BATCH = 256
+"""The batch size that `optim.base_lr` is given for."""
+
+EMA_RAMP = 0.05
+"""The half-life of the average is at most this share of the samples seen so far, so that the random start is forgotten
+(as in EDM2, Karras et al. 2024, and its predecessors)."""
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Every length of a run, in samples.
+
+    Attributes:
+        epoch: Samples in one epoch of the streams.
+        batch: Samples in one optimiser step.
+        total: The whole run, a multiple of the batch.
+        warmup: Warm-up of the learning rate.
+        ema: Half-life of the averaged weights; None keeps none.
+        save: Distance between checkpoints.
+        pictures: Distance between pictures.
+    """
+
+    epoch: int
+    batch: int
+    total: int
+    warmup: int
+    ema: int | None
+    save: int
+    pictures: int
+
+    @classmethod
+    def resolve(cls, recipe: Recipe, epoch: int) -> "Lengths":
+        """Compute the lengths of a recipe.
+
+        Args:
+            recipe: The recipe.
+            epoch: Samples in one epoch of its streams.
+        """
+        optim = recipe.optim
+        steps = max(1, math.ceil(optim.total.samples(epoch=epoch) / optim.batch_size))
+        total = steps * optim.batch_size
+        return cls(
+            epoch=epoch,
+            batch=optim.batch_size,
+            total=total,
+            warmup=optim.warmup.samples(epoch=epoch, total=total),
+            ema=None if optim.ema is None else optim.ema.samples(epoch=epoch, total=total),
+            save=recipe.checkpoint.every.samples(epoch=epoch, total=total),
+            pictures=recipe.log.pictures.samples(epoch=epoch, total=total),
+        )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in the whole run."""
+        return self.total // self.batch
+
+
+def learning_rate(optim: OptimConfig, lengths: Lengths, samples: int) -> float:
+    """Learning rate of the update after `samples` samples: linear warm-up, then half a cosine, as in MAE.
+
+    Args:
+        optim: Base and final rate; the base is scaled linearly with the batch size.
+        lengths: The run's lengths.
+        samples: Samples consumed before the update.
+    """
+    peak = optim.base_lr * optim.batch_size / REFERENCE_BATCH
+    if samples < lengths.warmup:
+        return peak * samples / lengths.warmup
+    progress = min(1.0, (samples - lengths.warmup) / max(1, lengths.total - lengths.warmup))
+    return optim.min_lr + (peak - optim.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def averaging_rate(half_life: int, samples: int, batch: int) -> float:
+    """Share of the new weights that enters the average with one update.
+
+    Args:
+        half_life: Samples after which a weight's contribution has halved.
+        samples: Samples consumed after the update.
+        batch: Samples in the update.
+    """
+    effective = min(half_life, samples * EMA_RAMP)
+    return 1 - math.exp2(-batch / max(effective, 1e-8))
+
+
+def due(every: int, samples: int, batch: int) -> bool:
+    """Whether a multiple of `every` samples was passed in the update that ended at `samples`."""
+    return samples // max(every, batch) > (samples - batch) // max(every, batch)

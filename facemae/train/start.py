@@ -1,0 +1,203 @@
+"""Where a run begins: fresh, from given weights, or from its newest intact checkpoint."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from facemae.checkpoint import (
+    Checkpoint,
+    InitialWeights,
+    Tensors,
+    check_names,
+    file_digest,
+    find_checkpoint,
+    newest_valid,
+    read_tensors,
+)
+from facemae.checkpoint_folders import remove_unfinished, set_aside
+from facemae.config import Recipe
+from facemae.data.schema import DatasetCard
+from facemae.errors import CheckpointError, ResumeError
+from facemae.files import storage_errors
+from facemae.recipe import FREE_BLOCKS, FREE_KEYS, difference, recipe_tree
+from facemae.train.schedule import Lengths, learning_rate
+
+ENCODER = "encoder.vit."
+"""Where an exported encoder's weights belong in the model."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """The point a run goes on from.
+
+    Attributes:
+        checkpoint: What it continues from; None for a fresh run.
+        state: The checkpoint's `trainer.json`.
+        pinned: The data the run is pinned to, by stream; None takes what is there.
+        notes: Sentences for the log: damaged checkpoints, remains of killed saves.
+    """
+
+    checkpoint: Checkpoint | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+    pinned: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """Optimiser steps done."""
+        return int(self.state.get("step", 0))
+
+
+def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> Start:
+    """Find where to go on, and tidy up after a killed save. Only for the holder of the run's lease.
+
+    Args:
+        run: The run folder.
+        recipe: The recipe that was asked for.
+        extend: `optim.total` may differ.
+        adopt_data: Shards that were added since the start may enter.
+
+    Raises:
+        ResumeError: The recipe differs from the one the run was started with.
+        CheckpointError: There are checkpoints, but none is intact.
+    """
+    notes = [f"removed {name}, the remains of a save that was killed" for name in remove_unfinished(run)]
+    checkpoint, damaged = newest_valid(run)
+    if checkpoint is None:
+        return Start(notes=tuple(notes))
+    notes += [f"{sentence}; using the checkpoint before it" for sentence in damaged]
+    check_recipe(checkpoint.manifest.recipe, recipe, extend=extend)
+    notes += set_aside(run, newer_than=checkpoint.manifest.step)
+    pinned = None if adopt_data else checkpoint.document("data")["streams"]
+    return Start(checkpoint, checkpoint.document("trainer"), pinned, tuple(notes))
+
+
+def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> None:
+    """Compare a run's recipe with the one asked for.
+
+    Where the shards lie does not count: their content is pinned by digest.
+
+    Raises:
+        ResumeError: Listing every change that may change results, see `facemae.recipe.difference`.
+    """
+    changed = difference(_without_paths(saved), _without_paths(recipe_tree(recipe)))
+    longer = [line for line in changed if line.startswith("optim.total.")]
+    if extend:
+        changed = [line for line in changed if line not in longer]
+    if not changed:
+        return
+    fix = "undo the change, or choose another --out for a new run"
+    if changed == longer:
+        fix = "add --extend to lengthen the run, or undo the change"
+    raise ResumeError(
+        "the recipe is not the one this run was started with:\n" + "\n".join(f"    {line}" for line in changed),
+        expected=f"no change outside {', '.join(FREE_BLOCKS + FREE_KEYS)}",
+        fix=fix,
+    )
+
+
+def resolve_lengths(recipe: Recipe, start: Start, epoch_samples: int) -> Lengths:
+    """The lengths of the run; epochs and warm-up keep the size they had when it was started.
+
+    A warm-up that grew with the run would begin a second time in a run that is extended.
+
+    Args:
+        recipe: The recipe.
+        start: Where the run goes on from.
+        epoch_samples: Samples in an epoch of the streams as they are now.
+
+    Raises:
+        ResumeError: The run would become shorter than it was.
+    """
+    if not start.state:
+        return Lengths.resolve(recipe, epoch_samples)
+    lengths = Lengths.resolve(recipe, int(start.state["epoch_samples"]))
+    before = int(start.state["total_samples"])
+    if lengths.total < before:
+        raise ResumeError(
+            f"optim.total is now {lengths.total} samples; the run was started with {before}",
+            expected="a longer run: --extend allows nothing else",
+            fix="choose another --out for a shorter run",
+        )
+    # Early releases did not save the warm-up.
+    warmup = start.state.get("warmup_samples", recipe.optim.warmup.samples(epoch=lengths.epoch, total=before))
+    return replace(lengths, warmup=int(warmup))
+
+
+def describe_extension(recipe: Recipe, start: Start, lengths: Lengths) -> str | None:
+    """What a longer `optim.total` means at this point of the run; None where it is as long as before."""
+    before = int(start.state.get("total_samples", lengths.total))
+    if before == lengths.total:
+        return None
+    samples = start.step * lengths.batch
+    old, new = (
+        learning_rate(recipe.optim, replace(lengths, total=total), samples) for total in (before, lengths.total)
+    )
+    return f"extended from {before} to {lengths.total} samples: lr {old:.2e} -> {new:.2e}, on the longer cosine"
+
+
+def load_initial(model: nn.Module, path: Path) -> tuple[InitialWeights, str]:
+    """Put given weights into a fresh model.
+
+    Args:
+        model: The model of the recipe.
+        path: A run or checkpoint folder (its averaged weights where it has them), an exported encoder, or a
+            safetensors file with the names of either.
+
+    Returns:
+        Their record for the manifest, and a sentence for the log.
+
+    Raises:
+        CheckpointError: The weights do not fit, naming the differences.
+    """
+    found, source, record = _read_initial(path)
+    wanted = model.state_dict()
+    encoder = {name[len(ENCODER) :]: value for name, value in wanted.items() if name.startswith(ENCODER)}
+    whole = any(name.startswith(ENCODER) for name in found)
+    check_names(found, wanted if whole else encoder, str(source))
+    model.load_state_dict(found if whole else {ENCODER + name: value for name, value in found.items()}, strict=whole)
+    return record, f"initial weights of the {'whole model' if whole else 'encoder'} from {source}"
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Put a checkpoint's own weights into the model of its run.
+
+    Raises:
+        CheckpointError: They do not fit, naming the differences.
+    """
+    found = checkpoint.tensors("model")
+    check_names(found, model.state_dict(), str(checkpoint.folder))
+    model.load_state_dict(found)
+
+
+def _read_initial(path: Path) -> tuple[Tensors, Path, InitialWeights]:
+    if path.is_file():
+        tensors = read_tensors(path)
+        with storage_errors(path, "reading"):
+            digest = file_digest(path)
+        # The file says nothing about its data, and silence must not pass for permission.
+        return tensors, path, InitialWeights(digest=digest, cards={"unknown": DatasetCard(name="unknown")})
+    if not path.exists():
+        raise CheckpointError(
+            f"--init-from {path} does not exist", expected="a run, checkpoint, export or weights file"
+        )
+    checkpoint = find_checkpoint(path)
+    part = next(part for part in ("encoder", "ema", "model") if checkpoint.has(part))
+    manifest = checkpoint.manifest
+    record = InitialWeights(
+        digest=manifest.files[f"{part}.safetensors"].sha256,
+        recipe=str(manifest.recipe.get("name", "unknown")),
+        cards=manifest.cards,
+    )
+    return checkpoint.tensors(part), checkpoint.folder / f"{part}.safetensors", record
+
+
+def _without_paths(tree: Mapping[str, Any]) -> dict[str, Any]:
+    plain = copy.deepcopy(dict(tree))
+    for stream in plain.get("data", {}).get("streams", []):
+        stream.pop("shards", None)
+    return plain

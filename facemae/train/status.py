@@ -1,0 +1,81 @@
+"""Where a run is, read from its folder without disturbing it. Needs neither torch nor the data."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from facemae.checkpoint_folders import step_folders
+from facemae.errors import UsageError
+from facemae.train.folder import RunFolder
+from facemae.train.lease import read_holder
+from facemae.train.log import read_lines
+from facemae.train.progress import duration, metrics_line
+
+SHOWN = 5
+"""Events shown."""
+
+
+def read_status(run: Path) -> dict[str, Any]:
+    """Gather a run's state.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        `state` (running, finished, stopped, dead), `step`, `steps`, `metrics` (the last line), `holder`, `checkpoints`
+        and `events` (the last ones).
+
+    Raises:
+        UsageError: It is not a run folder.
+    """
+    folder = RunFolder(run)
+    if not folder.exists():
+        raise UsageError(f"{run} is not a run folder: it has no {folder.recipe.name}", expected="the --out of a run")
+    events = read_lines(folder.events)
+    metrics = read_lines(folder.metrics, last=1)
+    holder = read_holder(folder.lease)
+    begun: dict[str, Any] = next((event for event in reversed(events) if event["event"] in {"start", "resume"}), {})
+    step = max([int(line["step"]) for line in metrics] + [int(event["step"]) for event in events[-1:]], default=0)
+    alive = holder is not None and holder.alive()
+    return {
+        "run": str(run),
+        "state": "running" if alive else _ended(events),
+        "step": step,
+        "steps": begun.get("steps"),
+        "metrics": metrics[-1] if metrics else None,
+        "holder": None
+        if holder is None
+        else {"host": holder.host, "pid": holder.pid, "age_s": round(holder.age, 1), "alive": alive},
+        "checkpoints": [path.name for path in step_folders(run)],
+        "events": [event for event in events if event["event"] != "groups"][-SHOWN:],
+    }
+
+
+def describe(status: dict[str, Any]) -> str:
+    """The state in a few lines for people."""
+    holder = status["holder"]
+    where = "" if holder is None else f" (process {holder['pid']} on {holder['host']}, {holder['age_s']:.0f} s ago)"
+    lines = [
+        f"{status['run']}: {status['state']}{where}",
+        f"step {status['step']} of {status['steps'] or '?'}"
+        + (f", checkpoints {', '.join(status['checkpoints'])}" if status["checkpoints"] else ", no checkpoint yet"),
+    ]
+    if status["metrics"]:
+        record = dict(status["metrics"])
+        if status["state"] != "running":
+            record["eta_s"] = None
+        lines.append(metrics_line(record))
+        if record.get("skipped") or record.get("replaced"):
+            lines.append(f"{record['skipped']} updates skipped, {record['replaced']} samples replaced")
+    lines += [f"  {_when(event['time'])}  {event['text']}" for event in status["events"]]
+    return "\n".join(lines)
+
+
+def _ended(events: list[dict[str, Any]]) -> str:
+    if events and events[-1]["event"] == "stop":
+        return "finished" if events[-1].get("reason") == "finished" else "stopped"
+    return "dead: it ended without saying so; the same command continues it"
+
+
+def _when(seconds: float) -> str:
+    return f"{duration(time.time() - seconds)} ago"
