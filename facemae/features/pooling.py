@@ -1,0 +1,119 @@
+"""From an encoder's tokens to one feature vector an image."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, cat
+
+from facemae.errors import UsageError
+
+PATTERNS = ("cls", "mean", "cls+mean", "gridK (K from 1 to the patch grid's side, for example grid2)", "tokens")
+"""What `pooling` may be."""
+
+
+_Kind = Literal["cls", "mean", "cls+mean", "grid", "tokens"]
+_PLAIN: dict[str, _Kind] = {"cls": "cls", "mean": "mean", "cls+mean": "cls+mean", "tokens": "tokens"}
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """A parsed pooling name.
+
+    Attributes:
+        kind: The way tokens are brought together.
+        cells: Cells along a side, for kind `grid`; else 0.
+    """
+
+    kind: _Kind
+    cells: int = 0
+
+
+def parse_pooling(name: str) -> Pooling:
+    """Parse a pooling name; see `PATTERNS`.
+
+    Raises:
+        UsageError: The name is none of the known ones.
+    """
+    if name in _PLAIN:
+        return Pooling(_PLAIN[name])
+    match = re.fullmatch(r"grid([1-9]\d*)", name)
+    if match is None:
+        raise UsageError(f"unknown pooling {name!r}", expected="one of " + ", ".join(PATTERNS))
+    return Pooling("grid", int(match.group(1)))
+
+
+def check_pooling(pooling: Pooling, prefix: int, grid: tuple[int, int]) -> None:
+    """Raise `UsageError` where an encoder of this shape cannot be pooled this way."""
+    if pooling.kind in ("cls", "cls+mean") and prefix < 1:
+        raise UsageError(
+            f"pooling {pooling.kind!r} needs a class token; this encoder has none", fix="use pooling='mean'"
+        )
+    if pooling.kind == "grid" and pooling.cells > min(grid):
+        raise UsageError(
+            f"pooling grid{pooling.cells} has more cells than the encoder's {grid[0]}x{grid[1]} patches",
+            expected=f"grid1 to grid{min(grid)}",
+        )
+
+
+def pool_tokens(tokens: Tensor, prefix: int, grid: tuple[int, int], pooling: str) -> Tensor:
+    """Bring an encoder's tokens together.
+
+    Args:
+        tokens: [B, P + h·w, D]: P prefix tokens, the class token first, then patches in row-major order.
+        prefix: P, the number of class and register tokens. Registers enter no pooling but `tokens`.
+        grid: (h, w), rows and columns of patches.
+        pooling: `cls` the class token; `mean` the mean of the patch tokens; `cls+mean` both, joined; `gridK` the patch
+            tokens averaged in K x K cells, joined row by row; `tokens` all tokens as they are.
+
+    Returns:
+        [B, F]; for `tokens` [B, P + h·w, D].
+
+    Raises:
+        UsageError: The pooling is unknown or does not suit the encoder.
+    """
+    parsed = parse_pooling(pooling)
+    check_pooling(parsed, prefix, grid)
+    rows, columns = grid
+    if tokens.shape[1] != prefix + rows * columns:
+        raise UsageError(
+            f"got {tokens.shape[1]} tokens an image",
+            expected=f"{prefix} prefix tokens and {rows}x{columns} patches; masked encodings cannot be pooled",
+        )
+    if parsed.kind == "tokens":
+        return tokens
+    if parsed.kind == "cls":
+        return tokens[:, 0]
+    patches = tokens[:, prefix:]
+    if parsed.kind == "mean":
+        return patches.mean(dim=1)
+    if parsed.kind == "cls+mean":
+        return cat([tokens[:, 0], patches.mean(dim=1)], dim=1)
+    image = patches.transpose(1, 2).reshape(len(patches), -1, rows, columns)
+    return F.adaptive_avg_pool2d(image, parsed.cells).flatten(2).transpose(1, 2).flatten(1)
+
+
+def feature_shape(pooling: str, width: int, prefix: int, grid: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of one image's features: (F,), or (tokens, width) for `tokens`."""
+    parsed = parse_pooling(pooling)
+    check_pooling(parsed, prefix, grid)
+    if parsed.kind == "tokens":
+        return (prefix + grid[0] * grid[1], width)
+    parts = {"cls": 1, "mean": 1, "cls+mean": 2, "grid": parsed.cells**2}
+    return (parts[parsed.kind] * width,)
+
+
+def feature_names(pooling: str, width: int, prefix: int, grid: tuple[int, int]) -> list[str]:
+    """Names of the feature columns, for example `mean_0`, `grid2_r0c1_17`, `patch_r3c0_5`."""
+    parsed = parse_pooling(pooling)
+    check_pooling(parsed, prefix, grid)
+    if parsed.kind == "tokens":
+        special = ["cls", *(f"register{i}" for i in range(prefix - 1))][:prefix]
+        parts = special + [f"patch_r{r}c{c}" for r in range(grid[0]) for c in range(grid[1])]
+    elif parsed.kind == "grid":
+        cells = range(parsed.cells)
+        parts = [f"{pooling}_r{r}c{c}" for r in cells for c in cells]
+    else:
+        parts = parsed.kind.split("+")
+    return [f"{part}_{i}" for part in parts for i in range(width)]

@@ -1,0 +1,387 @@
+"""Where images come from: sequences in memory, files, folders, shard sets. All are walked in order, one at a time."""
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from facemae.data.card import read_card
+from facemae.data.decode import decode_image
+from facemae.data.index import FOLDER, HEAD, ShardIndex
+from facemae.data.reader import ShardReader, image_extension
+from facemae.data.schema import IMAGE_EXTENSIONS, DatasetCard
+from facemae.data.select import select
+from facemae.errors import DataError, DecodeError, UsageError
+from facemae.files import storage_errors
+
+Pixels = np.ndarray
+IMAGES = "an image: " + ", ".join(IMAGE_EXTENSIONS)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image that has not been read yet.
+
+    Attributes:
+        key: Its name in the result.
+        read: Gives encoded bytes, a PIL image or an array; called once, in order, in a reading thread.
+    """
+
+    key: str
+    read: Callable[[], Any]
+
+
+class Source(Protocol):
+    """A sized, ordered, repeatable walk over images.
+
+    Attributes:
+        name: What it is called in metadata and messages.
+        card: The data card, where there is one.
+        notes: What a reader of the result must know, by topic; filled by `count`.
+    """
+
+    name: str
+    card: DatasetCard | None
+    notes: dict[str, Any]
+
+    def count(self) -> int:
+        """How many items the walk will give."""
+
+    def __iter__(self) -> Iterator[Item]: ...
+
+
+@dataclass
+class SequenceSource:
+    """Paths, arrays and PIL images, in any mixture. Keys are the paths, or the positions of images in memory."""
+
+    values: Sequence[Any]
+    name: str = "images"
+    card: DatasetCard | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.values)
+
+    def __iter__(self) -> Iterator[Item]:
+        for position, value in enumerate(self.values):
+            if isinstance(value, str | Path):
+                yield Item(str(value), _file_reader(Path(value)))
+            else:
+                yield Item(str(position), partial(_given, value))
+
+
+@dataclass
+class FolderSource:
+    """The images of a folder and its subfolders, in the order of their relative paths, which are the keys.
+
+    Names that start with a dot are not looked at. Files with other extensions are counted in `notes`.
+    """
+
+    folder: Path
+    name: str = ""
+    prefix: str = ""
+    card: DatasetCard | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.name = self.name or str(self.folder)
+
+    def count(self) -> int:
+        """Walk the names once."""
+        other: dict[str, int] = {}
+        number = 0
+        for path in walk(self.folder):
+            if _is_image(path):
+                number += 1
+            else:
+                extension = path.suffix.lower() or "(none)"
+                other[extension] = other.get(extension, 0) + 1
+        if other:
+            self.notes["other_files"] = other
+        return number
+
+    def __iter__(self) -> Iterator[Item]:
+        for path in walk(self.folder):
+            if _is_image(path):
+                yield Item(self.prefix + path.relative_to(self.folder).as_posix(), _file_reader(path))
+
+
+class ShardSource:
+    """The samples of an indexed shard set, in its order. Keys are the samples' keys. Dropped samples are left out.
+
+    Args:
+        folder: The shard set.
+        where: Only samples whose metadata has these values.
+        samples: Only these positions in the index, in this order; int64 [N].
+        prefix: Put before every key.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        where: Mapping[str, str] | None = None,
+        samples: np.ndarray | None = None,
+        prefix: str = "",
+    ) -> None:
+        self.name = str(folder)
+        self.prefix = prefix
+        self.index = ShardIndex.open(folder)
+        self.reader = ShardReader(self.index)
+        self.card: DatasetCard | None = read_card(folder)
+        self.notes: dict[str, Any] = {"digest": self.index.digest}
+        if where:
+            self.notes["where"] = dict(where)
+        self._samples = self._choose(where, samples)
+
+    def _choose(self, where: Mapping[str, str] | None, samples: np.ndarray | None) -> np.ndarray:
+        if where:
+            chosen = select(self.index, where)
+            if samples is not None:
+                chosen = np.asarray(samples, dtype=np.int64)[np.isin(samples, chosen)]
+        elif samples is not None:
+            chosen = np.asarray(samples, dtype=np.int64)
+        else:
+            chosen = np.arange(len(self.index), dtype=np.int64)
+        # Reading a dropped sample gives its substitute, which is right for training and wrong in a table of features.
+        dropped = np.array(self.index.dropped, dtype=np.int64)
+        kept = chosen[~np.isin(chosen, dropped)]
+        if len(kept) < len(chosen):
+            self.notes["dropped"] = len(chosen) - len(kept)
+        return kept
+
+    def count(self) -> int:
+        """How many samples are chosen."""
+        return len(self._samples)
+
+    def __iter__(self) -> Iterator[Item]:
+        for number in self._samples:
+            sample = int(number)
+            yield Item(self.prefix + self.index.key(sample), partial(self._read, sample))
+
+    def _read(self, sample: int) -> bytes:
+        members = self.index.members(sample)
+        extension = image_extension(members)
+        if extension is None:
+            raise DecodeError(
+                f"{self.index.key(sample)}: no image among the members {sorted(members)}", expected=IMAGES
+            )
+        found: bytes = self.reader.read(sample, [extension]).members[extension]
+        return found
+
+
+@dataclass
+class JoinedSource:
+    """Several sources, one after the other. Their keys are told apart by a prefix."""
+
+    parts: Sequence[Source]
+    name: str = ""
+    card: DatasetCard | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def count(self) -> int:
+        """Items of all parts."""
+        return sum(part.count() for part in self.parts)
+
+    def __iter__(self) -> Iterator[Item]:
+        for part in self.parts:
+            yield from part
+
+
+def open_path(path: Path | str, *, where: Mapping[str, str] | None = None, prefix: str = "") -> Source:
+    """The source behind a path: an image file, a folder of images or a shard set.
+
+    Args:
+        path: File or folder.
+        where: Only samples whose metadata has these values; for shard sets.
+        prefix: Put before every key, to tell several paths apart.
+
+    Raises:
+        UsageError: There is nothing at the path, or `where` is given for loose images.
+    """
+    path = Path(path)
+    if path.is_dir() and is_shard_set(path):
+        return ShardSource(path, where=where, prefix=prefix)
+    if where:
+        raise UsageError(
+            f"{path} holds loose images, which have no metadata to filter by",
+            expected="a shard set",
+            fix=f"facemae data pack {path} --out SHARDS, then extract from SHARDS",
+        )
+    if path.is_dir():
+        return FolderSource(path, prefix=prefix)
+    if path.suffix == ".tar":
+        raise UsageError(
+            f"{path} is one shard", expected="the folder of the shard set", fix=f"facemae extract {path.parent} …"
+        )
+    if not path.is_file():
+        raise UsageError(f"{path} does not exist", expected="an image, a folder of images or a shard set")
+    if not _is_image(path):
+        raise UsageError(f"{path} has no image extension", expected=IMAGES)
+    return SequenceSource([path], name=str(path))
+
+
+def open_paths(paths: Sequence[Path | str], *, where: Mapping[str, str] | None = None) -> JoinedSource:
+    """Several paths as one source. With more than one folder, keys start with the folder as it was given."""
+    names = [str(path) for path in paths]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice or not names:
+        raise UsageError(f"a path is given twice: {', '.join(sorted(twice))}" if twice else "no path is given")
+    many = len(names) > 1
+    parts = [open_path(name, where=where, prefix=f"{name.rstrip('/')}/" if many else "") for name in names]
+    return JoinedSource(parts, name=", ".join(names))
+
+
+def as_source(images: Any) -> Source:
+    """A source from what `FeatureExtractor.transform` takes.
+
+    Args:
+        images: A path of an image, folder or shard set; a sequence of image paths, uint8 arrays [H, W, C] and PIL
+            images; one array [N, H, W, C]; or a source.
+
+    Raises:
+        UsageError: Something else.
+    """
+    if isinstance(images, str | Path):
+        return open_path(images)
+    if isinstance(images, Image.Image):
+        raise UsageError("got a single image", expected="a sequence of images", fix="transform([image])")
+    if hasattr(images, "count") and hasattr(images, "card"):
+        source: Source = images
+        return source
+    if isinstance(images, np.ndarray):
+        return SequenceSource(_array_items(images))
+    if hasattr(images, "columns"):
+        raise UsageError("got a table", expected="one column of paths", fix="pass table['path']")
+    if isinstance(images, Iterable):
+        return SequenceSource(images if isinstance(images, list | tuple) else list(images))
+    raise UsageError(f"got {type(images).__name__}", expected="paths, arrays, PIL images, or the path of a folder")
+
+
+def _array_items(array: np.ndarray) -> Sequence[Any]:
+    if array.dtype.kind in "OU":
+        items: list[Any] = array.ravel().tolist()
+        return items
+    if array.ndim != 4:
+        raise UsageError(
+            f"got one array of shape {array.shape}", expected="[N, H, W, C]", fix="wrap a single image: [image]"
+        )
+    return list(array)
+
+
+def to_pixels(value: Any, channels: int, name: str) -> Pixels:
+    """Upright uint8 pixels from what an item holds.
+
+    Args:
+        value: Encoded bytes, a PIL image, or a uint8 array [H, W], [H, W, 1] or [H, W, 3] (RGB).
+        channels: 1 grey or 3 RGB. Grey is repeated; colour becomes its luma.
+        name: For messages.
+
+    Returns:
+        uint8 [H, W, channels].
+
+    Raises:
+        DecodeError: The bytes are not an image.
+        DataError: An array whose layout or range is not that of pixels.
+    """
+    if isinstance(value, bytes):
+        return decode_image(value, channels=channels, name=name)
+    if isinstance(value, Image.Image):
+        return _from_pil(value, channels, name)
+    if isinstance(value, np.ndarray):
+        return _from_array(value, channels, name)
+    raise DataError(f"image {name} is of type {type(value).__name__}", expected="a path, a uint8 array or a PIL image")
+
+
+def _from_pil(image: Image.Image, channels: int, name: str) -> Pixels:
+    # Through lossless PNG, so that palettes, alpha and 16 bits are read by the one decoder.
+    buffer = io.BytesIO()
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}:
+            upright = upright.convert("RGB")
+        upright.save(buffer, "PNG", compress_level=1)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DecodeError(f"image {name} does not decode: {error}") from error
+    return decode_image(buffer.getvalue(), channels=channels, name=name)
+
+
+def _from_array(array: np.ndarray, channels: int, name: str) -> Pixels:
+    if array.dtype != np.uint8:
+        span = f", values {array.min():.3g} to {array.max():.3g}" if array.size and array.dtype.kind in "fiu" else ""
+        raise DataError(
+            f"image {name} is an array of {array.dtype}{span}",
+            expected="uint8 pixels, 0 to 255, not normalised: the model's own normalisation is applied here",
+            fix="for floats in [0, 1]: (image * 255).round().astype('uint8')",
+        )
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        first = array.ndim == 3 and array.shape[0] in (1, 3)
+        raise DataError(
+            f"image {name} is an array of shape {array.shape}" + (", channels first" if first else ""),
+            expected="[H, W], [H, W, 1] grey or [H, W, 3] RGB",
+            fix="image.transpose(1, 2, 0)" if first else None,
+        )
+    if array.shape[2] == channels:
+        # torch wants memory it could write to; read-only maps and views are copied.
+        return np.require(array, requirements=["C", "W"])
+    if channels == 3:
+        return np.repeat(array, 3, axis=2)
+    return np.array(Image.fromarray(array).convert("L"))[:, :, None]
+
+
+def is_shard_set(folder: Path) -> bool:
+    """Whether a folder holds `.tar` shards, or the index of shards that lie below it."""
+    if (folder / FOLDER / HEAD).is_file():
+        return True
+    with storage_errors(folder, "reading"), os.scandir(folder) as entries:
+        return any(entry.name.endswith(".tar") for entry in entries)
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder in the order of their relative paths, holding one folder's names at a time.
+
+    Raises:
+        StorageError: A folder cannot be read.
+    """
+    yield from _walk(folder, ())
+
+
+def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
+    with storage_errors(folder, "reading"):
+        status = folder.stat()
+        place = (status.st_dev, status.st_ino)
+        if place in above:  # a link to a folder that contains it
+            return
+        with os.scandir(folder) as entries:
+            # The slash makes this the order of whole paths: "a-b" comes before "a/b" though "a" comes before "a-b".
+            names = sorted(e.name + "/" * e.is_dir() for e in entries if not e.name.startswith("."))
+    for name in names:
+        if name.endswith("/"):
+            yield from _walk(folder / name[:-1], (*above, place))
+        else:
+            yield folder / name
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+
+
+def _given(value: Any) -> Any:
+    return value
+
+
+def _file_reader(path: Path) -> Callable[[], bytes]:
+    def read() -> bytes:
+        with storage_errors(path, "reading"):
+            return path.read_bytes()
+
+    return read
