@@ -1,0 +1,1 @@
+"""Measurements of ours against a named baseline, in the same run on the same machine."""

@@ -1,0 +1,88 @@
+"""`facemae bench`: ours against a named baseline, in one run."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from facemae.bench.report import BenchResult
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Measure ours against a named baseline in the same run; a ratio above 1 means ours is better.",
+    rich_markup_mode="rich",
+    add_completion=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+
+
+def show(results: Iterable["BenchResult"], as_json: bool) -> None:
+    """Print results to standard output."""
+    for result in results:
+        typer.echo(result.to_json() if as_json else result.to_text())
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@app.command()
+def data(
+    images: Annotated[int, typer.Option(min=128, help="JPEG files to make and to read in each round.")] = 1024,
+    size: Annotated[int, typer.Option(min=8, help="Side of the views in pixels.")] = 224,
+    batch: Annotated[int, typer.Option(min=8, help="Samples in a batch; a multiple of 8.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured, in turns.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Reading: shards through our loader against ImageFolder with PIL transforms, one worker each.
+
+    Example: [bold]facemae bench data --json[/bold]
+
+    Both sides read the same 256-pixel JPEG files, which are drawn for the purpose, and must deliver the same tensor for
+    the same crop within 2/255.
+    """
+    from facemae.bench.data import DataBenchSettings, bench_data
+
+    settings = DataBenchSettings(images=images, size=size, batch=batch, rounds=rounds)
+    show(bench_data(settings, tell=_tell), as_json)
+
+
+@app.command()
+def order(
+    shards: Annotated[
+        Path | None, typer.Argument(metavar="[SHARDS]", help="A shard set with subjects; simulated where not given.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Samples in a global batch.")] = 256,
+    lanes: Annotated[int, typer.Option(min=1, help="Lanes; divides the batch.")] = 8,
+    block: Annotated[int | None, typer.Option(min=1, help="Shuffle within blocks of this many samples.")] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs to look at.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the order.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Order: pairs of one person or one shard within a batch, against drawing samples at random.
+
+    Example: [bold]facemae bench order faces/ --batch 256[/bold]
+    """
+    from facemae.bench.order import OrderBenchSettings, bench_order
+
+    settings = OrderBenchSettings(batch=batch, lanes=lanes, block=block, epochs=epochs, seed=seed)
+    show(bench_order(shards, settings), as_json)
+
+
+@app.command()
+def index(
+    samples: Annotated[int, typer.Option(min=1000, help="Samples in the index.")] = 10_000_000,
+    lookups: Annotated[int, typer.Option(min=1, help="Random look-ups.")] = 100_000,
+    folder: Annotated[Path | None, typer.Option(help="Where to put it meanwhile: 1.2 GB for ten million.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Index: opening a large one and looking up random samples, against memory-mapped columns.
+
+    Example: [bold]facemae bench index --samples 1000000[/bold]
+    """
+    from facemae.bench.index import compare_index
+
+    show(compare_index(samples, lookups, folder), as_json)
