@@ -1,0 +1,111 @@
+"""What a reader of a result has to know before believing its numbers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facemae_probes.sources import EncoderSource, FeatureSource
+from facemae_probes.task import Task
+
+
+def linear_warnings(chosen: dict[str, Any], table: list[dict[str, Any]]) -> list[str]:
+    """What a reader has to know of the linear probe: fits that did not converge, a best strength at an end of its path.
+
+    Args:
+        chosen: Row of the linear probe that was chosen.
+        table: Rows of all candidates.
+    """
+    found = []
+    rows = [row for row in table if row["probe"] == "linear"]
+    unsolved = sum(not row["solved"] for row in rows)
+    if not chosen["solved"]:
+        found.append(
+            f"the chosen linear probe is not solved: gradient norm {chosen['gradient']:.2g} "
+            f"after {chosen['iterations']} iterations"
+        )
+    if unsolved:
+        found.append(f"{unsolved} of {len(rows)} linear fits are not solved; a solved one might have been chosen")
+    path = sorted({row["strength"] for row in rows})
+    if len(path) > 1 and chosen["strength"] in (path[0], path[-1]):
+        found.append(
+            f"the best linear strength, {chosen['strength']:g}, is an end of its path ({path[0]:g} to {path[-1]:g}): "
+            "a better one may lie beyond"
+        )
+    return found
+
+
+def crop_warnings(source: FeatureSource, facts: dict[str, Any]) -> list[str]:
+    """Where the faces were cut otherwise than those the encoder was trained on.
+
+    Args:
+        source: The source of features.
+        facts: The result's `data` block.
+    """
+    if not isinstance(source, EncoderSource):
+        return []
+    from facemae.data.schema import CropRecipe
+    from facemae.features.extractor import compare_crops
+
+    return compare_crops(source.extractor.crop, CropRecipe.model_validate(facts["crop"]))
+
+
+def pretraining_warnings(source: FeatureSource, shards: Path, facts: dict[str, Any], task: Task) -> list[str]:
+    """Where the encoder saw test images, without their labels, in pretraining.
+
+    The data of each pretraining stream is compared by digest; streams of a set that was erased from since are known by
+    its former digests. Where only the name of the data set is the same, the warning says `may`.
+
+    Args:
+        source: The source of features.
+        shards: The probed shard set.
+        facts: The result's `data` block.
+        task: The task.
+    """
+    if not isinstance(source, EncoderSource):
+        return []
+    found = []
+    loaded = source.extractor.loaded
+    for name, stream in loaded.streams.items():
+        card = loaded.cards.get(name)
+        shown = _same_data(shards, stream)
+        if shown is None and (card is None or card.name != facts["card"]["name"]):
+            continue
+        where = dict(stream.get("where") or {})
+        seen = _passing(shards, where, shown, task)
+        if seen:
+            filtered = ", ".join(f"{column}={value}" for column, value in where.items()) or "no filter"
+            verb = "saw" if shown is not None else "may have seen"
+            found.append(
+                f"the encoder {verb} {seen} of the {len(task.parts['test'])} test images, without labels, in "
+                f"pretraining (stream {name!r}, {filtered}): this is no test on unseen images"
+            )
+    return found
+
+
+def _same_data(shards: Path, stream: Any) -> int | None:
+    """Number of leading shards of the set that the stream was drawn from; None where it was another set."""
+    from facemae.data.index import ShardIndex
+
+    index, count, digest = ShardIndex.open(shards), stream.get("shards"), stream.get("digest")
+    if not digest or not isinstance(count, int) or not 0 < count <= len(index.shards):
+        return None
+    view = index.prefix(count)
+    return count if digest in (view.digest, *view.ancestors()) else None
+
+
+def _passing(shards: Path, where: dict[str, str], count: int | None, task: Task) -> int:
+    """Test samples among the first shards that pass a stream's filter; all of them where the columns are not known."""
+    from facemae.data.index import ShardIndex
+    from facemae.data.select import select
+    from facemae.errors import UsageError
+
+    index = ShardIndex.open(shards)
+    test = task.samples[task.parts["test"]]
+    try:
+        chosen = select(index if count is None else index.prefix(count), where)
+    except UsageError:
+        # The filter names a column or value that these samples do not have. In the same data that means none passed;
+        # in other data of the same name it tells nothing.
+        return len(test) if count is None else 0
+    return len(np.intersect1d(test, chosen))

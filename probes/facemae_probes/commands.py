@@ -1,0 +1,183 @@
+"""`facemae probe`: measure a frozen encoder on labelled faces."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facemae.errors import UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="Measure a frozen encoder on labelled faces.",
+)
+
+
+@app.callback()
+def group() -> None:
+    """Measure a frozen encoder on labelled faces."""
+
+
+@app.command("run")
+def run(
+    data: Annotated[Path, typer.Option(help="Indexed shard set with labels and splits.")],
+    model: Annotated[
+        str, typer.Option(help="Run folder, checkpoint or exported encoder; or a baseline: `pixels`, `hog`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for result.json, predictions and pictures.")],
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    labels_like: Annotated[
+        str | None, typer.Option(help="Several binary columns: a pattern such as 'AU*', or a comma-separated list.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="auto, classes or multilabel.")] = "auto",
+    probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",
+    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "all",
+    pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls,grid2,grid4",
+    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE; only such samples. Repeatable.")] = None,
+    slices: Annotated[
+        list[str] | None, typer.Option("--slice", help="COLUMN=VALUE; report this part of test too. Repeatable.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="Column of independent units, or `sample`; default subject.")] = None,
+    split: Annotated[
+        str, typer.Option(help="Column of the parts train, valid and test; samples without a value are left out.")
+    ] = "split",
+    random_init: Annotated[
+        int | None, typer.Option(help="Seed; keep the architecture of MODEL, with random weights.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of features; default OUT/features.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print result.json instead of a table.")] = False,
+) -> None:
+    """Probe frozen features: linear, kNN and attentive; any layer and pooling.
+
+    Settings are chosen on the validation split (one is set aside from the training subjects where there is none); the
+    test split is touched once.
+
+    Example: facemae probe run --data shards/fer --model runs/first --label ferplus_majority --out results/first
+    """
+    if (label is None) == (labels_like is None):
+        raise UsageError("give either --label or --labels-like", fix="--label emotion, or --labels-like 'AU*'")
+    if task not in ("auto", "classes", "multilabel"):
+        raise UsageError(f"--task {task}", expected="auto, classes or multilabel")
+    from facemae_probes.report import results_table
+    from facemae_probes.runner import run_probe
+    from facemae_probes.selection import ProbePlan
+
+    plan = ProbePlan(
+        probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
+        layers=parse_layers(layers),
+        poolings=tuple(parse_names(pooling)),
+        seed=seed,
+    )
+    result = run_probe(
+        data,
+        _source(model, data, random_init),
+        str(label or labels_like),
+        plan=plan,
+        kind="multilabel" if labels_like and task == "auto" else task,  # type: ignore[arg-type]
+        where=dict(_pair(text) for text in where or ()),
+        slices=slices or (),
+        unit=unit,
+        split=split,
+        out=out,
+        cache=cache,
+        say=lambda text: typer.echo(text, err=True),
+    )
+    _show(result.data, json_output, results_table, out)
+
+
+@app.command("compare")
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of one result.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another on the same test samples.")],
+    probe: Annotated[str | None, typer.Option(help="Probe kind; default each result's chosen one.")] = None,
+    metric: Annotated[str, typer.Option(help="accuracy or macro_f1.")] = "accuracy",
+    part: Annotated[str | None, typer.Option("--slice", help="Only this reported slice, COLUMN=VALUE.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compare two results on the same test samples by a paired bootstrap.
+
+    Example: facemae probe compare results/first results/random --probe linear
+    """
+    import json
+
+    from facemae_probes.report import require_result
+    from facemae_probes.results import compare_results
+
+    found = compare_results(
+        require_result(first),
+        require_result(second),
+        probes=(probe, probe) if probe else None,
+        metric=metric,
+        part=part,
+    )
+    if json_output:
+        typer.echo(json.dumps({"metric": metric, **found.to_json()}))
+    else:
+        typer.echo(
+            f"{metric}: {first.name} - {second.name} = {found.value:+.4f} "
+            f"[{found.low:+.4f}, {found.high:+.4f}] (95 % paired bootstrap over {found.units} {found.unit}s)"
+        )
+
+
+@app.command("report")
+def show(
+    folder: Annotated[Path, typer.Argument(help="Folder of a result.")],
+    json_output: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
+) -> None:
+    """Print a finished result again.
+
+    Example: facemae probe report results/first
+    """
+    from facemae_probes.report import require_result, results_table
+
+    _show(require_result(folder).data, json_output, results_table, folder)
+
+
+def _show(data: dict[str, Any], json_output: bool, table: Any, folder: Path) -> None:
+    import json
+
+    if json_output:
+        typer.echo(json.dumps(data))
+        return
+    from rich.console import Console
+
+    for text in data["warnings"]:
+        typer.echo(f"warning: {text}", err=True)
+    Console().print(table(data))
+    typer.echo(f"result: {folder / 'result.json'}")
+
+
+def _source(model: str, data: Path, random_init: int | None) -> Any:
+    from facemae_probes.sources import EncoderSource, HogSource, PixelSource, pixel_input
+
+    if model in ("pixels", "hog"):
+        return (PixelSource if model == "pixels" else HogSource)(pixel_input(data))
+    from facemae.features.extractor import load
+
+    name = Path(model).name + ("" if random_init is None else f" (random weights, seed {random_init})")
+    return EncoderSource(load(model, random_init=random_init), name=name)
+
+
+def parse_names(text: str) -> list[str]:
+    """Parts of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_layers(text: str) -> tuple[int, ...] | None:
+    """Layer numbers; None for `all`."""
+    if text.strip() == "all":
+        return None
+    try:
+        return tuple(int(part) for part in parse_names(text))
+    except ValueError:
+        raise UsageError(f"--layers {text}", expected="`all`, or numbers such as 5,11 or -1") from None
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"--where {text}", expected="COLUMN=VALUE")
+    return name, value

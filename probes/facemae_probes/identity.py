@@ -1,0 +1,87 @@
+"""What decides a number besides data, weights and settings: code and library versions.
+
+Modules are named, not imported, and their source is hashed: a change in how pixels are prepared or a probe is fitted
+makes old features and results answers to another question.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+FEATURE_MODULES = (
+    "facemae.data.decode",
+    "facemae.data.preprocess",
+    "facemae.features.extractor",
+    "facemae.features.pooling",
+    "facemae.features.sources",
+    "facemae.features.stream",
+    "facemae.models.attention",
+    "facemae.models.encoder",
+    "facemae.models.encoding",
+    "facemae.models.patches",
+    "facemae.models.positions",
+    "facemae_probes.cache",
+    "facemae_probes.sources",
+)
+"""Modules between the bytes of an image and a row of features."""
+FEATURE_LIBRARIES = ("torch", "timm", "einops", "opencv-python-headless", "pillow", "simplejpeg", "numpy")
+"""Distributions that decode, resize and compute on the way."""
+PROBE_MODULES = (
+    "facemae_probes.attentive",
+    "facemae_probes.bootstrap",
+    "facemae_probes.caveats",
+    "facemae_probes.knn",
+    "facemae_probes.linear",
+    "facemae_probes.metrics",
+    "facemae_probes.runner",
+    "facemae_probes.selection",
+    "facemae_probes.task",
+)
+"""Modules between features and a result."""
+PROBE_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "faiss-gpu", "faiss-cpu")
+"""Distributions that fit and measure."""
+
+
+def feature_code() -> dict[str, str]:
+    """Digest of the code that makes features, and the versions of its libraries."""
+    return {"source": code_digest(FEATURE_MODULES), **versions(FEATURE_LIBRARIES)}
+
+
+def probe_code() -> dict[str, str]:
+    """Digest of the code that makes results of features, and the versions of its libraries."""
+    return {"source": code_digest(PROBE_MODULES), **versions(PROBE_LIBRARIES)}
+
+
+def code_digest(modules: Sequence[str]) -> str:
+    """sha256 over names and source of some modules."""
+    hasher = hashlib.sha256()
+    for name in modules:
+        text = source_bytes(name)
+        hasher.update(f"{name}:{len(text)}:".encode() + text)
+    return hasher.hexdigest()
+
+
+@functools.cache
+def source_bytes(module: str) -> bytes:
+    """Source of a module, which need not be imported for it.
+
+    Read once: files that change while a study runs are not what this process runs.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"no source of {module}", name=module)
+    return Path(spec.origin).read_bytes()
+
+
+def versions(distributions: Sequence[str]) -> dict[str, str]:
+    """Installed versions by distribution; those that are not installed are left out."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""Studies: one command from data to a table that can be published."""

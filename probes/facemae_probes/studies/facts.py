@@ -1,0 +1,96 @@
+"""How a study was run: time, machine and revision, read from what the run wrote about itself."""
+
+import shutil
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_BEGINS = ("start", "resume")
+_BEFORE = ("setup", "note")
+"""Events that may precede a start, and so tell nothing about how long the one before it lasted."""
+
+
+def pretraining_facts(run: Path) -> dict[str, Any]:
+    """Time, speed and machine of a pretraining run.
+
+    Each start lasts until the last event it wrote: its stop, or, where it was killed, its last save; the steps after
+    that save were lost with it and done again by the next start. So the sum is the time that went into the weights.
+
+    Args:
+        run: The run folder, with `log/events.jsonl` and `log/metrics.jsonl`.
+
+    Returns:
+        `seconds`, `starts`, `samples`, `samples_per_s` (over all these seconds, saves included),
+        `median_samples_per_s` (of the log's lines), and of the last start that trained: `processor`, `vector_units`,
+        `device`, `threads`, `precision`.
+    """
+    from facemae.train.folder import RunFolder
+    from facemae.train.log import read_lines
+
+    folder = RunFolder(run)
+    starts = [start for start in _starts(read_lines(folder.events)) if start["to"] > start["from"]]
+    lines = read_lines(folder.metrics)
+    seconds = sum(start["seconds"] for start in starts)
+    samples = starts[-1]["samples"] if starts else 0
+    machine = starts[-1]["facts"] if starts else {}
+    speeds = [line["samples_per_s"] for line in lines if line.get("samples_per_s")]
+    return {
+        "seconds": round(seconds, 1),
+        "starts": len(starts),
+        "samples": samples,
+        "samples_per_s": round(samples / seconds, 1) if seconds else None,
+        "median_samples_per_s": round(statistics.median(speeds), 1) if speeds else None,
+        **{name: machine.get(name) for name in ("processor", "vector_units", "device", "threads", "precision")},
+    }
+
+
+def _starts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for event in events:
+        if event["event"] in _BEGINS:
+            batch = event["total_samples"] // event["steps"]
+            found.append({"began": event["time"], "from": event["step"], "batch": batch, "facts": event["facts"]})
+        if found and event["event"] not in _BEFORE:
+            start = found[-1]
+            start |= {"to": event["step"], "seconds": event["time"] - start["began"]}
+            start["samples"] = event["step"] * start["batch"]
+    return found
+
+
+def here() -> dict[str, Any]:
+    """This machine and this code: `cores`, `processor`, `memory_gb`, `revision`."""
+    from facemae.environment import environment
+    from facemae.parallel import usable_cores
+
+    system = environment()["system"]
+    return {
+        "cores": usable_cores(),
+        "processor": system["processor"],
+        "memory_gb": system["memory GB"],
+        "revision": revision(),
+    }
+
+
+def revision() -> str:
+    """The code's revision: of git, with `+` where files were changed since; else the installed version."""
+    import importlib.metadata
+
+    import facemae
+
+    folder = Path(facemae.__file__).parent
+    # An environment may lie inside another project's repository, whose revision would say nothing.
+    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return f"version {importlib.metadata.version('facemae')}"
+    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}+" if changed else str(commit)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    program = shutil.which("git")
+    if program is None:
+        return None
+    done = subprocess.run([program, "-C", str(folder), *arguments], capture_output=True, text=True, check=False)  # noqa: S603
+    return done.stdout.strip() if done.returncode == 0 else None

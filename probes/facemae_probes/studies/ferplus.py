@@ -1,0 +1,300 @@
+"""FER+ from pixels to a table: does pretraining beat HOG and the same encoder with random weights?
+
+Pretraining sees the train split only. Probe, layer, pooling and hyper-parameters are chosen on the valid split. Of each
+probe kind, the random encoder gets the very layer and pooling that the pretrained one chose (strength, neighbours and
+epoch are chosen anew), and, in a further line, the best on valid of all it was tried with. Identical images cross the
+official splits: every number is given with and without them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from facemae.config import Recipe
+from facemae.data.schema import CropRecipe, DatasetCard
+from facemae.errors import ProbeError
+from facemae_probes.attentive import AttentiveSetting
+from facemae_probes.results import ProbeResult, compare_results
+from facemae_probes.runner import run_probe, versions
+from facemae_probes.selection import ProbePlan, Say
+from facemae_probes.sources import EncoderSource, FeatureSource, HogSource, PixelSource, Setting
+from facemae_probes.studies.facts import here, pretraining_facts
+from facemae_probes.studies.write import write_report
+
+LABEL = "ferplus_majority"
+WHERE = {"ferplus8_valid": "1"}
+CLEAN = "dup_in_other_split=0"
+UNIT = "pixel_md5"
+"""Identical images are one unit; the set names no subjects."""
+HOG_FLOOR = 0.612
+"""Test accuracy of hand-made HOG features and logistic regression, as published with the data."""
+NEEDED_GAIN = 0.08
+"""Gain over random weights, in accuracy, that counts as having learned."""
+PLAN = ProbePlan(layers=(5, 8, 11), poolings=("mean", "grid2", "grid4"), strengths=(1.0, 0.1, 0.01, 0.001, 0.0001))
+"""What is chosen from. It takes two cores some minutes, most of them for the two passes of the encoder."""
+OWN_POOLINGS = ("mean", "grid2")
+"""Poolings that the random encoder's own choice is made from, besides what the pretrained one chose."""
+SIMPLE: tuple[Literal["linear"], Literal["knn"]] = ("linear", "knn")
+"""Probes of features that are no tokens."""
+
+
+def run_study(
+    data: Path,
+    out: Path,
+    *,
+    recipe: str = "fmae_tiny",
+    overrides: Sequence[str] = (),
+    plan: ProbePlan = PLAN,
+    command: str | None = None,
+    say: Say = lambda _: None,
+) -> dict[str, Any]:
+    """Run or continue the study.
+
+    Args:
+        data: Folder with labels.csv, or an indexed shard set packed from it.
+        out: Folder of the study: `shards/`, `run/`, `probes/`, `features/`, and `report/` to publish.
+        recipe: Recipe that is pretrained.
+        overrides: Changes to it, each `a.b=c`.
+        plan: Probes, layers and poolings to choose from.
+        command: The command line to name in the report.
+        say: Told how it goes.
+
+    Returns:
+        What is written to `report/results.json`.
+
+    Raises:
+        ProbeError: Pretraining was stopped before its end.
+    """
+    from facemae.features.extractor import load
+    from facemae.train.trainer import pretrain
+
+    # First of all: the revision is that of the code which runs, not of what lies there when it ends.
+    machine = here()
+    shards = prepare_shards(data, out, say)
+    resolved = study_recipe(recipe, overrides, shards)
+    run = pretrain(resolved, out / "run")
+    if run.stopped != "finished":
+        raise ProbeError(f"pretraining stopped at step {run.step} ({run.stopped})", fix="run the same command again")
+    probe = partial(_probe, shards, out, say)
+    trained = EncoderSource(load(out / "run"), name="pretrained")
+    first = probe("pretrained", trained, plan)
+    untrained = EncoderSource(load(out / "run", random_init=resolved.seed), name="random weights")
+    chosen = {kind: entry["setting"] for kind, entry in first.data["results"].items()}
+    own_plan = replace(plan, probes=SIMPLE, poolings=_own_poolings(plan))
+    own = probe(
+        "random-own", untrained, own_plan, also=[Setting(row["layer"], row["pooling"]) for row in chosen.values()]
+    )
+    same = {kind: probe(f"random-same-{kind}", untrained, same_plan(plan, row)) for kind, row in chosen.items()}
+    simple = replace(plan, probes=SIMPLE)
+    results = {
+        "pretrained": first,
+        "random, same probe": same[first.chosen],
+        "random, own choice": max([own, *same.values()], key=lambda result: float(result.data["chosen"]["valid"])),
+        "raw pixels": probe("pixels", PixelSource(trained.input), simple),
+        "HOG": probe("hog", HogSource(trained.input), simple),
+    }
+    how = {"command": command, "seed": resolved.seed, "pretraining": pretraining_facts(out / "run"), "machine": machine}
+    summary = summarise(results, same, own, resolved, {**run.to_json(), "folder": "run"}, how)
+    write_report(out, results, summary)
+    return summary
+
+
+def _probe(
+    shards: Path,
+    out: Path,
+    say: Say,
+    name: str,
+    source: FeatureSource,
+    plan: ProbePlan,
+    also: Sequence[Setting] = (),
+) -> ProbeResult:
+    say(f"probing {name}")
+    return run_probe(
+        shards,
+        source,
+        LABEL,
+        plan=plan,
+        where=WHERE,
+        slices=[CLEAN],
+        unit=UNIT,
+        out=out / "probes" / name,
+        cache=out / "features",
+        also=also,
+        say=say,
+    )
+
+
+def same_plan(plan: ProbePlan, row: dict[str, Any]) -> ProbePlan:
+    """The plan that tries one probe at the place another result chose for it.
+
+    Args:
+        plan: The plan of that result.
+        row: The setting it chose: probe, layer, pooling, and for the attentive probe its hyper-parameters.
+    """
+    same = replace(plan, probes=(row["probe"],), layers=(row["layer"],))
+    if row["probe"] != "attentive":
+        return replace(same, poolings=(row["pooling"],))
+    setting = AttentiveSetting(**{field.name: row[field.name] for field in fields(AttentiveSetting)})
+    return replace(same, attentive=(setting,))
+
+
+def prepare_shards(data: Path, out: Path, say: Say) -> Path:
+    """The indexed shard set: `data` itself, or `out/shards` packed from it."""
+    from facemae.data.pack import pack_folder
+    from facemae.features.sources import is_shard_set
+
+    if is_shard_set(data):
+        return data.resolve()
+    shards = (out / "shards").resolve()
+    if not (shards / "card.json").exists():
+        say(f"packing {data}")
+        card = DatasetCard(
+            name="fer2013plus",
+            source="FER2013, ICML 2013 representation learning challenge; labels FER+ (Barsoum et al. 2016)",
+            licence="unknown",
+            consent="unknown; images were collected from the web",
+            terms="images: none given by the authors; FER+ labels: MIT",
+            crop=CropRecipe(detector="none", size=48, colour="grey"),
+        )
+        report = pack_folder(data, shards, path_column="file", card=card)
+        say(f"packed {report.written} images, left out {len(report.skipped)}")
+    return shards
+
+
+def study_recipe(recipe: str, overrides: Sequence[str], shards: Path) -> Recipe:
+    """The recipe on the train split of the shard set, every stream."""
+    from facemae.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    streams = tuple(
+        stream.model_copy(update={"shards": str(shards), "where": {**stream.where, "split": "train"}})
+        for stream in loaded.data.streams
+    )
+    return loaded.model_copy(update={"data": loaded.data.model_copy(update={"streams": streams})})
+
+
+def _own_poolings(plan: ProbePlan) -> tuple[str, ...]:
+    return tuple(name for name in plan.poolings if name in OWN_POOLINGS) or plan.poolings
+
+
+def summarise(
+    results: dict[str, ProbeResult],
+    same: dict[str, ProbeResult],
+    own: ProbeResult,
+    recipe: Recipe,
+    run: dict[str, Any],
+    how: dict[str, Any],
+) -> dict[str, Any]:
+    """Lines of the table, paired differences and the verdict.
+
+    Args:
+        results: Probe results by line of the table.
+        same: Results of the random encoder with the pretrained one's settings, by probe kind.
+        own: Result of the random encoder with settings of its own.
+        recipe: The recipe that was pretrained.
+        run: How pretraining ended.
+        how: Command, seed, pretraining facts and machine.
+    """
+    trained = results["pretrained"]
+    gain = {
+        f"{metric}{suffix}": _gain(trained, results["random, same probe"], trained.chosen, metric, part)
+        for metric in ("accuracy", "macro_f1")
+        for suffix, part in (("", None), (" without duplicates", CLEAN))
+    }
+    listed = {
+        "pretrained": _all_probes(trained),
+        "random, same settings": {kind: _all_probes(result)[kind] for kind, result in same.items()},
+        "random, own settings": _all_probes(own),
+        **{name: _all_probes(results[name]) for name in ("raw pixels", "HOG")},
+    }
+    accuracy = trained.data["results"][trained.chosen]["test"]["accuracy"]
+    return {
+        "schema": 2,
+        "study": "ferplus",
+        "how": {**how, "probing_seconds": _seconds([*results.values(), *same.values(), own])},
+        "recipe": _recipe_tree(recipe),
+        "run": run,
+        "model": trained.data["model"],
+        "data": trained.data["data"],
+        "task": trained.data["task"],
+        "chosen": trained.data["chosen"],
+        "chosen_on": trained.data["selection"]["on"],
+        "lines": {name: _line(result) for name, result in results.items()},
+        "all_probes": listed,
+        "gain_over_random": gain,
+        "gain_by_probe": {kind: _gain(trained, result, kind) for kind, result in same.items()},
+        "against_hog": {kind: _against(trained, results["HOG"], kind) for kind in SIMPLE},
+        "verdict": {
+            "hog_floor": HOG_FLOOR,
+            "beats_hog_floor": accuracy > HOG_FLOOR,
+            "needed_gain": NEEDED_GAIN,
+            "gains_enough": gain["accuracy"]["value"] >= NEEDED_GAIN and gain["accuracy"]["low"] > 0,
+        },
+        "intervals_cover": (
+            "sampling of the test images only: one pretraining, with one seed, and one random encoder were compared"
+        ),
+        "warnings": {name: result.data["warnings"] for name, result in results.items() if result.data["warnings"]},
+        "versions": versions(),
+    }
+
+
+def _gain(
+    trained: ProbeResult, random: ProbeResult, kind: str, metric: str = "accuracy", part: str | None = None
+) -> dict[str, Any]:
+    return compare_results(trained, random, probes=(kind, kind), metric=metric, part=part).to_json()
+
+
+def _against(trained: ProbeResult, hog: ProbeResult, kind: str) -> dict[str, Any]:
+    """The chosen probe of the pretrained encoder against a probe of HOG: difference in accuracy, and what it means."""
+    found = compare_results(trained, hog, probes=(trained.chosen, kind))
+    outcome = "beats" if found.low > 0 else "loses" if found.high < 0 else "undecided"
+    return {
+        "hog": hog.data["results"][kind]["test"]["accuracy"],
+        **found.to_json(),
+        "outcome": outcome,
+        "without_duplicates": compare_results(trained, hog, probes=(trained.chosen, kind), part=CLEAN).to_json(),
+    }
+
+
+def _seconds(results: Sequence[ProbeResult]) -> float:
+    distinct = {id(result): float(result.data["duration_s"]) for result in results}
+    return round(sum(distinct.values()), 1)
+
+
+def _recipe_tree(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, with the names of the shard sets in place of where they lie on this machine."""
+    from facemae.recipe import recipe_tree
+
+    tree = dict(recipe_tree(recipe))
+    streams = [{**stream, "shards": Path(stream["shards"]).name} for stream in tree["data"]["streams"]]
+    return {**tree, "data": {**tree["data"], "streams": streams}}
+
+
+def _line(result: ProbeResult) -> dict[str, Any]:
+    entry = result.data["results"][result.chosen]
+    clean = entry["slices"][CLEAN]
+    return {
+        "setting": entry["setting"],
+        "test": _numbers(entry["test"]),
+        "without_duplicates": _numbers(clean),
+        "recall": entry["test"]["recall"],
+        "confusion": entry["test"]["confusion"],
+        "seconds": result.data["duration_s"],
+    }
+
+
+def _all_probes(result: ProbeResult) -> dict[str, Any]:
+    return {
+        probe: {
+            "setting": entry["setting"],
+            "test": _numbers(entry["test"]),
+            "without_duplicates": _numbers(entry["slices"][CLEAN]),
+        }
+        for probe, entry in result.data["results"].items()
+    }
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in ("count", "accuracy", "macro_f1", "mean_recall", "intervals")}
