@@ -11,6 +11,7 @@ from torch import nn
 from facemae.config import EncoderConfig, ObjectiveConfig, ViewConfig
 from facemae.data.schema import Batch
 from facemae.models.encoding import Encoding
+from facemae.objectives.exchange import Alone, Exchange
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,16 @@ class Setting:
         encoder_width: Dimension of its tokens.
         views: The recipe's views.
         seed: The run's seed.
+        batch_size: Samples of a global batch.
+        exchange: The processes that share a step.
     """
 
     encoder: EncoderConfig
     encoder_width: int
     views: Mapping[str, ViewConfig]
     seed: int
+    batch_size: int
+    exchange: Exchange = field(default_factory=Alone)
 
 
 class Objective(nn.Module, ABC):
@@ -81,6 +86,14 @@ class Objective(nn.Module, ABC):
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config: ObjectiveConfig = config
+
+    @property
+    def group(self) -> int:
+        """Number N of samples that are compared with each other: positions [kN, (k+1)N) of the global batch.
+
+        The trainer refuses settings in which a group would not lie within one micro-step over all processes.
+        """
+        return 1
 
     @abstractmethod
     def needs(self) -> tuple[Need, ...]:

@@ -12,13 +12,21 @@ from facemae.models.encoder import MaskedEncoder, build_encoder
 from facemae.models.encoding import Encoding
 from facemae.models.init import initialise
 from facemae.objectives.base import Objective, Setting
+from facemae.objectives.exchange import Alone, Exchange
 from facemae.objectives.registry import build_objective
 
 
-def build_pretrain_model(recipe: Recipe) -> "PretrainModel":
-    """Build the model of a recipe with its initial weights, a function of the recipe's seed."""
+def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "PretrainModel":
+    """Build the model of a recipe with its initial weights, a function of the recipe's seed.
+
+    Args:
+        recipe: The recipe.
+        exchange: The processes that share a step; None for this one alone.
+    """
     encoder = build_encoder(recipe.encoder)
-    setting = Setting(recipe.encoder, encoder.width, recipe.views, recipe.seed)
+    setting = Setting(
+        recipe.encoder, encoder.width, recipe.views, recipe.seed, recipe.optim.batch_size, exchange or Alone()
+    )
     objectives = [build_objective(config, setting) for config in recipe.objectives]
     model = PretrainModel(encoder, objectives, {name: view.normalise for name, view in recipe.views.items()})
     initialise(model, recipe.seed)
@@ -47,6 +55,10 @@ class PretrainModel(nn.Module):
             for place, kind in enumerate(kinds)
         )
         self._plan = encode_plan(objectives)
+
+    def groups(self) -> dict[str, int]:
+        """How many samples each objective compares with each other, by its name in the log."""
+        return {name: objective.group for name, objective in zip(self.names, self._terms(), strict=True)}
 
     def counts(self, batch: Batch) -> tuple[int, ...]:
         """Each objective's count of a batch, on the CPU; the trainer adds them up over the global batch."""

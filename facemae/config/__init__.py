@@ -1,0 +1,34 @@
+"""The typed recipe tree: what a pretraining run is made of.
+
+A recipe is a YAML file that fills this tree; `facemae.recipe` reads, merges and prints it. Blocks are grouped by
+what they may change: everything except `efficiency` and `log` changes results, and a run that has started refuses such
+a change. Four more may change that cannot either: `about`, `checkpoint`, `data.max_damage`, `optim.max_bad_steps`.
+Every field carries a docstring; an unknown key is an error that names the nearest known one.
+"""
+
+from facemae.config.base import Config, Span, SpanConfig
+from facemae.config.data import DataConfig, StreamConfig
+from facemae.config.model import DecoderConfig, EncoderConfig, ObjectiveConfig
+from facemae.config.recipe import Recipe
+from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
+from facemae.config.views import CropConfig, MaskConfig, NormaliseConfig, ViewConfig
+
+__all__ = [
+    "CheckpointConfig",
+    "Config",
+    "CropConfig",
+    "DataConfig",
+    "DecoderConfig",
+    "EfficiencyConfig",
+    "EncoderConfig",
+    "LogConfig",
+    "MaskConfig",
+    "NormaliseConfig",
+    "ObjectiveConfig",
+    "OptimConfig",
+    "Recipe",
+    "Span",
+    "SpanConfig",
+    "StreamConfig",
+    "ViewConfig",
+]

@@ -1,0 +1,85 @@
+"""The networks and what they learn."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from facemae.config.base import Config
+
+
+class EncoderConfig(Config):
+    """The encoder: any plain ViT of timm."""
+
+    name: str = "vit_base_patch16_224"
+    """timm model name; gives width, depth and heads."""
+    image_size: int = Field(default=224, ge=1)
+    """Side of the square input in pixels."""
+    patch_size: int = Field(default=16, ge=1)
+    """Side of a patch in pixels; divides the image size."""
+    channels: Literal[1, 3] = 3
+    """1 for grey, 3 for colour."""
+    registers: int = Field(default=0, ge=0)
+    """Extra learned tokens beside the class token."""
+    position: Literal["sincos", "learned"] = "sincos"
+    """Fixed sine-cosine position embedding, or a learned one that starts from it."""
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> "EncoderConfig":
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}; "
+                f"the nearest multiples are {self.image_size // self.patch_size * self.patch_size} and "
+                f"{-(-self.image_size // self.patch_size) * self.patch_size}"
+            )
+        return self
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+
+class DecoderConfig(Config):
+    """The decoder of a masked objective."""
+
+    kind: Literal["joint", "cross"] = "joint"
+    """`joint` is MAE's self-attention over all tokens; with `cross`, queries see visible tokens only (CrossMAE)."""
+    width: int = Field(default=512, ge=1)
+    """Token dimension."""
+    depth: int = Field(default=8, ge=1)
+    """Number of blocks."""
+    heads: int = Field(default=16, ge=1)
+    """Attention heads."""
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the masked patches that is decoded; below 1 only with kind `cross`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DecoderConfig":
+        if self.width % self.heads:
+            raise ValueError(f"decoder width {self.width} is not a multiple of its {self.heads} heads")
+        if self.kind == "joint" and self.fraction < 1:
+            raise ValueError(
+                f"decoder.fraction {self.fraction} needs decoder.kind=cross: a joint decoder attends over all tokens"
+            )
+        return self
+
+
+class ObjectiveConfig(Config):
+    """Base of the objectives' own blocks; `kind` picks one from `facemae.objectives.registry`."""
+
+    kind: str
+    """Name in the registry."""
+    weight: float = Field(default=1.0, ge=0)
+    """Factor of this term in the total loss."""
+    view: str = "main"
+    """The view that is encoded for this objective."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _of_its_kind(cls, value: Any, handler: Any) -> Any:
+        # A plain mapping read from YAML becomes the configuration class of the objective it names.
+        if cls is ObjectiveConfig and isinstance(value, dict):
+            from facemae.objectives.registry import objective_config_class
+
+            return objective_config_class(value.get("kind", "")).model_validate(value)
+        return handler(value)

@@ -1,0 +1,63 @@
+"""The root of the tree: a whole pretraining system."""
+
+from typing import Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from facemae.config.base import Config
+from facemae.config.data import DataConfig
+from facemae.config.model import EncoderConfig, ObjectiveConfig
+from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
+from facemae.config.views import ViewConfig
+
+
+class Recipe(Config):
+    """A whole pretraining system."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    """Version of this tree."""
+    name: str
+    """Name of the system."""
+    about: str = ""
+    """What it is, where its values come from."""
+    fidelity: Literal["reference", "paper", "approximate", "own"] = "own"
+    """How close it is to a published system: its code, its text, roughly, or none."""
+    seed: int = Field(default=0, ge=0)
+    """The one seed of the run."""
+    data: DataConfig = DataConfig()
+    """Streams and their order."""
+    views: dict[str, ViewConfig] = Field(default_factory=lambda: {"main": ViewConfig()})
+    """Views by name."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The encoder."""
+    objectives: tuple[SerializeAsAny[ObjectiveConfig], ...] = Field(min_length=1)
+    """What is minimised; terms are weighted and added."""
+    optim: OptimConfig = OptimConfig()
+    """Optimiser and schedule."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Saving."""
+    efficiency: EfficiencyConfig = EfficiencyConfig()
+    """Speed; may change between starts of one run."""
+    log: LogConfig = LogConfig()
+    """Logging; may change between starts of one run."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        for objective in self.objectives:
+            if objective.view not in self.views:
+                raise ValueError(
+                    f"objective {objective.kind!r} needs view {objective.view!r}; the recipe has {sorted(self.views)}"
+                )
+        for name, view in self.views.items():
+            for part in ("mean", "std"):
+                values = getattr(view.normalise, part)
+                if len(values) != self.encoder.channels:
+                    raise ValueError(
+                        f"views.{name}.normalise.{part} has {len(values)} numbers; "
+                        f"encoder.channels is {self.encoder.channels}"
+                    )
+        if self.optim.batch_size % self.data.lanes:
+            raise ValueError(
+                f"optim.batch_size {self.optim.batch_size} is not a multiple of data.lanes {self.data.lanes}"
+            )
+        return self

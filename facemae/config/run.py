@@ -1,0 +1,69 @@
+"""How a run is optimised, computed, saved and logged."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from facemae.config.base import Config, Span, SpanConfig
+
+
+class OptimConfig(Config):
+    """Optimiser, schedule and averaging. All lengths count samples."""
+
+    batch_size: int = Field(default=256, ge=1)
+    """Samples per optimiser step, over all processes and accumulation."""
+    total: Span = SpanConfig(amount=50, unit="epochs")
+    """Length of the run."""
+    warmup: Span = SpanConfig(amount=5, unit="percent")
+    """Linear warm-up of the learning rate."""
+    base_lr: float = Field(default=1.5e-4, gt=0)
+    """Learning rate for a batch of 256; scaled linearly with the batch size."""
+    min_lr: float = Field(default=0.0, ge=0)
+    """Learning rate at the end of the cosine."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's averaging factors."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    """Decoupled weight decay; never on biases, norms, positions and tokens."""
+    clip: float | None = Field(default=None, gt=0)
+    """Largest gradient norm; null for no clipping."""
+    ema: Span | None = None
+    """Half-life of the averaged weights; null keeps none."""
+    max_bad_steps: int = Field(default=8, ge=0)
+    """Consecutive updates that may be skipped for non-finite values before the run stops."""
+
+
+class EfficiencyConfig(Config):
+    """What makes a run fast and must not change its results beyond rounding."""
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; weights stay fp32. `auto` takes bf16 where the hardware has it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Samples per forward pass; null takes the whole share of the batch. Divides it."""
+    workers: int | None = Field(default=None, ge=0)
+    """Loader processes; null chooses from the cores. Never changes what is read."""
+    threads: int | None = Field(default=None, ge=1)
+    """Threads for the model on the CPU; null leaves torch's choice."""
+
+
+class CheckpointConfig(Config):
+    """When a run saves."""
+
+    every: Span = SpanConfig(amount=5, unit="percent")
+    """Distance between checkpoints."""
+    keep: int = Field(default=2, ge=2)
+    """Newest checkpoints kept; at least two, so a damaged one never leaves none."""
+
+
+class LogConfig(Config):
+    """What a run writes about itself."""
+
+    every_steps: int = Field(default=10, ge=1)
+    """Steps between log lines."""
+    pictures: Span = SpanConfig(amount=10, unit="percent")
+    """Distance between reconstruction pictures."""
+    tensorboard: bool = True
+    """Write TensorBoard events."""
+    keys: bool = False
+    """Write every consumed key to `log/keys.jsonl`; for audits."""
