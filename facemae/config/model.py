@@ -71,8 +71,10 @@ class ObjectiveConfig(Config):
     """Name in the registry."""
     weight: float = Field(default=1.0, ge=0)
     """Factor of this term in the total loss."""
-    view: str = "main"
-    """The view that is encoded for this objective."""
+
+    def view_names(self) -> tuple[str, ...]:
+        """The views it encodes; the recipe must have them."""
+        return ()
 
     @model_validator(mode="wrap")
     @classmethod

@@ -8,7 +8,7 @@ from facemae.config.base import Config
 from facemae.config.data import DataConfig
 from facemae.config.model import EncoderConfig, ObjectiveConfig
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
-from facemae.config.views import ViewConfig
+from facemae.config.views import ViewConfig, check_view
 
 
 class Recipe(Config):
@@ -44,18 +44,13 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         for objective in self.objectives:
-            if objective.view not in self.views:
-                raise ValueError(
-                    f"objective {objective.kind!r} needs view {objective.view!r}; the recipe has {sorted(self.views)}"
-                )
-        for name, view in self.views.items():
-            for part in ("mean", "std"):
-                values = getattr(view.normalise, part)
-                if len(values) != self.encoder.channels:
+            for view in objective.view_names():
+                if view not in self.views:
                     raise ValueError(
-                        f"views.{name}.normalise.{part} has {len(values)} numbers; "
-                        f"encoder.channels is {self.encoder.channels}"
+                        f"objective {objective.kind!r} needs view {view!r}; the recipe has {sorted(self.views)}"
                     )
+        for name, view in self.views.items():
+            check_view(name, view, self.encoder)
         if self.optim.batch_size % self.data.lanes:
             raise ValueError(
                 f"optim.batch_size {self.optim.batch_size} is not a multiple of data.lanes {self.data.lanes}"

@@ -22,10 +22,16 @@ class MaskedImageConfig(ObjectiveConfig):
 
     kind: Literal["masked_image"] = "masked_image"
     """Name in the registry."""
+    view: str = "main"
+    """The view whose hidden patches are predicted."""
     decoder: DecoderConfig = DecoderConfig()
     """The decoder."""
     target: Literal["norm_pix", "pixels"] = "norm_pix"
     """`norm_pix` normalises each patch by its own mean and variance; `pixels` takes them as the view gives them."""
+
+    def view_names(self) -> tuple[str, ...]:
+        """The one view."""
+        return (self.view,)
 
 
 class MaskedImage(Objective):

@@ -31,7 +31,6 @@ def batch(samples: int = 4) -> Batch:
 
 class AgeConfig(ObjectiveConfig):
     kind: str = "age"
-    view: str = "open"
 
 
 class Age(Objective):
@@ -44,7 +43,7 @@ class Age(Objective):
         self.scale = torch.nn.Linear(setting.encoder_width, 1)
 
     def needs(self) -> tuple[Need, ...]:
-        return (Need(self.config.view, (1, 0)),)
+        return (Need("open", (1, 0)),)
 
     def count(self, batch: Batch) -> int:
         return sum("labels" in meta for meta in batch.meta)
@@ -53,7 +52,7 @@ class Age(Objective):
         self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
     ) -> Term:
         rows = [i for i, meta in enumerate(batch.meta) if "labels" in meta]
-        predicted = self.scale(encodings[self.config.view].layers[1][rows, 0])
+        predicted = self.scale(encodings["open"].layers[1][rows, 0])
         error = (predicted - 30).square().sum()
         return Term(error, {"mean_age": predicted.sum()})
 
