@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from facemae.config import ObjectiveConfig, Recipe
-from facemae.data.schema import MaskSpec, ModelInput, ViewSpec
+from facemae.config import EncoderConfig, MaskConfig, ObjectiveConfig, Recipe, ViewConfig, copy_names
+from facemae.data.schema import MaskSpec, ModelInput, PhotometricSpec, ViewSpec
 from facemae.errors import ConfigError
 
 FREE_BLOCKS = ("efficiency", "log")
@@ -93,35 +93,56 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def view_specs(recipe: Recipe) -> tuple[ViewSpec, ...]:
-    """The views of a recipe in the loader's terms: plain integers, no model."""
-    encoder = recipe.encoder
-    patches = encoder.grid * encoder.grid
-    specs = []
-    for name, view in recipe.views.items():
-        mask = None
-        if view.mask is not None:
-            # MAE's rounding: the number of visible patches is the integer part of what remains.
-            keep = int(patches * (1 - view.mask.ratio))
-            if keep < 1:
-                raise ConfigError(
-                    f"views.{name}.mask.ratio {view.mask.ratio} leaves none of the {patches} patches visible",
-                    expected=f"a ratio of at most {1 - 1 / patches:.4f}",
-                )
-            mask = MaskSpec(kind=view.mask.kind, grid=(encoder.grid, encoder.grid), keep=keep, block=view.mask.block)
-        specs.append(
-            ViewSpec(
-                name=name,
-                image_size=encoder.image_size,
-                channels=encoder.channels,
-                crop=view.crop.kind,
-                scale=view.crop.scale,
-                ratio=view.crop.ratio,
-                interpolation=view.crop.interpolation,
-                flip=view.flip,
-                mask=mask,
-            )
+    """The views of a recipe in the loader's terms: plain integers, no model; one for each copy of a view."""
+    return tuple(
+        _view_spec(copy, recipe.views[name], recipe.encoder, f"views.{name}")
+        for name in recipe.views
+        for copy in copy_names(recipe.views, name)
+    )
+
+
+def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig, key: str) -> ViewSpec:
+    size = view.image_size or encoder.image_size
+    return ViewSpec(
+        name=name,
+        image_size=size,
+        channels=encoder.channels,
+        crop=view.crop.kind,
+        scale=view.crop.scale,
+        ratio=view.crop.ratio,
+        interpolation=view.crop.interpolation,
+        flip=view.flip,
+        photometric=_photometric_spec(view),
+        mask=None if view.mask is None else _mask_spec(view.mask, size // encoder.patch_size, f"{key}.mask.ratio"),
+    )
+
+
+def _photometric_spec(view: ViewConfig) -> PhotometricSpec | None:
+    changes: dict[str, Any] = {"grey": view.grey}
+    if view.colour is not None:
+        changes["colour"] = view.colour.probability
+        for name in ("brightness", "contrast", "saturation"):
+            strength = getattr(view.colour, name)
+            changes[name] = (max(0.0, 1 - strength), 1 + strength)
+        changes["hue"] = (-view.colour.hue, view.colour.hue)
+    if view.blur is not None:
+        changes |= {"blur": view.blur.probability, "sigma": view.blur.sigma}
+    if view.solarise is not None:
+        changes |= {"solarise": view.solarise.probability, "threshold": view.solarise.threshold}
+    spec = PhotometricSpec(**changes)
+    return None if spec == PhotometricSpec() else spec
+
+
+def _mask_spec(mask: MaskConfig, grid: int, key: str) -> MaskSpec:
+    patches = grid * grid
+    # MAE's rounding: the number of visible patches is the integer part of what remains.
+    keep = int(patches * (1 - mask.ratio))
+    if keep < 1:
+        raise ConfigError(
+            f"{key} {mask.ratio} leaves none of the {patches} patches visible",
+            expected=f"a ratio of at most {1 - 1 / patches:.4f}",
         )
-    return tuple(specs)
+    return MaskSpec(kind=mask.kind, grid=(grid, grid), keep=keep, block=mask.block)
 
 
 def model_input(recipe: Recipe) -> ModelInput:

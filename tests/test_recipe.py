@@ -6,7 +6,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from facemae.config import Recipe, SpanConfig
+from facemae.config import Recipe, SpanConfig, copy_names
+from facemae.data.schema import MaskSpec, PhotometricSpec
 from facemae.errors import ConfigError
 from facemae.recipe import difference, list_recipes, load_recipe, model_input, recipe_to_yaml, recipe_tree, view_specs
 
@@ -175,3 +176,52 @@ def test_every_field_has_a_docstring() -> None:
 
     walk(Recipe)
     assert len(seen) > 8
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("fmae_tiny", "views.main.colour={hue: 0.1}", "views.main.colour.hue is 0.1 and encoder.channels is 1"),
+        ("fmae_tiny", "views.main.colour={saturation: 0.2}", "colour.saturation is 0.2 and encoder.channels is 1"),
+        ("fmae_tiny", "views.main.grey=0.2", "views.main.grey is 0.2 and encoder.channels is 1: grey has no colour"),
+        ("fmae", "views.main.colour={}", "changes nothing: set brightness, contrast, saturation or hue"),
+        ("fmae", "views.main.colour={hue: 0.6}", "views.main.colour.hue"),
+        ("fmae", "views.main.blur={sigma: [0, 1]}", "sigma [0.0, 1.0] is no range of deviations"),
+        ("fmae", "views.main.blur={sigma: [2, 1]}", "0 < lowest <= highest"),
+        ("fmae", "views.main.solarise={threshold: 256}", "views.main.solarise.threshold"),
+        ("fmae", "views.main.image_size=100", "not a multiple of encoder.patch_size 16; the nearest multiples are 96"),
+        ("fmae", "views.main.image_size=10", "the nearest multiples are 16"),
+        ("fmae", "views.a/b={}", "view 'a/b': a name has one character or more and no '/'"),
+    ],
+)
+def test_views_that_do_not_fit_are_named(name: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_recipe(name, [override])
+    assert message in str(error.value)
+
+
+def test_a_view_in_the_loaders_terms() -> None:
+    (spec,) = view_specs(
+        load_recipe(
+            "fmae",
+            [
+                "views.main.colour={brightness: 0.4, contrast: 1.5, hue: 0.1}",
+                "views.main.grey=0.2",
+                "views.main.blur={probability: 0.5}",
+                "views.main.solarise={}",
+                "views.main.image_size=96",
+            ],
+        )
+    )
+    assert spec.photometric == PhotometricSpec(
+        colour=0.8, brightness=(0.6, 1.4), contrast=(0.0, 2.5), hue=(-0.1, 0.1), grey=0.2, blur=0.5, solarise=0.2
+    )
+    assert (spec.image_size, spec.mask) == (96, MaskSpec("random", (6, 6), 9, 2))
+    assert model_input(load_recipe("fmae", ["views.main.image_size=96"])).image_size == 224
+
+
+def test_copies_of_a_view_are_numbered_and_those_of_one_keep_its_name() -> None:
+    recipe = load_recipe("fmae", ["views.local={image_size: 96, copies: 3, mask: null}"])
+    assert copy_names(recipe.views, "main") == ("main",)
+    assert copy_names(recipe.views, "local") == ("local/0", "local/1", "local/2")
+    assert [spec.name for spec in view_specs(recipe)] == ["main", "local/0", "local/1", "local/2"]

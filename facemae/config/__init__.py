@@ -8,27 +8,41 @@ Every field carries a docstring; an unknown key is an error that names the neare
 
 from facemae.config.base import Config, Span, SpanConfig
 from facemae.config.data import DataConfig, StreamConfig
-from facemae.config.model import DecoderConfig, EncoderConfig, ObjectiveConfig
+from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, ObjectiveConfig
 from facemae.config.recipe import Recipe
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
-from facemae.config.views import CropConfig, MaskConfig, NormaliseConfig, ViewConfig
+from facemae.config.views import (
+    BlurConfig,
+    ColourConfig,
+    CropConfig,
+    MaskConfig,
+    NormaliseConfig,
+    SolariseConfig,
+    ViewConfig,
+    copy_names,
+)
 
 __all__ = [
+    "BlurConfig",
     "CheckpointConfig",
+    "ColourConfig",
     "Config",
     "CropConfig",
     "DataConfig",
     "DecoderConfig",
     "EfficiencyConfig",
     "EncoderConfig",
+    "HeadConfig",
     "LogConfig",
     "MaskConfig",
     "NormaliseConfig",
     "ObjectiveConfig",
     "OptimConfig",
     "Recipe",
+    "SolariseConfig",
     "Span",
     "SpanConfig",
     "StreamConfig",
     "ViewConfig",
+    "copy_names",
 ]

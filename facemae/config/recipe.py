@@ -44,10 +44,10 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
         for objective in self.objectives:
-            for view in objective.view_names():
-                if view not in self.views:
+            for needed in objective.view_names():
+                if needed not in self.views:
                     raise ValueError(
-                        f"objective {objective.kind!r} needs view {view!r}; the recipe has {sorted(self.views)}"
+                        f"objective {objective.kind!r} needs view {needed!r}; the recipe has {sorted(self.views)}"
                     )
         for name, view in self.views.items():
             check_view(name, view, self.encoder)

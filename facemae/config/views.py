@@ -1,11 +1,13 @@
-"""What is made of a sample: crop, flip, normalisation and mask."""
+"""What is made of a sample: crop, flip, colour, normalisation and mask."""
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from facemae.config.base import Config
+from facemae.config.model import EncoderConfig
 
 
 class CropConfig(Config):
@@ -29,6 +31,52 @@ class CropConfig(Config):
         if not 0 < low <= high < math.inf:
             raise ValueError(f"ratio {list(self.ratio)} is no range of width over height: 0 < lowest <= highest")
         return self
+
+
+class ColourConfig(Config):
+    """Random changes of colour, with factors drawn as by torchvision's ColorJitter and applied in random order."""
+
+    probability: float = Field(default=0.8, gt=0, le=1)
+    """Share of the samples that are changed."""
+    brightness: float = Field(default=0.0, ge=0)
+    """Factor of the pixels, uniform in [max(0, 1 - brightness), 1 + brightness]."""
+    contrast: float = Field(default=0.0, ge=0)
+    """Factor of the distance from the image's mean grey, uniform in [max(0, 1 - contrast), 1 + contrast]."""
+    saturation: float = Field(default=0.0, ge=0)
+    """Factor of the distance from each pixel's grey, uniform in [max(0, 1 - saturation), 1 + saturation]; RGB only."""
+    hue: float = Field(default=0.0, ge=0, le=0.5)
+    """Shift as a share of the colour circle, uniform in [-hue, hue]; RGB only."""
+
+    @model_validator(mode="after")
+    def _changes(self) -> "ColourConfig":
+        if not any((self.brightness, self.contrast, self.saturation, self.hue)):
+            raise ValueError("changes nothing: set brightness, contrast, saturation or hue, or leave the block out")
+        return self
+
+
+class BlurConfig(Config):
+    """Random Gaussian blur."""
+
+    probability: float = Field(default=0.5, gt=0, le=1)
+    """Share of the samples that are blurred."""
+    sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the standard deviation, in pixels of the view: published ranges are for 224 pixels."""
+
+    @model_validator(mode="after")
+    def _range(self) -> "BlurConfig":
+        low, high = self.sigma
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"sigma {list(self.sigma)} is no range of deviations: 0 < lowest <= highest")
+        return self
+
+
+class SolariseConfig(Config):
+    """Random solarisation: bright pixels are inverted."""
+
+    probability: float = Field(default=0.2, gt=0, le=1)
+    """Share of the samples that are solarised."""
+    threshold: int = Field(default=128, ge=0, le=255)
+    """Pixels from this level on, of 0 to 255, are inverted."""
 
 
 class NormaliseConfig(Config):
@@ -58,13 +106,63 @@ class MaskConfig(Config):
 
 
 class ViewConfig(Config):
-    """One view of a sample: crop, flip, normalisation and mask."""
+    """One view of a sample, made in this order: crop, colour, grey, blur, solarise, flip, normalisation, mask."""
 
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the view in pixels, a multiple of the encoder's patch size; null takes the encoder's image size."""
+    copies: int = Field(default=1, ge=1)
+    """Independent draws of this view from each sample. Objectives name the view and get all its copies."""
     crop: CropConfig = CropConfig()
     """The crop."""
     flip: bool = True
     """Mirror half of the samples."""
+    colour: ColourConfig | None = None
+    """Random brightness, contrast, saturation and hue; null for none."""
+    grey: float = Field(default=0.0, ge=0, le=1)
+    """Share of the samples that lose their colour; RGB only."""
+    blur: BlurConfig | None = None
+    """Random Gaussian blur; null for none."""
+    solarise: SolariseConfig | None = None
+    """Random solarisation; null for none."""
     normalise: NormaliseConfig = NormaliseConfig()
     """Pixel normalisation."""
     mask: MaskConfig | None = MaskConfig()
     """The mask; null lets the encoder see everything."""
+
+
+def copy_names(views: Mapping[str, ViewConfig], name: str) -> tuple[str, ...]:
+    """What a view of the recipe is called in a batch: its own name, or `name/0`, `name/1`, … where it has copies."""
+    copies = views[name].copies
+    return (name,) if copies == 1 else tuple(f"{name}/{copy}" for copy in range(copies))
+
+
+def check_view(name: str, view: ViewConfig, encoder: EncoderConfig) -> None:
+    """Raise ValueError where a view does not fit the encoder that is to see it."""
+    if not name or "/" in name:
+        raise ValueError(f"view {name!r}: a name has one character or more and no '/', which numbers copies")
+    for part in ("mean", "std"):
+        values = getattr(view.normalise, part)
+        if len(values) != encoder.channels:
+            raise ValueError(
+                f"views.{name}.normalise.{part} has {len(values)} numbers; encoder.channels is {encoder.channels}"
+            )
+    _check_size(f"views.{name}.image_size", view.image_size, encoder.patch_size)
+    if encoder.channels == 1:
+        colour = view.colour
+        coloured = {
+            "colour.saturation": 0 if colour is None else colour.saturation,
+            "colour.hue": 0 if colour is None else colour.hue,
+            "grey": view.grey,
+        }
+        for key, value in coloured.items():
+            if value:
+                raise ValueError(f"views.{name}.{key} is {value} and encoder.channels is 1: grey has no colour; set 0")
+
+
+def _check_size(key: str, size: int | None, patch: int) -> None:
+    if size is not None and size % patch:
+        below, above = size // patch * patch, -(-size // patch) * patch
+        nearest = " and ".join(str(multiple) for multiple in (below, above) if multiple)
+        raise ValueError(
+            f"{key} {size} is not a multiple of encoder.patch_size {patch}; the nearest multiples are {nearest}"
+        )

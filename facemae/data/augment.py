@@ -1,4 +1,4 @@
-"""Views: a random crop, a flip and a mask, drawn from the sample's own generator.
+"""Views: a random crop, a flip, changes of colour and a mask, drawn from the sample's own generator.
 
 What is drawn depends on seed, view, stream, epoch and sample, and on nothing else; no process, no worker, no order.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.data.masks import draw_mask
+from facemae.data.photometric import change
 from facemae.data.preprocess import Box, Pixels, resize
 from facemae.data.schema import ViewSpec
 from facemae.rng import generator
@@ -42,6 +43,8 @@ def make_view(
         box = random_box(image.shape[1], image.shape[0], spec.scale, spec.ratio, rng)
     mirror = spec.flip and rng.random() < 0.5
     scaled = resize(image, spec.image_size, box=box, interpolation=spec.interpolation)
+    if spec.photometric is not None:
+        scaled = change(scaled, spec.photometric, generator(seed, "photometric", *path))
     pixels = planes(scaled, mirror=mirror, out=out)
     visible = None if spec.mask is None else draw_mask(spec.mask, generator(seed, "mask", *path))
     return pixels, visible

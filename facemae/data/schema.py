@@ -97,11 +97,40 @@ class MaskSpec:
 
 
 @dataclass(frozen=True)
+class PhotometricSpec:
+    """Random changes of pixel values as the loader needs them; see `facemae.data.photometric.change`.
+
+    Attributes:
+        colour: Probability of brightness, contrast, saturation and hue together.
+        brightness: Range of the factor.
+        contrast: Range of the factor.
+        saturation: Range of the factor; only for RGB.
+        hue: Range of the shift, as shares of the circle; only for RGB.
+        grey: Probability; only for RGB.
+        blur: Probability.
+        sigma: Range of the blur's standard deviation in pixels of the view.
+        solarise: Probability.
+        threshold: Pixels from this level on are inverted.
+    """
+
+    colour: float = 0.0
+    brightness: tuple[float, float] = (1.0, 1.0)
+    contrast: tuple[float, float] = (1.0, 1.0)
+    saturation: tuple[float, float] = (1.0, 1.0)
+    hue: tuple[float, float] = (0.0, 0.0)
+    grey: float = 0.0
+    blur: float = 0.0
+    sigma: tuple[float, float] = (0.1, 2.0)
+    solarise: float = 0.0
+    threshold: int = 128
+
+
+@dataclass(frozen=True)
 class ViewSpec:
     """A view as the loader needs it.
 
     Attributes:
-        name: Name in the recipe.
+        name: Name in the batch: that in the recipe, numbered where a view has several copies.
         image_size: Side of the square view in pixels.
         channels: 1 grey or 3 RGB.
         crop: `resize` or `random_resized`.
@@ -109,6 +138,7 @@ class ViewSpec:
         ratio: Range of the crop's width over height.
         interpolation: `bilinear` or `bicubic`.
         flip: Mirror half of the samples.
+        photometric: Random changes of pixel values, or None.
         mask: The mask, or None.
     """
 
@@ -120,6 +150,7 @@ class ViewSpec:
     ratio: tuple[float, float] = (0.75, 4 / 3)
     interpolation: str = "bilinear"
     flip: bool = True
+    photometric: PhotometricSpec | None = None
     mask: MaskSpec | None = None
 
 
