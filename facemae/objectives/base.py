@@ -34,10 +34,13 @@ class Term:
     Attributes:
         sum: Scalar: the loss summed over what `Objective.count` counts.
         metrics: Further sums for the log, divided by the same count.
+        samples: [B], what each sample of the batch adds to `sum`, 0 where it does not count; for the log, which tells
+            streams apart by it. None where the loss has no such parts.
     """
 
     sum: torch.Tensor
     metrics: dict[str, torch.Tensor] = field(default_factory=dict)
+    samples: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
