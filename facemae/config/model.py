@@ -52,6 +52,9 @@ class DecoderConfig(Config):
     """Attention heads."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the masked patches that is decoded; below 1 only with kind `cross`."""
+    mix_layers: tuple[int, ...] | None = None
+    """0-based encoder blocks, the last among them: each decoder block reads a learned mix of their outputs. Only with
+    kind `cross`; null lets all read the encoder's output."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "DecoderConfig":
@@ -61,7 +64,28 @@ class DecoderConfig(Config):
             raise ValueError(
                 f"decoder.fraction {self.fraction} needs decoder.kind=cross: a joint decoder attends over all tokens"
             )
+        if self.mix_layers is not None:
+            self._check_mix(self.mix_layers)
         return self
+
+    def _check_mix(self, layers: tuple[int, ...]) -> None:
+        if self.kind == "joint":
+            raise ValueError("decoder.mix_layers needs decoder.kind=cross: a joint decoder reads the encoder once")
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
+            raise ValueError(f"decoder.mix_layers {list(layers)}: different block numbers from 0 on, ascending")
+
+
+class HeadConfig(Config):
+    """A projection head: an MLP whose output is scaled to length one."""
+
+    depth: int = Field(default=2, ge=1)
+    """Number of linear layers."""
+    hidden: int = Field(default=2048, ge=1)
+    """Dimension between them."""
+    out: int = Field(default=128, ge=1)
+    """Dimension of the projection."""
+    norm: Literal["layer", "none"] = "layer"
+    """What follows the hidden layers. The published heads have batch norm; see `facemae.models.heads`."""
 
 
 class ObjectiveConfig(Config):

@@ -33,11 +33,12 @@ def initialise(module: nn.Module, seed: int, *, prefix: str = "") -> None:
     fill_with_nan(module)
     for path, part in module.named_modules():
         _initialise_part(part, seed, f"{prefix}{path}." if path else prefix)
-    # After the parts, because positions are parameters of modules with rules of their own.
+    # After the parts, because positions are parameters of modules with rules of their own. `reset_values` sets what a
+    # module starts from by its configuration, such as a learned temperature.
     for part in module.modules():
-        reset = getattr(part, "reset_positions", None)
-        if reset is not None:
-            reset()
+        for reset in ("reset_positions", "reset_values"):
+            if hasattr(part, reset):
+                getattr(part, reset)()
         if isinstance(part, ResPostBlock) and part.init_values is not None:
             for norm in (part.norm1, part.norm2):
                 nn.init.constant_(norm.weight, part.init_values)

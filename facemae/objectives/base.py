@@ -63,6 +63,8 @@ class Setting:
     Attributes:
         encoder: The encoder's configuration.
         encoder_width: Dimension of its tokens.
+        encoder_depth: Number of its blocks.
+        class_token: Whether its first token is a class token.
         views: The recipe's views.
         seed: The run's seed.
         batch_size: Samples of a global batch.
@@ -71,6 +73,8 @@ class Setting:
 
     encoder: EncoderConfig
     encoder_width: int
+    encoder_depth: int
+    class_token: bool
     views: Mapping[str, ViewConfig]
     seed: int
     batch_size: int

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from facemae.config import NormaliseConfig, Recipe
+from facemae.config import NormaliseConfig, Recipe, copy_names
 from facemae.data.preprocess import normalise
 from facemae.data.schema import Batch
 from facemae.models.encoder import MaskedEncoder, build_encoder
@@ -14,6 +14,7 @@ from facemae.models.init import initialise
 from facemae.objectives.base import Objective, Setting
 from facemae.objectives.exchange import Alone, Exchange
 from facemae.objectives.registry import build_objective
+from facemae.objectives.streams import StreamLosses
 
 
 def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "PretrainModel":
@@ -25,10 +26,21 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
     """
     encoder = build_encoder(recipe.encoder)
     setting = Setting(
-        recipe.encoder, encoder.width, recipe.views, recipe.seed, recipe.optim.batch_size, exchange or Alone()
+        recipe.encoder,
+        encoder_width=encoder.width,
+        encoder_depth=encoder.depth,
+        class_token=encoder.prefix > recipe.encoder.registers,
+        views=recipe.views,
+        seed=recipe.seed,
+        batch_size=recipe.optim.batch_size,
+        exchange=exchange or Alone(),
     )
     objectives = [build_objective(config, setting) for config in recipe.objectives]
-    model = PretrainModel(encoder, objectives, {name: view.normalise for name, view in recipe.views.items()})
+    normalisation = {
+        copy: view.normalise for name, view in recipe.views.items() for copy in copy_names(recipe.views, name)
+    }
+    streams = [stream.name for stream in recipe.data.streams]
+    model = PretrainModel(encoder, objectives, normalisation, streams)
     initialise(model, recipe.seed)
     return model
 
@@ -43,7 +55,11 @@ class PretrainModel(nn.Module):
     """
 
     def __init__(
-        self, encoder: MaskedEncoder, objectives: Sequence[Objective], normalisation: dict[str, NormaliseConfig]
+        self,
+        encoder: MaskedEncoder,
+        objectives: Sequence[Objective],
+        normalisation: dict[str, NormaliseConfig],
+        streams: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -55,14 +71,19 @@ class PretrainModel(nn.Module):
             for place, kind in enumerate(kinds)
         )
         self._plan = encode_plan(objectives)
+        self._streams = StreamLosses(streams)
 
     def groups(self) -> dict[str, int]:
         """How many samples each objective compares with each other, by its name in the log."""
         return {name: objective.group for name, objective in zip(self.names, self._terms(), strict=True)}
 
     def counts(self, batch: Batch) -> tuple[int, ...]:
-        """Each objective's count of a batch, on the CPU; the trainer adds them up over the global batch."""
-        return tuple(objective.count(batch) for objective in self._terms())
+        """Each objective's count of a batch, on the CPU; the trainer adds them up over the global batch.
+
+        Where the recipe has several streams, each objective's counts by stream follow.
+        """
+        terms = self._terms()
+        return (*(objective.count(batch) for objective in terms), *self._streams.counts(terms, batch))
 
     def forward(self, batch: Batch, step: int, counts: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The share of this batch in the loss of its global batch.
@@ -72,15 +93,18 @@ class PretrainModel(nn.Module):
         Args:
             batch: A batch whose images are on the model's device.
             step: The optimiser step.
-            counts: Each objective's count over the global batch.
+            counts: What `counts` gives, over the global batch.
 
         Returns:
-            The loss to run backward from, and detached metrics by name, `loss/<objective>` among them, unweighted.
+            The loss to run backward from, and detached metrics by name, `loss/<objective>` among them, unweighted, and
+            `loss/<objective>/<stream>` where the recipe has several streams and the objective tells samples apart.
         """
         pixels, encodings = self.encode(batch)
         losses: list[torch.Tensor] = []
         metrics: dict[str, torch.Tensor] = {}
-        for name, objective, count in zip(self.names, self._terms(), counts, strict=True):
+        terms, streams = self._terms(), len(self._streams.names)
+        for number, (name, objective) in enumerate(zip(self.names, terms, strict=True)):
+            count, first = counts[number], len(terms) + number * streams
             term = objective.term(encodings, pixels, batch, step)
             # A global batch in which nothing counts contributes nothing, not a division by zero.
             share = term.sum / max(count, 1)
@@ -88,6 +112,7 @@ class PretrainModel(nn.Module):
             metrics[f"loss/{name}"] = share.detach()
             for key, value in term.metrics.items():
                 metrics[f"{key}/{name}"] = value.detach() / max(count, 1)
+            metrics |= self._streams.metrics(name, term.samples, batch, counts[first : first + streams])
         return torch.stack(losses).sum(), metrics
 
     def encode(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, Encoding]]:

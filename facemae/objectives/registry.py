@@ -8,6 +8,8 @@ from facemae.errors import ConfigError
 from facemae.objectives.base import Objective, Setting
 
 OBJECTIVES: dict[str, str] = {
+    "clustering": "facemae.objectives.clustering:Clustering",
+    "contrastive_image": "facemae.objectives.contrastive_image:ContrastiveImage",
     "masked_image": "facemae.objectives.masked_image:MaskedImage",
 }
 """Class of each objective, as `module:Class`. Another objective is one more file and one more line here."""

@@ -1,0 +1,54 @@
+"""What several objectives ask of a recipe before anything runs."""
+
+from collections.abc import Mapping, Sequence
+
+from facemae.config import ViewConfig, copy_names
+from facemae.errors import ConfigError
+from facemae.objectives.base import Setting
+
+
+def several_views(kind: str, names: Sequence[str], views: Mapping[str, ViewConfig]) -> tuple[str, ...]:
+    """The names in a batch of views that are compared with each other: every copy of each.
+
+    Raises:
+        ConfigError: They are fewer than two, or one is named twice.
+    """
+    if len(set(names)) < len(names):
+        raise ConfigError(
+            f"objective {kind!r} names a view twice: {', '.join(names)}",
+            expected="different views",
+            fix="views.NAME.copies draws one view several times",
+        )
+    found = tuple(copy for name in names for copy in copy_names(views, name))
+    if len(found) < 2:
+        raise ConfigError(
+            f"objective {kind!r} compares views with each other and has only {found[0]!r}",
+            expected="two or more",
+            fix=f"set views.{found[0]}.copies=2, or name another view",
+        )
+    return found
+
+
+def group_size(kind: str, group: int | None, batch_size: int) -> int:
+    """Samples that are compared with each other: the group, or the whole batch.
+
+    Raises:
+        ConfigError: The group does not divide the batch, or has one sample.
+    """
+    size = batch_size if group is None else group
+    if size < 2 or batch_size % size:
+        divisors = [str(number) for number in range(2, batch_size + 1) if batch_size % number == 0]
+        raise ConfigError(
+            f"objective {kind!r} compares groups of {size} samples and optim.batch_size is {batch_size}",
+            expected=f"a group of {', '.join(divisors)}" if divisors else "a batch of two or more",
+        )
+    return size
+
+
+def check_pool(kind: str, pool: str, setting: Setting) -> None:
+    """Raise ConfigError where a class token is to be pooled and the encoder has none."""
+    if pool == "cls" and not setting.class_token:
+        raise ConfigError(
+            f"objective {kind!r} pools the class token and encoder.name {setting.encoder.name!r} has none",
+            fix="set pool=mean",
+        )
