@@ -90,7 +90,7 @@ class MaskedImage(Objective):
             if self.settings.target == "norm_pix":
                 target = normalise_patches(target)
             error = (predicted.float() - target).square().mean(dim=(1, 2))
-        return Term(error.sum())
+        return Term(error.sum(), samples=error.detach())
 
     def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
         """All hidden patches predicted, also where training decodes a part of them.
