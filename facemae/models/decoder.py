@@ -11,7 +11,7 @@ from facemae.errors import UsageError
 from facemae.models.attention import prepare_attention
 from facemae.models.encoding import Encoding
 from facemae.models.patches import hidden_patches
-from facemae.models.positions import sincos_positions
+from facemae.models.positions import scaled_tables, sincos_positions
 
 
 def build_decoder(
@@ -32,8 +32,10 @@ def build_decoder(
 class PixelDecoder(nn.Module):
     """What both decoders share: the mask token, fixed sine-cosine positions, the last norm and the prediction.
 
+    Images of another grid than the one it was built for get positions that mean the same places in the image.
+
     Attributes:
-        patches: Number of patches in the grid.
+        grid: Rows and columns of patches of the image size it was built for.
     """
 
     positions: torch.Tensor
@@ -41,8 +43,8 @@ class PixelDecoder(nn.Module):
     def __init__(self, config: DecoderConfig, *, grid: tuple[int, int], patch_values: int) -> None:
         super().__init__()
         self.grid = grid
-        self.patches = grid[0] * grid[1]
         self.width = config.width
+        self._tables = scaled_tables(grid, config.width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.width))
         # A function of the grid alone: rebuilt, not saved.
         self.register_buffer("positions", sincos_positions(grid, config.width)[0], persistent=False)
@@ -57,10 +59,18 @@ class PixelDecoder(nn.Module):
     def _targets(self, encoding: Encoding, targets: torch.Tensor | None) -> torch.Tensor:
         if encoding.visible is None:
             raise UsageError("a decoder was given an encoding of all patches", expected="an encoding with a mask")
-        return hidden_patches(encoding.visible, self.patches) if targets is None else targets
+        if targets is not None:
+            return targets
+        rows, columns = encoding.grid or self.grid
+        return hidden_patches(encoding.visible, rows * columns)
 
-    def _queries(self, targets: torch.Tensor) -> torch.Tensor:
-        return self.mask_token + F.embedding(targets, self.positions)
+    def _places(self, encoding: Encoding) -> torch.Tensor:
+        """Positions of the patches of an encoding's grid, [rows * columns, width]."""
+        grid = encoding.grid or self.grid
+        return self.positions if grid == self.grid else self._tables(grid, self.positions.device)
+
+    def _queries(self, encoding: Encoding, targets: torch.Tensor) -> torch.Tensor:
+        return self.mask_token + F.embedding(targets, self._places(encoding))
 
 
 class JointDecoder(PixelDecoder):
@@ -86,9 +96,9 @@ class JointDecoder(PixelDecoder):
         x = self.embed(encoding.tokens)
         prefix, seen = x[:, : encoding.prefix], x[:, encoding.prefix :]
         assert encoding.visible is not None
-        seen = seen + F.embedding(encoding.visible, self.positions)
+        seen = seen + F.embedding(encoding.visible, self._places(encoding))
         # Positions tell the blocks where a token is, so the tokens need not be put back into the order of the grid.
-        x = torch.cat([prefix.to(seen.dtype), seen, self._queries(targets).to(seen.dtype)], dim=1)
+        x = torch.cat([prefix.to(seen.dtype), seen, self._queries(encoding, targets).to(seen.dtype)], dim=1)
         prepare_attention(self.blocks, x)
         for block in self.blocks:
             x = block(x)
@@ -119,7 +129,7 @@ class CrossDecoder(PixelDecoder):
         Returns:
             [B, M, patch_values]
         """
-        x = self._queries(self._targets(encoding, targets))
+        x = self._queries(encoding, self._targets(encoding, targets))
         prepare_attention(self.blocks, x)
         for block in self.blocks:
             x = block(x, encoding.tokens)

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -18,7 +19,7 @@ from facemae.errors import ConfigError, UsageError
 from facemae.models.attention import prepare_attention
 from facemae.models.encoding import Encoding
 from facemae.models.patches import patchify, take
-from facemae.models.positions import sincos_positions
+from facemae.models.positions import Grid, GridTables, resampling, scaled_tables, sincos_positions
 
 
 def timm_arguments(config: EncoderConfig) -> dict[str, Any]:
@@ -76,13 +77,16 @@ def _check_name(config: EncoderConfig) -> None:
 
 
 class MaskedEncoder(nn.Module):
-    """A ViT that can encode a part of the patches.
+    """A ViT that can encode a part of the patches, and images of other sizes than the one it was built for.
+
+    Positions of another grid mean the same places in the image: sine-cosine ones are evaluated at scaled coordinates,
+    learned ones are resampled as by timm. Both are computed when they are needed and never saved.
 
     Attributes:
         vit: timm's module without a head; its state dictionary loads into plain timm by name (`timm_arguments`).
         width: Token dimension.
         depth: Number of blocks.
-        grid: Rows and columns of patches.
+        grid: Rows and columns of patches of the image size the encoder was built for.
         patch: Side of a patch in pixels.
         prefix: Leading tokens that are no patches.
     """
@@ -92,12 +96,15 @@ class MaskedEncoder(nn.Module):
         self.vit: Any = vit
         self.width = int(vit.embed_dim)
         self.depth = len(vit.blocks)
-        self.grid: tuple[int, int] = tuple(vit.patch_embed.grid_size)
+        self.grid: Grid = tuple(vit.patch_embed.grid_size)
         self.patch = int(vit.patch_embed.patch_size[0])
         self.prefix = int(vit.num_prefix_tokens)
         if vit.pos_embed is not None:
             # Fixed positions stay a parameter, so that they travel with the weights and plain timm finds them.
             vit.pos_embed.requires_grad_(learned_positions)
+        self._learned_positions = learned_positions
+        resampled = GridTables(partial(resampling, self.grid))
+        self._tables = resampled if learned_positions else scaled_tables(self.grid, self.width)
 
     @property
     def patches(self) -> int:
@@ -128,49 +135,76 @@ class MaskedEncoder(nn.Module):
         Without `visible` the tokens equal timm's `forward_features`.
 
         Args:
-            pixels: [B, C, H, W], normalised.
-            visible: int64 [B, K], the patches to encode; None encodes all.
+            pixels: [B, C, H, W], normalised; H and W are multiples of the patch size.
+            visible: int64 [B, K], the patches to encode, or [B, M, K] for M masked versions of each image, which become
+                rows of the encoding; None encodes all.
             layers: 0-based numbers of blocks whose outputs are wanted too.
             norm_layers: Apply the final norm to those outputs.
 
         Raises:
-            UsageError: The image has another shape than the encoder, or a layer does not exist.
+            UsageError: The image has another number of channels or is not made of whole patches, or a layer does not
+                exist.
         """
         self._check(pixels, layers)
-        x = self._embed(pixels, visible)
+        grid = (pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
+        masks = 1 if visible is None or visible.ndim == 2 else visible.shape[1]
+        x = self._embed(pixels, visible, grid)
+        visible = None if visible is None else visible.flatten(0, -2)
         prepare_attention(self.vit, x)
         kept: dict[int, torch.Tensor] = {}
         for number, block in enumerate(self.vit.blocks):
             x = checkpoint(block, x) if self.vit.grad_checkpointing else block(x)
             if number in layers:
                 kept[number] = self.vit.norm(x) if norm_layers else x
-        return Encoding(self.vit.norm(x), self.prefix, visible, kept)
+        return Encoding(self.vit.norm(x), self.prefix, visible, kept, grid, masks)
 
-    def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None) -> torch.Tensor:
-        embed = self.vit.patch_embed
+    def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None, grid: Grid) -> torch.Tensor:
+        """Tokens before the blocks, [R, prefix + K, D]."""
         patches = patchify(pixels, self.patch)
-        if visible is not None:
-            patches = take(patches, visible)
-        # The projection is a convolution whose stride is its kernel; on gathered patches it is a plain matrix product.
-        weight = embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
-        x = embed.norm(F.linear(patches, weight, embed.proj.bias))
+        if visible is None:
+            x = self._project(patches)
+        else:
+            # The masks of an image together may show its patches more than once; each is projected once.
+            wanted = visible.flatten(1)
+            several = wanted.shape[1] > patches.shape[1]
+            x = take(self._project(patches), wanted) if several else self._project(take(patches, wanted))
+            visible = visible.flatten(0, -2)
+            x = x.view(*visible.shape, self.width)
         prefix = [token for token in (self.vit.cls_token, self.vit.reg_token) if token is not None]
         start = torch.cat(prefix, dim=1) if prefix else x.new_zeros(1, 0, self.width)
-        positions = self.vit.pos_embed
-        if positions is not None:
+        if self.vit.pos_embed is not None:
             placed = self._placed_prefix
-            start = start + positions[:, :placed] if placed else start
-            grid = positions[:, placed:]
-            x = x + (grid if visible is None else F.embedding(visible, grid[0]))
+            start = start + self.vit.pos_embed[:, :placed] if placed else start
+            places = self._places(grid)
+            x = x + (places if visible is None else F.embedding(visible, places))
         x = torch.cat([start.expand(x.shape[0], -1, -1).to(x.dtype), x], dim=1)
         return self.vit.norm_pre(self.vit.pos_drop(x))  # type: ignore[no-any-return]
 
+    def _project(self, patches: torch.Tensor) -> torch.Tensor:
+        embed = self.vit.patch_embed
+        # The projection is a convolution whose stride is its kernel; on gathered patches it is a plain matrix product.
+        weight = embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
+        return embed.norm(F.linear(patches, weight, embed.proj.bias))  # type: ignore[no-any-return]
+
+    def _places(self, grid: Grid) -> torch.Tensor:
+        """Positions of the patches of a grid, [rows * columns, D]."""
+        native: torch.Tensor = self.vit.pos_embed[0, self._placed_prefix :]
+        if grid == self.grid:
+            return native
+        table = self._tables(grid, native.device)
+        if not self._learned_positions:
+            return table
+        with torch.autocast(native.device.type, enabled=False):
+            return table @ native
+
     def _check(self, pixels: torch.Tensor, layers: Sequence[int]) -> None:
-        expected = (self.vit.in_chans, *self.vit.patch_embed.img_size)
-        if tuple(pixels.shape[1:]) != expected:
+        whole = pixels.ndim == 4 and not any(side % self.patch or not side for side in pixels.shape[2:])
+        if not whole or pixels.shape[1] != self.vit.in_chans:
+            native = (self.vit.in_chans, *self.vit.patch_embed.img_size)
             raise UsageError(
                 f"images of shape {tuple(pixels.shape)}",
-                expected="[batch, channels, height, width] with " + " x ".join(map(str, expected)),
+                expected=f"[batch, channels, height, width] with {' x '.join(map(str, native))}, "
+                f"or other multiples of {self.patch} for height and width",
                 fix="facemae.data.preprocess.to_model_input brings any image into the encoder's form",
             )
         wrong = [number for number in layers if not 0 <= number < self.depth]

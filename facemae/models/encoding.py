@@ -10,19 +10,32 @@ class Encoding:
     """The tokens of one view.
 
     Attributes:
-        tokens: [B, prefix + K, D], after the encoder's final norm. K is the number of patches that were encoded.
+        tokens: [R, prefix + K, D], after the encoder's final norm. K is the number of patches that were encoded. R is
+            the number of samples times `masks`; the masked versions of a sample follow each other.
         prefix: Leading tokens that are no patches: the class token, if any, then the registers.
-        visible: int64 [B, K], which patches were encoded, in row-major order of the grid; None when all were.
-        layers: Outputs of blocks by 0-based block number, [B, prefix + K, D]; as the block left them unless the norm
+        visible: int64 [R, K], which patches were encoded, in row-major order of the grid; None when all were.
+        layers: Outputs of blocks by 0-based block number, [R, prefix + K, D]; as the block left them unless the norm
             was asked for.
+        grid: Rows and columns of the image's patches; None stands for the grid the encoder was built for.
+        masks: Masked versions of each sample.
     """
 
     tokens: torch.Tensor
     prefix: int
     visible: torch.Tensor | None = None
     layers: dict[int, torch.Tensor] = field(default_factory=dict)
+    grid: tuple[int, int] | None = None
+    masks: int = 1
 
     @property
     def patches(self) -> torch.Tensor:
-        """The patch tokens alone, [B, K, D]."""
+        """The patch tokens alone, [R, K, D]."""
         return self.tokens[:, self.prefix :]
+
+    def first_mask(self) -> "Encoding":
+        """The first masked version of each sample: R is then the number of samples."""
+        if self.masks == 1:
+            return self
+        visible = None if self.visible is None else self.visible[:: self.masks]
+        layers = {number: tokens[:: self.masks] for number, tokens in self.layers.items()}
+        return Encoding(self.tokens[:: self.masks], self.prefix, visible, layers, self.grid)

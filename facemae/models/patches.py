@@ -23,7 +23,7 @@ def unpatchify(patches: torch.Tensor, patch: int, grid: tuple[int, int]) -> torc
 
 
 def take(tokens: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Rows of each sample: [B, N, D] and int64 [B, K] give [B, K, D]."""
+    """Tokens of each sample: [B, N, D] and int64 [B, K] give [B, K, D]."""
     batch, length, width = tokens.shape
     first = torch.arange(batch, device=indices.device).unsqueeze(1) * length
     rows = (indices + first).flatten()

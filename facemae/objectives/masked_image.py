@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 
-from facemae.config import DecoderConfig, ObjectiveConfig
+from facemae.config import DecoderConfig, ObjectiveConfig, copy_names
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.models.encoding import Encoding
@@ -35,7 +35,7 @@ class MaskedImageConfig(ObjectiveConfig):
 
 
 class MaskedImage(Objective):
-    """Mean squared error of the decoded hidden patches; a sample counts once.
+    """Mean squared error of the decoded hidden patches; a sample counts once, whatever copies and masks it has.
 
     With the joint decoder and all hidden patches the loss is MAE's: the mean over the hidden patches of the batch.
     """
@@ -53,6 +53,7 @@ class MaskedImage(Objective):
             )
         encoder = setting.encoder
         self.settings = config
+        self.views = copy_names(setting.views, config.view)
         self.seed = setting.seed
         self.patch = encoder.patch_size
         self.grid = (encoder.grid, encoder.grid)
@@ -64,8 +65,8 @@ class MaskedImage(Objective):
         )
 
     def needs(self) -> tuple[Need, ...]:
-        """One encoding of the view; the last layer."""
-        return (Need(self.settings.view),)
+        """One encoding of each copy of the view; the last layer."""
+        return tuple(Need(view) for view in self.views)
 
     def count(self, batch: Batch) -> int:
         """The number of samples."""
@@ -74,39 +75,56 @@ class MaskedImage(Objective):
     def term(
         self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
     ) -> Term:
-        """The sum over samples of the mean squared error over the decoded patches."""
-        encoding, image = encodings[self.settings.view], pixels[self.settings.view]
+        """The sum over samples of the mean squared error over the decoded patches of all their copies and masks."""
+        errors = []
+        for copy, view in enumerate(self.views):
+            encoding = encodings[view]
+            hidden = self._hidden(encoding)
+            if self.settings.decoder.fraction < 1:
+                chosen = draw_subset(
+                    hidden.shape,
+                    self.settings.decoder.fraction,
+                    seed=self.seed,
+                    step=step,
+                    first_slot=batch.first_slot * encoding.masks,
+                    copy=copy,
+                )
+                hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
+            errors.append(self._error(encoding, pixels[view], hidden))
+        error = torch.cat(errors, dim=1).mean(dim=1)
+        return Term(error.sum(), samples=error.detach())
+
+    def _hidden(self, encoding: Encoding) -> torch.Tensor:
+        """The patches that an encoding does not show, [R, M]."""
         assert encoding.visible is not None
-        hidden = hidden_patches(encoding.visible, self.grid[0] * self.grid[1])
-        if self.settings.decoder.fraction < 1:
-            chosen = draw_subset(
-                hidden.shape, self.settings.decoder.fraction, seed=self.seed, step=step, first_slot=batch.first_slot
-            )
-            hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
+        rows, columns = encoding.grid or self.grid
+        return hidden_patches(encoding.visible, rows * columns)
+
+    def _error(self, encoding: Encoding, image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of the hidden patches to be decoded, [samples, masks]."""
         predicted = self.decoder(encoding, hidden)
         # Small differences of large numbers: the target and the error are computed in fp32.
         with torch.autocast(image.device.type, enabled=False):
-            target = take(patchify(image.float(), self.patch), hidden)
+            target = take(patchify(image.float(), self.patch), hidden.view(len(image), -1)).view_as(predicted)
             if self.settings.target == "norm_pix":
                 target = normalise_patches(target)
-            error = (predicted.float() - target).square().mean(dim=(1, 2))
-        return Term(error.sum(), samples=error.detach())
+            return (predicted.float() - target).square().mean(dim=(1, 2)).view(len(image), -1)
 
     def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
-        """All hidden patches predicted, also where training decodes a part of them.
+        """All hidden patches predicted, also where training decodes a part of them; of the first copy and mask.
 
         A norm-pix prediction has neither mean nor contrast; it is shown with the true ones of its patch.
         """
-        encoding, image = encodings[self.settings.view], pixels[self.settings.view]
-        assert encoding.visible is not None
-        hidden = hidden_patches(encoding.visible, self.grid[0] * self.grid[1])
+        view = self.views[0]
+        encoding, image = encodings[view].first_mask(), pixels[view]
+        hidden = self._hidden(encoding)
         patches = patchify(image.float(), self.patch)
         predicted = self.decoder(encoding, hidden).float()
         if self.settings.target == "norm_pix":
             mean, deviation = patch_statistics(take(patches, hidden))
             predicted = predicted * deviation + mean
         pasted = patches.scatter(1, hidden.unsqueeze(-1).expand_as(predicted), predicted)
-        return Reconstruction(self.settings.view, unpatchify(pasted, self.patch, self.grid))
+        return Reconstruction(view, unpatchify(pasted, self.patch, encoding.grid or self.grid))
 
 
 def patch_statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -125,7 +143,7 @@ def normalise_patches(patches: torch.Tensor) -> torch.Tensor:
 
 
 def draw_subset(
-    shape: torch.Size | tuple[int, int], fraction: float, *, seed: int, step: int, first_slot: int
+    shape: torch.Size | tuple[int, int], fraction: float, *, seed: int, step: int, first_slot: int, copy: int = 0
 ) -> torch.Tensor:
     """Which of the hidden patches of each sample are decoded, by their rank among the hidden ones.
 
@@ -136,7 +154,9 @@ def draw_subset(
         fraction: Share to decode; at least one patch is.
         seed: The run's seed.
         step: The optimiser step.
-        first_slot: Slot of the first sample in the global batch.
+        first_slot: Slot of the first sample in the global batch. Where samples have several masks, each is a row and
+            both numbers count rows.
+        copy: Number of the copy of the view.
 
     Returns:
         int64 [samples, count], ascending.
@@ -145,7 +165,7 @@ def draw_subset(
     count = max(1, round(fraction * hidden))
     # One Philox stream serves the step: a slot owns a fixed run of its counters, four draws to a counter.
     counters = -(-hidden // 4)
-    rng = generator(seed, "decode", step)
+    rng = generator(seed, "decode", step, *([copy] if copy else []))
     rng.bit_generator.advance(first_slot * counters)  # type: ignore[attr-defined]
     priority = rng.random((samples, 4 * counters))[:, :hidden]
     chosen = np.argsort(priority, axis=1)[:, :count]

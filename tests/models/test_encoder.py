@@ -1,11 +1,13 @@
 import pytest
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 
 from facemae.config import EncoderConfig
 from facemae.errors import ConfigError, UsageError
 from facemae.models.encoder import MaskedEncoder, build_encoder, timm_arguments
 from facemae.models.init import initialise
+from facemae.models.positions import sincos_positions
 
 TINY = EncoderConfig(name="test_vit", image_size=24, patch_size=6, channels=1)
 
@@ -139,7 +141,69 @@ def test_registers_in_the_name_must_agree() -> None:
 
 def test_wrong_image_and_layer_are_named() -> None:
     encoder = build(TINY)
-    with pytest.raises(UsageError, match="1 x 24 x 24"):
-        encoder(torch.zeros(1, 1, 48, 48))
+    for shape in ((1, 1, 24, 25), (1, 3, 24, 24), (1, 1, 0, 24), (1, 24, 24)):
+        with pytest.raises(UsageError, match="1 x 24 x 24, or other multiples of 6"):
+            encoder(torch.zeros(shape))
     with pytest.raises(UsageError, match=r"layers \[-1\]"):
         encoder(images(TINY), layers=(-1,))
+
+
+def test_other_sizes_do_not_change_what_the_native_size_gives() -> None:
+    encoder = build(TINY)
+    pixels = images(TINY)
+    with torch.no_grad():
+        before = encoder(pixels).tokens
+        encoder(torch.zeros(1, 1, 48, 12))
+        assert torch.equal(encoder(pixels).tokens, before)
+    assert set(encoder.state_dict()) == set(build(TINY).state_dict())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_another_size_equals_an_encoder_built_for_it_with_the_same_positions(name: str) -> None:
+    config = VARIANTS[name]
+    encoder, larger = build(config), build(config.model_copy(update={"image_size": 36}))
+    weights = encoder.vit.state_dict()
+    if "pos_embed" in weights:
+        prefix = encoder._placed_prefix
+        if config.position == "learned":
+            encoder.vit.pos_embed.data.normal_(generator=torch.Generator().manual_seed(2))
+            weights["pos_embed"] = resample_abs_pos_embed(encoder.vit.pos_embed, [6, 6], num_prefix_tokens=prefix)
+        else:
+            weights["pos_embed"] = sincos_positions((6, 6), encoder.width, prefix, native=(4, 4))
+    larger.vit.load_state_dict(weights)
+    pixels = torch.randn(2, config.channels, 36, 36, generator=torch.Generator().manual_seed(1))
+    visible = torch.tensor([[0, 3, 7, 35], [1, 2, 20, 30]])
+    with torch.no_grad():
+        for seen in (None, visible):
+            found = encoder(pixels, seen)
+            assert found.grid == (6, 6)
+            torch.testing.assert_close(found.tokens, larger(pixels, seen).tokens, atol=1e-5, rtol=1e-5)
+
+
+def test_learned_positions_learn_from_other_sizes() -> None:
+    encoder = build(VARIANTS["learned positions"])
+    encoder(torch.randn(2, 1, 12, 36, generator=torch.Generator().manual_seed(1))).tokens.square().sum().backward()
+    gradient = encoder.vit.pos_embed.grad
+    assert gradient is not None
+    assert bool((gradient[0, 1:].abs().sum(dim=1) > 0).all())
+
+
+def test_several_masks_are_rows_after_each_other() -> None:
+    encoder = build(VARIANTS["registers"])
+    pixels = images(TINY)
+    noise = torch.rand(3, 5, 16, generator=torch.Generator().manual_seed(0))
+    for masks, keep in ((2, 4), (5, 6)):  # together less and more than the patches of an image
+        visible = noise[:, :masks].argsort(dim=-1)[..., :keep].sort(dim=-1).values
+        with torch.no_grad():
+            found = encoder(pixels, visible, layers=(0,))
+            single = [encoder(pixels, visible[:, mask], layers=(0,)) for mask in range(masks)]
+        assert (found.masks, found.tokens.shape[0]) == (masks, 3 * masks)
+        assert found.visible is not None
+        assert torch.equal(found.visible, visible.reshape(3 * masks, keep))
+        expected = torch.stack([encoding.tokens for encoding in single], dim=1).flatten(0, 1)
+        torch.testing.assert_close(found.tokens, expected, atol=1e-5, rtol=1e-5)
+        first = found.first_mask()
+        assert first.visible is not None
+        assert torch.equal(first.visible, visible[:, 0])
+        torch.testing.assert_close(first.tokens, single[0].tokens, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(first.layers[0], single[0].layers[0], atol=1e-5, rtol=1e-5)
