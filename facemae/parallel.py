@@ -11,11 +11,18 @@ Result = TypeVar("Result")
 _AHEAD = 256
 
 
+def local_processes() -> int:
+    """Processes of this run on this machine, as torchrun and `facemae.train.processes` tell each of them."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def usable_cores() -> int:
-    """Cores this process may use: a scheduler or container often grants fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores this process may use: a scheduler or container often grants fewer than the machine has.
+
+    Processes of one run on one machine divide them.
+    """
+    granted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, granted // local_processes())
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item], *, ahead: int = _AHEAD) -> Iterator[Result]:

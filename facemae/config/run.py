@@ -41,10 +41,13 @@ class EfficiencyConfig(Config):
     """Where the model runs."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples per forward pass; null takes the whole share of the batch. Divides it."""
+    processes: int | None = Field(default=None, ge=1)
+    """Processes a run is started in on this machine: divides `data.lanes`; null takes one for each GPU, one on the CPU.
+    Under torchrun or srun theirs are taken."""
     workers: int | None = Field(default=None, ge=0)
-    """Loader processes; null chooses from the cores. Never changes what is read."""
+    """Loader processes of each process; null chooses from its cores. Never changes what is read."""
     threads: int | None = Field(default=None, ge=1)
-    """Threads for the model on the CPU; null leaves torch's choice."""
+    """Threads of each process for the model on the CPU; null leaves torch's choice, divided among the processes."""
 
 
 class CheckpointConfig(Config):

@@ -62,18 +62,9 @@ class Plan:
         _check_batch(batch_size, lanes, shares)
         self.slots_per_lane = {name: batch_size * share // (sum(shares) * lanes) for name, _, share in streams}
 
-    def legal_worlds(self) -> list[int]:
-        """Numbers of processes that can share the lanes, ascending."""
-        return [world for world in range(1, self.lanes + 1) if self.lanes % world == 0]
-
     def check_world(self, world: int) -> None:
-        """Raise UsageError, listing legal numbers of processes, where `world` does not divide the lanes."""
-        if world not in self.legal_worlds():
-            raise UsageError(
-                f"{world} processes cannot share {self.lanes} lanes equally",
-                expected=f"one of {', '.join(map(str, self.legal_worlds()))} processes",
-                fix="start with one of these numbers; a new run may also set data.lanes",
-            )
+        """See the function of this name."""
+        check_world(self.lanes, world)
 
     def first_slot(self, rank: int, world: int) -> int:
         """Number of the first slot of a process in the global batch."""
@@ -109,6 +100,17 @@ class Plan:
             SlotRef(name, lane, position, sample, order.epoch_of(position))
             for position, sample in zip(positions.tolist(), samples, strict=True)
         ]
+
+
+def check_world(lanes: int, world: int) -> None:
+    """Raise UsageError, listing legal numbers of processes, where `world` does not divide the lanes."""
+    legal = [number for number in range(1, lanes + 1) if lanes % number == 0]
+    if world not in legal:
+        raise UsageError(
+            f"{world} processes cannot share {lanes} lanes equally",
+            expected=f"one of {', '.join(map(str, legal))} processes",
+            fix="start with one of these numbers; a new run may also set data.lanes",
+        )
 
 
 def _check_batch(batch_size: int, lanes: int, shares: Sequence[int]) -> None:

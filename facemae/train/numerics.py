@@ -13,6 +13,7 @@ import torch
 
 from facemae.config import EfficiencyConfig
 from facemae.errors import ConfigError
+from facemae.parallel import local_processes
 
 LIBRARIES = ("facemae", "torch", "timm", "numpy", "opencv-python-headless", "pillow")
 """Libraries whose version may change a rounding."""
@@ -43,7 +44,7 @@ class Numerics:
         """
         device = _choose_device(config.device)
         precision, why = _choose_precision(config.precision, device)
-        threads = config.threads or torch.get_num_threads()
+        threads = config.threads or _default_threads()
         return cls(device, precision, f"device {device.type}, precision {precision} ({why})", threads)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -137,6 +138,12 @@ def _fills_memory() -> bool:
 def _fill_memory(on: bool) -> None:
     # Filling fresh tensors with NaN costs time and finds only reads of uninitialised memory.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", on)  # noqa: B010 (untyped in torch)
+
+
+def _default_threads() -> int:
+    threads = torch.get_num_threads()
+    # Who sets the variable means every process.
+    return threads if "OMP_NUM_THREADS" in os.environ else max(1, threads // local_processes())
 
 
 def _choose_device(wanted: str) -> torch.device:

@@ -5,7 +5,8 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-_WATCHED = (signal.SIGTERM, signal.SIGINT)
+WATCHED = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask for a stop."""
 
 
 class StopRequest:
@@ -13,9 +14,14 @@ class StopRequest:
 
     The first signal asks for a clean stop. A second Ctrl-C aborts at once. Outside the main thread, where Python cannot
     handle signals, nothing is watched.
+
+    Args:
+        abort: Whether a second Ctrl-C aborts. It does not in the processes of a run that another one has started: that
+            one hears it too, and ends them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, abort: bool = True) -> None:
+        self._abort = abort
         self._received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
@@ -24,9 +30,13 @@ class StopRequest:
         """Name of the signal that asked for a stop, or None."""
         return None if self._received is None else self._received.name
 
+    def request(self, number: signal.Signals) -> None:
+        """Ask for a stop as the signal would."""
+        self._received = number
+
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._handle) for number in _WATCHED}
+            self._previous = {number: signal.signal(number, self._handle) for number in WATCHED}
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -36,6 +46,6 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self._received is not None
-        self._received = signal.Signals(number)
-        if again and number == signal.SIGINT:
+        self.request(signal.Signals(number))
+        if again and self._abort and number == signal.SIGINT:
             raise KeyboardInterrupt

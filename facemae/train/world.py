@@ -1,0 +1,93 @@
+"""How many processes a run has, decided and checked before any of them is started."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from facemae.config import EfficiencyConfig, Recipe
+from facemae.data.plan import check_world
+from facemae.errors import UsageError
+
+_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+"""Device files without one of which no GPU can be used; looking at them costs nothing."""
+
+_FIRST_HOST = re.compile(r"([^,\[]+)(?:\[(\d+)[^\]]*\](\S*?))?(?:,|$)")
+
+
+def choose_world(config: EfficiencyConfig) -> int:
+    """Processes to start on this machine: as the recipe says, else one for each GPU, else one."""
+    if config.processes is not None:
+        return config.processes
+    return 1 if config.device == "cpu" else max(1, visible_gpus())
+
+
+def visible_gpus() -> int:
+    """GPUs that torch sees; without loading it where there are none."""
+    if not any(Path(node).exists() for node in _NODES):
+        return 0
+    import torch
+
+    # Counts through the driver's management library: the GPU is not taken by this process.
+    return torch.cuda.device_count()
+
+
+def check_processes(recipe: Recipe, world: int) -> None:
+    """Refuse a number of processes that cannot share this recipe's steps on this machine.
+
+    Raises:
+        UsageError: It does not divide the lanes, its shares cannot be cut into micro-batches, or there are fewer GPUs;
+            the message lists what is possible.
+    """
+    from facemae.train.loop import micro_steps
+
+    check_world(recipe.data.lanes, world)
+    micro_steps(recipe, recipe.optim.batch_size // world)
+    gpus = 0 if recipe.efficiency.device == "cpu" else visible_gpus()
+    if world > 1 and 0 < gpus < world:
+        raise UsageError(
+            f"{world} processes on a machine that shows {gpus} GPUs",
+            expected="a GPU for each process",
+            fix=f"--processes {gpus}, or efficiency.device=cpu",
+        )
+
+
+def check_given_world(config: EfficiencyConfig, world: int) -> None:
+    """Refuse a recipe that asks for another number of processes than a launcher has started.
+
+    Raises:
+        UsageError: Naming both.
+    """
+    if config.processes not in (None, world):
+        raise UsageError(
+            f"efficiency.processes is {config.processes} in a run of {world} processes that was started from outside",
+            expected="no number, or the same",
+            fix="leave out --processes and efficiency.processes under torchrun and srun",
+        )
+
+
+def place_by_slurm(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that torchrun would set, for a task that srun has started; empty where it has not.
+
+    Tasks of one step meet on the step's first machine, at a port made of job and step.
+    """
+    count = int(environment.get("SLURM_STEP_NUM_TASKS", "1"))
+    if count == 1 or environment.get("RANK") or environment.get("WORLD_SIZE"):
+        return {}
+    job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    return {
+        "RANK": environment["SLURM_PROCID"],
+        "WORLD_SIZE": str(count),
+        "LOCAL_RANK": environment["SLURM_LOCALID"],
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or _first_host(environment["SLURM_STEP_NODELIST"]),
+        # Below the ports that systems hand out by themselves.
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(20_000 + (job * 10 + step) % 12_000),
+    }
+
+
+def _first_host(nodes: str) -> str:
+    """The first name of a SLURM host list such as `gpu[03-05,9],login1`."""
+    match = _FIRST_HOST.match(nodes)
+    assert match is not None, nodes
+    prefix, number, suffix = match.groups(default="")
+    return prefix + number + suffix
