@@ -83,8 +83,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         Lines such as ``optim.batch_size: 256 -> 512``; empty when the recipes train the same.
     """
     with contextlib.suppress(ValidationError, ConfigError):
-        old, new = (recipe_tree(Recipe.model_validate(dict(tree))) for tree in (old, new))
-    before, after = ({key: value for key, value in _leaves(tree) if not _is_free(key)} for tree in (old, new))
+        # Free blocks are left out first: a key that a later release dropped there must not make the rest unreadable.
+        pinned = ({key: value for key, value in tree.items() if key not in FREE_BLOCKS} for tree in (old, new))
+        old, new = (recipe_tree(Recipe.model_validate(tree)) for tree in pinned)
+    before, after = ({key: value for key, value in leaves(tree) if not _is_free(key)} for tree in (old, new))
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
@@ -243,13 +245,14 @@ def _position(part: str, node: list[Any], override: str) -> int:
     return int(part)
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a tree of mappings and lists under their dotted keys; an empty one is a value itself."""
     if isinstance(tree, Mapping) and tree:
         for key, value in tree.items():
-            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(tree, list | tuple) and tree:
         for position, value in enumerate(tree):
-            yield from _leaves(value, f"{prefix}.{position}")
+            yield from leaves(value, f"{prefix}.{position}")
     else:
         yield prefix, tree
 
