@@ -144,7 +144,7 @@ def _mask_spec(mask: MaskConfig, grid: int, key: str) -> MaskSpec:
             f"{key} {mask.ratio} leaves none of the {patches} patches visible",
             expected=f"a ratio of at most {1 - 1 / patches:.4f}",
         )
-    return MaskSpec(kind=mask.kind, grid=(grid, grid), keep=keep, block=mask.block)
+    return MaskSpec(kind=mask.kind, grid=(grid, grid), keep=keep, block=mask.block, copies=mask.copies)
 
 
 def model_input(recipe: Recipe) -> ModelInput:

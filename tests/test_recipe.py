@@ -58,7 +58,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(override: str, messag
         (["encoder.channels=3"], "views.main.normalise.mean has 1 numbers; encoder.channels is 3"),
         (["objectives.0.view=other"], "needs view 'other'; the recipe has ['main']"),
         (["objectives.0.decoder.fraction=0.5"], "needs decoder.kind=cross"),
-        (["objectives.0.kind=masked_imag"], "did you mean masked_image?"),
+        (["objectives.0.kind=masked_imag"], "did you mean masked_image"),
         (["optim.batch_size=many"], "found 'many'"),
         (["optim"], "has no key or no '='"),
         (["data.streams.3.shards=x"], "no position in a list"),

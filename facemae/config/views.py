@@ -103,6 +103,8 @@ class MaskConfig(Config):
     """Share of patches hidden. The count is the same in every sample."""
     block: int = Field(default=2, ge=1)
     """Side of a block in patches, for kind `block`."""
+    copies: int = Field(default=1, ge=1)
+    """Masks drawn for each sample: it is read, decoded and cropped once, and each masked version is encoded."""
 
 
 class ViewConfig(Config):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from facemae.data.masks import draw_mask
 from facemae.data.photometric import change
 from facemae.data.preprocess import Box, Pixels, resize
-from facemae.data.schema import ViewSpec
+from facemae.data.schema import MaskSpec, ViewSpec
 from facemae.rng import generator
 
 _TRIES = 10
@@ -33,8 +33,8 @@ def make_view(
         out: Where to write the pixels: uint8 [C, S, S], contiguous.
 
     Returns:
-        uint8 [C, S, S], contiguous and not normalised, and int64 [keep], the ascending indices of visible patches; None
-        where the view has no mask.
+        uint8 [C, S, S], contiguous and not normalised, and int64 [keep], the ascending indices of visible patches;
+        [copies, keep] where the view has several masks, None where it has none.
     """
     path = (spec.name, stream, epoch, sample)
     rng = generator(seed, "crop", *path)
@@ -46,8 +46,15 @@ def make_view(
     if spec.photometric is not None:
         scaled = change(scaled, spec.photometric, generator(seed, "photometric", *path))
     pixels = planes(scaled, mirror=mirror, out=out)
-    visible = None if spec.mask is None else draw_mask(spec.mask, generator(seed, "mask", *path))
-    return pixels, visible
+    return pixels, None if spec.mask is None else _draw_masks(spec.mask, seed, path)
+
+
+def _draw_masks(spec: MaskSpec, seed: int, path: tuple[str | int, ...]) -> NDArray[np.int64]:
+    first = draw_mask(spec, generator(seed, "mask", *path))
+    if spec.copies == 1:
+        return first
+    others = (draw_mask(spec, generator(seed, "mask", *path, copy)) for copy in range(1, spec.copies))
+    return np.stack([first, *others])
 
 
 def random_box(

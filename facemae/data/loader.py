@@ -166,8 +166,10 @@ def _empty_view(spec: ViewSpec, count: int) -> ViewBatch:
     if get_worker_info() is not None:
         # Filled in shared memory, the batch is not copied again on its way to the training process.
         image.share_memory_()  # type: ignore[no-untyped-call]
-    visible = None if spec.mask is None else torch.empty((count, spec.mask.keep), dtype=torch.int64)
-    return ViewBatch(image, visible)
+    if spec.mask is None:
+        return ViewBatch(image, None)
+    masks = () if spec.mask.copies == 1 else (spec.mask.copies,)
+    return ViewBatch(image, torch.empty((count, *masks, spec.mask.keep), dtype=torch.int64))
 
 
 def _fill(view: ViewBatch, place: int, image: Pixels, spec: ViewSpec, seed: int, slot: SlotRef) -> None:

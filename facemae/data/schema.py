@@ -88,12 +88,14 @@ class MaskSpec:
         grid: Rows and columns of patches.
         keep: Patches that stay visible; the same in every sample.
         block: Side of a block in patches, for kind `block`.
+        copies: Masks drawn for each sample.
     """
 
     kind: str
     grid: tuple[int, int]
     keep: int
     block: int = 1
+    copies: int = 1
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,8 @@ class ViewBatch:
 
     Attributes:
         image: uint8 [B, C, H, W], not normalised.
-        visible: int64 [B, keep], ascending indices of visible patches in row-major order; None without a mask.
+        visible: int64 [B, keep], ascending indices of visible patches in row-major order; [B, M, keep] where a sample
+            has M > 1 masks; None without a mask.
     """
 
     image: torch.Tensor

@@ -89,6 +89,8 @@ class Objective(nn.Module, ABC):
     """
 
     Config: ClassVar[type[ObjectiveConfig]]
+    takes_masks: ClassVar[bool] = False
+    """Whether it understands encodings of several masked versions of a sample (`Encoding.masks`)."""
 
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()

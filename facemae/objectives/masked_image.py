@@ -41,6 +41,7 @@ class MaskedImage(Objective):
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = MaskedImageConfig
+    takes_masks: ClassVar[bool] = True
 
     def __init__(self, config: MaskedImageConfig, setting: Setting) -> None:
         from facemae.models.decoder import build_decoder
@@ -102,10 +103,10 @@ class MaskedImage(Objective):
 
     def _error(self, encoding: Encoding, image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Mean squared error of the hidden patches to be decoded, [samples, masks]."""
-        predicted = self.decoder(encoding, hidden)
+        predicted: torch.Tensor = self.decoder(encoding, hidden)
         # Small differences of large numbers: the target and the error are computed in fp32.
         with torch.autocast(image.device.type, enabled=False):
-            target = take(patchify(image.float(), self.patch), hidden.view(len(image), -1)).view_as(predicted)
+            target = take(patchify(image.float(), self.patch), hidden.reshape(len(image), -1)).view_as(predicted)
             if self.settings.target == "norm_pix":
                 target = normalise_patches(target)
             return (predicted.float() - target).square().mean(dim=(1, 2)).view(len(image), -1)

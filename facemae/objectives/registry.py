@@ -40,5 +40,17 @@ def objective_config_class(kind: str) -> type[ObjectiveConfig]:
 
 
 def build_objective(config: ObjectiveConfig, setting: Setting) -> Objective:
-    """Build the objective a recipe asks for."""
-    return objective_class(config.kind)(config, setting)  # type: ignore[call-arg]
+    """Build the objective a recipe asks for.
+
+    Raises:
+        ConfigError: It does not understand several masks a sample, and a view of its own has them.
+    """
+    found = objective_class(config.kind)
+    for view in config.view_names():
+        mask = setting.views[view].mask
+        if mask is not None and mask.copies > 1 and not found.takes_masks:
+            raise ConfigError(
+                f"views.{view}.mask.copies is {mask.copies} and objective {config.kind!r} takes one mask a sample",
+                fix=f"set views.{view}.mask.copies=1, or views.{view}.copies for several draws of the whole view",
+            )
+    return found(config, setting)  # type: ignore[call-arg]

@@ -59,20 +59,20 @@ def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[V
         original = _channels_last(given.image)
         mask = by_name[made.view].mask
         if mask is not None and given.visible is not None:
-            rows.append(_darken(original, given.visible.cpu(), mask.grid))
+            rows.append(_darken(original, _masks(given.visible)[0], mask.grid))
         rows += [_channels_last(predicted), original]
     return _sheet(rows) if rows else None
 
 
 def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:
-    """Example views: for each view a row of images and, where it is masked, a row with hidden patches darkened."""
+    """Example views: for each view a row of images and, for each of its masks, a row with hidden patches darkened."""
     rows = []
     for spec in specs:
         view = batch.views[spec.name]
         images = _channels_last(view.image)
         rows.append(images)
         if spec.mask is not None and view.visible is not None:
-            rows.append(_darken(images, view.visible, spec.mask.grid))
+            rows += [_darken(images, visible, spec.mask.grid) for visible in _masks(view.visible)]
     return _sheet(rows)
 
 
@@ -105,10 +105,17 @@ def _channels_last(images: torch.Tensor) -> Pixels:
 
 
 def _sheet(rows: Sequence[Pixels]) -> Image.Image:
-    """Rows of images [B, H, W, C] as one picture, with a thin gap between images."""
+    """Rows of images [B, H, W, C] as one picture, with a thin gap between images; rows may differ in size."""
     strips = [np.concatenate(list(np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)))), axis=1) for row in rows]
-    sheet = np.concatenate(strips, axis=0)
+    width = max(strip.shape[1] for strip in strips)
+    sheet = np.concatenate([np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips], axis=0)
     return Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
+
+
+def _masks(visible: torch.Tensor) -> list[torch.Tensor]:
+    """The masks of a view one by one, each [B, keep], on the CPU."""
+    visible = visible.cpu()
+    return [visible] if visible.ndim == 2 else list(visible.unbind(dim=1))
 
 
 def _darken(images: Pixels, visible: torch.Tensor, grid: tuple[int, int]) -> Pixels:

@@ -1,5 +1,7 @@
 """Views: drawn from the sample alone, with torchvision's distribution of crops."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,23 @@ def test_an_image_too_narrow_for_any_draw_gives_its_centre(
     width: int, height: int, expected: tuple[int, int, int, int]
 ) -> None:
     assert random_box(width, height, (0.9, 1.0), (0.75, 4 / 3), generator(0)) == expected
+
+
+def test_several_masks_are_drawn_for_one_crop_and_the_first_is_the_only_one_of_a_view_with_one() -> None:
+    assert SPEC.mask is not None
+    several = replace(SPEC, mask=replace(SPEC.mask, copies=3))
+    for sample in range(10):
+        pixels, visible = make_view(IMAGE, SPEC, 0, "faces", 0, sample)
+        same, masks = make_view(IMAGE, several, 0, "faces", 0, sample)
+        np.testing.assert_array_equal(pixels, same)
+        assert visible is not None
+        assert masks is not None
+        assert masks.shape == (3, 4)
+        np.testing.assert_array_equal(masks[0], visible)
+        assert len({tuple(mask) for mask in masks.tolist()}) == 3 or sample  # two of them may be equal by chance
+
+
+def test_copies_of_a_view_differ() -> None:
+    made = [make_view(IMAGE, replace(SPEC, name=f"main/{copy}"), 0, "faces", 0, 0) for copy in range(4)]
+    assert len({pixels.tobytes() for pixels, _ in made}) == 4
+    assert len({visible.tobytes() for _, visible in made if visible is not None}) == 4

@@ -1,0 +1,29 @@
+"""Pictures of views of different sizes, with several masks."""
+
+import numpy as np
+import torch
+
+from facemae.data.schema import Batch, MaskSpec, ViewBatch, ViewSpec
+from facemae.train.pictures import views_picture
+
+
+def test_views_of_different_sizes_and_each_mask_have_a_row() -> None:
+    specs = (ViewSpec("main", 8, 1, mask=MaskSpec("random", (2, 2), 1, copies=2)), ViewSpec("local/0", 4, 1))
+    visible = torch.tensor([[[0], [3]], [[1], [1]], [[2], [0]]])
+    views = {
+        "main": ViewBatch(torch.full((3, 1, 8, 8), 200, dtype=torch.uint8), visible),
+        "local/0": ViewBatch(torch.full((3, 1, 4, 4), 100, dtype=torch.uint8), None),
+    }
+    sheet = np.asarray(views_picture(Batch(0, 0, ("a", "b", "c"), ("s",) * 3, views, ({},) * 3), specs))
+    assert sheet.shape == (3 * 10 + 6, 3 * 10)
+    images = sheet[:10].reshape(10, 3, 10)[1:9, :, 1:9]
+    assert (images == 200).all()
+    for mask in range(2):
+        row = sheet[10 + mask * 10 : 20 + mask * 10].reshape(10, 3, 10)[1:9, :, 1:9]
+        for sample in range(3):
+            patches = row[:, sample].reshape(2, 4, 2, 4).mean(axis=(1, 3)).flatten()
+            assert (np.flatnonzero(patches == 200) == visible[sample, mask].numpy()).all()
+            assert sorted(patches)[:3] == [50, 50, 50]
+    local = sheet[30:, :18].reshape(6, 3, 6)[1:5, :, 1:5]
+    assert (local == 100).all()
+    assert (sheet[30:, 18:] == 0).all()
