@@ -10,6 +10,7 @@ from facemae.config import DecoderConfig
 from facemae.errors import UsageError
 from facemae.models.attention import prepare_attention
 from facemae.models.encoding import Encoding
+from facemae.models.mix import LayerMix
 from facemae.models.patches import hidden_patches
 from facemae.models.positions import scaled_tables, sincos_positions
 
@@ -110,7 +111,7 @@ class CrossDecoder(PixelDecoder):
     """CrossMAE's decoder: each hidden patch asks the visible ones, and hidden patches do not see each other.
 
     Decoding some of them therefore gives the same predictions as decoding all. Fu et al., "Rethinking Patch Dependence
-    for Masked Autoencoders", 2024; without its optional mix of encoder layers.
+    for Masked Autoencoders", 2024. All blocks read the encoder's output, or each a mix of its layers: `LayerMix`.
     """
 
     def __init__(self, config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int) -> None:
@@ -118,6 +119,7 @@ class CrossDecoder(PixelDecoder):
         self.blocks = nn.ModuleList(
             CrossBlock(config.width, config.heads, context_width=encoder_width) for _ in range(config.depth)
         )
+        self.mix = None if config.mix_layers is None else LayerMix(config.mix_layers, encoder_width, config.depth)
 
     def forward(self, encoding: Encoding, targets: torch.Tensor | None = None) -> torch.Tensor:
         """Predict patches.
@@ -131,8 +133,9 @@ class CrossDecoder(PixelDecoder):
         """
         x = self._queries(encoding, self._targets(encoding, targets))
         prepare_attention(self.blocks, x)
-        for block in self.blocks:
-            x = block(x, encoding.tokens)
+        contexts = [encoding.tokens] * len(self.blocks) if self.mix is None else self.mix(encoding)
+        for block, context in zip(self.blocks, contexts, strict=True):
+            x = block(x, context)
         return self.pred(self.norm(x))  # type: ignore[no-any-return]
 
 

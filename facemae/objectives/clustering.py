@@ -132,7 +132,7 @@ class Clustering(Objective):
             "clusters_used": used * group.count,
         }
         loss = torch.stack(losses).mean(dim=0)
-        return Term(loss.sum(), metrics, loss)
+        return Term(loss.sum(), metrics, loss.detach())
 
 
 def sinkhorn(scores: torch.Tensor, epsilon: float, iterations: int) -> torch.Tensor:

@@ -114,7 +114,7 @@ class ContrastiveImage(Objective):
             loss = nt_xent(similarity * scale, place)
         else:
             loss = pair_sigmoid(similarity * scale + self.bias(), place)
-        return Term(loss.sum(), _agreement(similarity.detach(), place), loss)
+        return Term(loss.sum(), _agreement(similarity.detach(), place), loss.detach())
 
 
 def nt_xent(logits: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

@@ -52,6 +52,7 @@ class MaskedImage(Objective):
                 f"objective 'masked_image' predicts hidden patches and view {config.view!r} hides none",
                 fix=f"give views.{config.view} a mask",
             )
+        self._check_mix(config.decoder.mix_layers, setting.encoder_depth)
         encoder = setting.encoder
         self.settings = config
         self.views = copy_names(setting.views, config.view)
@@ -66,8 +67,8 @@ class MaskedImage(Objective):
         )
 
     def needs(self) -> tuple[Need, ...]:
-        """One encoding of each copy of the view; the last layer."""
-        return tuple(Need(view) for view in self.views)
+        """One encoding of each copy of the view; the last layer, and those the decoder mixes with it."""
+        return tuple(Need(view, (self.settings.decoder.mix_layers or ())[:-1]) for view in self.views)
 
     def count(self, batch: Batch) -> int:
         """The number of samples."""
@@ -94,6 +95,13 @@ class MaskedImage(Objective):
             errors.append(self._error(encoding, pixels[view], hidden))
         error = torch.cat(errors, dim=1).mean(dim=1)
         return Term(error.sum(), samples=error.detach())
+
+    def _check_mix(self, layers: tuple[int, ...] | None, depth: int) -> None:
+        if layers is not None and layers[-1] != depth - 1:
+            raise ConfigError(
+                f"decoder.mix_layers {list(layers)} ends with block {layers[-1]} of an encoder with {depth} blocks",
+                expected=f"{depth - 1} as the last one: blocks behind it would learn nothing",
+            )
 
     def _hidden(self, encoding: Encoding) -> torch.Tensor:
         """The patches that an encoding does not show, [R, M]."""

@@ -1,17 +1,18 @@
 import pytest
 import torch
+from pydantic import ValidationError
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
 from facemae.models.attention import choose_attention, prepare_attention
-from facemae.models.decoder import CrossAttention, PixelDecoder, build_decoder
+from facemae.models.decoder import CrossAttention, CrossDecoder, PixelDecoder, build_decoder
 from facemae.models.encoding import Encoding
 from facemae.models.init import initialise
 from facemae.models.patches import hidden_patches, patchify, take, unpatchify
 
 
-def decoder(kind: str) -> PixelDecoder:
-    config = DecoderConfig.model_validate({"kind": kind, "width": 32, "depth": 2, "heads": 4})
+def decoder(kind: str, mix_layers: tuple[int, ...] | None = None) -> PixelDecoder:
+    config = DecoderConfig.model_validate({"kind": kind, "width": 32, "depth": 2, "heads": 4, "mix_layers": mix_layers})
     built = build_decoder(config, encoder_width=24, grid=(4, 4), patch_values=9)
     initialise(built, 0)
     return built.eval()
@@ -57,6 +58,52 @@ def test_an_encoding_without_a_mask_is_refused() -> None:
     full = Encoding(torch.zeros(1, 17, 24), 1)
     with pytest.raises(UsageError, match="all patches"):
         decoder("cross")(full)
+
+
+def test_each_block_reads_its_own_mix_of_layers() -> None:
+    model, given = decoder("cross", mix_layers=(0, 2, 3)), encoding()
+    assert isinstance(model, CrossDecoder)
+    assert model.mix is not None
+    generator = torch.Generator().manual_seed(1)
+    layers = {number: torch.randn(2, 5, 24, generator=generator) for number in (0, 2)}
+    given = Encoding(given.tokens, given.prefix, given.visible, layers)
+    assert given.visible is not None
+    weights, norms = model.mix.weights.weight, model.mix.norms
+    assert weights.shape == (2, 3)
+    with torch.no_grad():
+        norms[1].weight.mul_(3)
+        x = model.mask_token + model.positions[hidden_patches(given.visible, 16)]
+        for number, block in enumerate(model.blocks):
+            mixed = torch.zeros(2, 5, 24)
+            for place, output in enumerate((layers[0], layers[2], given.tokens)):
+                mixed = mixed + float(weights[number, place]) * output
+            mean, variance = mixed.mean(-1, keepdim=True), mixed.var(-1, keepdim=True, unbiased=False)
+            mixed = (mixed - mean) / (variance + 1e-6).sqrt() * (3 if number == 1 else 1)
+            x = block(x, mixed)
+        torch.testing.assert_close(model(given), model.pred(model.norm(x)), atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_mix_a_decoder_is_what_it_was() -> None:
+    plain, mixed = decoder("cross"), decoder("cross", mix_layers=(1, 3))
+    added = set(mixed.state_dict()) - set(plain.state_dict())
+    assert added == {"mix.weights.weight"} | {f"mix.norms.{n}.{part}" for n in (0, 1) for part in ("weight", "bias")}
+    assert not any("mix" in name for name in plain.state_dict())
+    for name, value in plain.state_dict().items():
+        assert torch.equal(mixed.state_dict()[name], value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "joint", "mix_layers": [0, 1]}, "needs decoder.kind=cross"),
+        ({"kind": "cross", "mix_layers": []}, "different block numbers from 0 on, ascending"),
+        ({"kind": "cross", "mix_layers": [1, 0]}, r"mix_layers \[1, 0\]: different"),
+        ({"kind": "cross", "mix_layers": [-1]}, "from 0 on"),
+    ],
+)
+def test_a_mix_that_makes_no_sense_is_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DecoderConfig.model_validate(settings)
 
 
 @pytest.mark.parametrize("kind", ["joint", "cross"])

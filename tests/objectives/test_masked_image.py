@@ -149,6 +149,17 @@ def test_loss_and_gradients_equal_mae(channels: int, target: str) -> None:
             torch.testing.assert_close(parameter.grad, weights[name].grad, atol=1e-5, rtol=1e-5, msg=name)
 
 
+def test_a_mix_of_layers_trains_them_all_and_ends_with_the_last() -> None:
+    model = build_pretrain_model(recipe(**MIX))
+    given = batch()
+    loss, _ = model(given, 0, model.counts(given))
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert model.objectives[0].needs()[0].layers == (0, 2)  # type: ignore[operator]
+    with pytest.raises(ConfigError, match=r"ends with block 2 of an encoder with 6 blocks\n.*5 as the last one"):
+        build_pretrain_model(recipe(**{**MIX, "mix_layers": [0, 2]}))
+
+
 def test_targets_equal_the_reference() -> None:
     model = build_pretrain_model(recipe())
     given = batch()
@@ -170,7 +181,10 @@ def test_targets_equal_the_reference() -> None:
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("decoder", [{}, {"kind": "cross"}, {"kind": "cross", "fraction": 0.5}])
+MIX = {"kind": "cross", "fraction": 0.5, "mix_layers": [0, 2, 5]}
+
+
+@pytest.mark.parametrize("decoder", [{}, {"kind": "cross"}, {"kind": "cross", "fraction": 0.5}, MIX])
 def test_micro_batches_add_up_to_the_global_batch(decoder: dict[str, Any]) -> None:
     model = build_pretrain_model(recipe(**decoder))
     given = batch(6)
