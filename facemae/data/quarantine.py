@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,43 +16,51 @@ _FORGIVEN = 8
 class Quarantine:
     """Writes replacements to `quarantine.jsonl` and stops a run that has too many.
 
-    Lives in the training process. A run that continues from a checkpoint meets some replacements again; they are not
+    Lives in the training processes, which all count and of which one writes. A run that continues from a checkpoint meets some replacements again; they are not
     written twice.
 
     Args:
         path: The file; one JSON object a line: step, stream, position, requested, used, reason.
         limit: Highest share of samples that may be replaced. The first eight are forgiven, so that one damaged
             sample in the first batch does not stop a run; with a limit of 0 none is.
+        writes: Whether this process is the one that writes.
 
     Attributes:
         seen: Samples recorded since the start of this process.
         replaced: Replacements among them.
     """
 
-    def __init__(self, path: Path, limit: float) -> None:
+    def __init__(self, path: Path, limit: float, *, writes: bool = True) -> None:
         self.path = path
         self.limit = limit
+        self._writes = writes
         self.seen = 0
         self.replaced = 0
         self._known, self._torn = _known(path)
 
-    def record(self, batch: Batch) -> None:
-        """Take note of one batch.
+    def record(self, batch: Batch, replaced: Sequence[Replacement] | None = None, *, world: int = 1) -> None:
+        """Take note of one global batch.
+
+        Args:
+            batch: This process's part of it.
+            replaced: The replacements of all processes; None for those of this one.
+            world: Number of processes.
 
         Raises:
             DamageLimitError: More samples were replaced than the limit allows.
             StorageError: The file cannot be written.
         """
-        self.seen += len(batch)
-        self.replaced += len(batch.replaced)
-        for replacement in batch.replaced:
-            if (batch.step, replacement.position) not in self._known:
+        replaced = batch.replaced if replaced is None else replaced
+        self.seen += len(batch) * world
+        self.replaced += len(replaced)
+        for replacement in replaced:
+            if self._writes and (batch.step, replacement.position) not in self._known:
                 self._append(batch.step, replacement)
-        if not batch.replaced:
+        if not replaced:
             return
         allowed = self.limit * self.seen + _FORGIVEN if self.limit else 0
         if self.replaced > allowed:
-            last = batch.replaced[-1]
+            last = replaced[-1]
             raise DamageLimitError(
                 f"{self.replaced} of {self.seen} samples did not decode; the last: {last.requested} ({last.reason})",
                 expected=f"a share of at most {self.limit:g} (data.max_damage), beyond the first {_FORGIVEN}",
@@ -62,7 +71,7 @@ class Quarantine:
         line = json.dumps({"step": step, **asdict(replacement)}, ensure_ascii=False) + "\n"
         line, self._torn = "\n" * self._torn + line, False
         with storage_errors(self.path):
-            # One write in append mode: lines of several processes do not mix.
+            # One write in append mode: a reader never sees half a line.
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
                 os.write(handle, line.encode())

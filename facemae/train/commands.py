@@ -67,6 +67,16 @@ def pretrain(
     adopt_data: Annotated[
         bool, typer.Option("--adopt-data", help="Continue with shards added since the start.")
     ] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            metavar="N",
+            min=1,
+            help="Processes on this machine; one for each GPU, or one on the CPU, where it is not given.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Pretrain a recipe, or continue a run.
@@ -78,9 +88,16 @@ def pretrain(
     """
     from facemae.recipe import load_recipe
     from facemae.train import trainer
+    from facemae.train.processes import ProcessCrash
 
-    resolved = _with_data(load_recipe(recipe, overrides or ()), data or ())
-    result = trainer.pretrain(resolved, out, init_from=init_from, extend=extend, adopt_data=adopt_data)
+    given = [] if processes is None else [f"efficiency.processes={processes}"]
+    resolved = _with_data(load_recipe(recipe, [*(overrides or ()), *given]), data or ())
+    try:
+        result = trainer.pretrain(resolved, out, init_from=init_from, extend=extend, adopt_data=adopt_data)
+    except ProcessCrash as crash:
+        # A bug; where it happened is in that process's traceback, not in this one's.
+        typer.echo(f"facemae: {crash}".rstrip(), err=True)
+        raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps(result.to_json()))
     if result.stopped == signal.SIGINT.name:

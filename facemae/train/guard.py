@@ -2,6 +2,7 @@
 
 import json
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from facemae.data.schema import Batch
 from facemae.errors import NonFiniteError
 from facemae.files import write_text
 from facemae.train.folder import RunFolder
+from facemae.train.process_group import Processes
 from facemae.train.strategy import Update
 
 REMEMBERED = 8
@@ -95,13 +97,14 @@ class Guard:
         """Whether more updates in a row were skipped than allowed."""
         return self.streak > self._limit
 
-    def stop(self, folder: RunFolder, skip: Skip, facts: dict[str, Any]) -> NonFiniteError:
-        """Save the debug bundle.
+    def stop(self, folder: RunFolder, skip: Skip, facts: dict[str, Any], processes: Processes) -> NonFiniteError:
+        """Save the debug bundle; called by all processes.
 
         Args:
             folder: The run.
             skip: The last update that was skipped.
             facts: What else may explain it: precision, learning rate.
+            processes: The processes of the run, each of which knows the keys of its part of a batch.
 
         Returns:
             The error to raise.
@@ -109,9 +112,12 @@ class Guard:
         step, parameters = skip.step, list(skip.parameters)
         path = folder.debug / f"nonfinite-step-{step:08d}.json"
         # The step after it is done by now, since flags are read late; it has nothing to do with this.
-        recent = [entry for entry in self._recent if entry["step"] <= step]
+        recent = _merged(processes.gather_objects([entry for entry in self._recent if entry["step"] <= step]))
         bundle = {"step": step, "streak": self.streak, "bad_parameters": parameters, **facts, "recent": recent}
-        write_text(path, json.dumps(bundle, indent=2) + "\n")
+        if processes.rank == 0:
+            write_text(path, json.dumps(bundle, indent=2) + "\n")
+        # Whoever ended now would end the others too, also the one that still writes.
+        processes.barrier()
         return NonFiniteError(
             f"loss or gradients were not finite in {self.streak} updates in a row, the last at step {step}; "
             f"all were skipped, and the keys of the last {len(recent)} steps are in {path}",
@@ -119,3 +125,10 @@ class Guard:
             fix="try efficiency.precision=fp32, which continues this run; or start another with a lower optim.base_lr "
             "or with optim.clip set",
         )
+
+
+def _merged(by_rank: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The steps that every process remembers, with the keys of the whole global batch in the order of its slots."""
+    return [
+        {**parts[0], "keys": [key for part in parts for key in part["keys"]]} for parts in zip(*by_rank, strict=True)
+    ]

@@ -1,7 +1,9 @@
 """The training loop: any recipe, on one processor or many, through a strategy."""
 
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,10 +21,12 @@ from facemae.train.gallery import Gallery
 from facemae.train.guard import Guard, Skip
 from facemae.train.lease import Lease
 from facemae.train.log import RunLog, read_lines
+from facemae.train.memory import resident_bytes
 from facemae.train.metrics import MetricBag
 from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
 from facemae.train.preempt import StopRequest
+from facemae.train.process_group import Processes
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
 from facemae.train.strategy import Strategy, Update
@@ -59,15 +63,16 @@ class Trainer:
         folder: Where the run writes.
         lengths: Its lengths in samples.
         numerics: Device, precision, threads.
-        strategy: Spreads a step over processes; has prepared the model.
+        processes: The processes of the run; all make the same calls of this trainer.
+        strategy: Spreads a step over them; has prepared the model.
         model: The bare model, for counts and pictures.
         forward: What the strategy made of it, to be called.
         average: The running average of the weights, or None.
         loader: Batches of this process.
-        log: The run's logs.
+        log: The run's logs; the first process's are the ones that are written.
         saver: Writes checkpoints.
-        gallery: Draws pictures.
-        lease: The right to write in the folder.
+        gallery: Draws pictures; None but in the first process.
+        lease: The right to write in the folder; None but in the first process.
         stop: Watches for signals.
         state: `trainer.json` of the checkpoint the run continues from; empty for a fresh run.
     """
@@ -79,6 +84,7 @@ class Trainer:
         *,
         lengths: Lengths,
         numerics: Numerics,
+        processes: Processes,
         strategy: Strategy,
         model: PretrainModel,
         forward: torch.nn.Module,
@@ -86,19 +92,20 @@ class Trainer:
         loader: Loader,
         log: RunLog,
         saver: Saver,
-        gallery: Gallery,
-        lease: Lease,
+        gallery: Gallery | None,
+        lease: Lease | None,
         stop: StopRequest,
         state: dict[str, Any],
     ) -> None:
         self._recipe, self._folder, self._lengths, self._numerics = recipe, folder, lengths, numerics
-        self._strategy, self._model, self._forward, self._average = strategy, model, forward, average
+        self._processes, self._strategy = processes, strategy
+        self._model, self._forward, self._average = model, forward, average
         self._loader, self._log, self._saver, self._gallery = loader, log, saver, gallery
         self._lease, self._stop = lease, stop
         self._bag = MetricBag(numerics.device)
-        self._bag.load(state.get("metrics", {}))
+        self._bag.load(state.get("metrics", {}), first=processes.rank == 0)
         self._guard = Guard(recipe.optim.max_bad_steps, int(state.get("bad_streak", 0)), int(state.get("skipped", 0)))
-        self._quarantine = Quarantine(folder.quarantine, recipe.data.max_damage)
+        self._quarantine = Quarantine(folder.quarantine, recipe.data.max_damage, writes=processes.rank == 0)
         self._step = int(state.get("step", 0))
         self._loss = _last_loss(folder)
 
@@ -117,41 +124,42 @@ class Trainer:
         clock = Clock(self._step)
         reason = "finished"
         for batch in clock.waiting(self._loader):
-            self._lease.check()
-            self._quarantine.record(batch)
-            update = self._take_step(batch)
+            self._check_lease()
+            parts = batch.split(micro_steps(self._recipe, len(batch)))
+            update = self._take_step(batch.step, parts, self._global_counts(batch, parts))
             self._step = batch.step + 1
             self._heed(self._guard.push(batch, update))
-            self._log.consumed(self._step, batch.keys)
+            self._log.consumed(self._step, self._global_keys(batch))
             self._report(clock, batch.step)
-            signalled = self._strategy.agree(self._stop.reason is not None)
+            signalled = self._processes.agree(self._stop.reason is not None)
             if signalled or self._due(self._lengths.save):
                 self._save()
             if signalled:
-                reason = self._stop.reason or "SIGTERM"
+                reason = self._common_reason()
                 break
         self._save()
-        self._gallery.curve()
+        if self._gallery is not None:
+            self._gallery.curve()
         self._log.event("stop", self._farewell(reason), reason=reason)
+        # The run has not ended well before its last checkpoint is written, which is the first process's work.
+        self._processes.barrier()
         return RunResult(str(self._folder.root), self._step, self._samples, self._loss, reason)
 
     @property
     def _samples(self) -> int:
         return self._step * self._lengths.batch
 
-    def _take_step(self, batch: Batch) -> Update:
+    def _take_step(self, step: int, parts: Sequence[Batch], counts: Sequence[int]) -> Update:
         """One optimiser step on this process's part of the global batch."""
         optim, lengths = self._recipe.optim, self._lengths
-        before = batch.step * lengths.batch
-        parts = batch.split(micro_steps(self._recipe, len(batch)))
-        counts = self._global_counts(parts)
+        before = step * lengths.batch
         self._strategy.clear()
         totals: dict[str, torch.Tensor] = {}
         for number, part in enumerate(parts, start=1):
             part = to_device(part, self._numerics.device)
             with self._strategy.accumulate(last=number == len(parts)):
                 with self._numerics.autocast():
-                    loss, metrics = self._forward(part, batch.step, counts)
+                    loss, metrics = self._forward(part, step, counts)
                 self._strategy.backward(loss)
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 totals[name] = totals[name] + value if name in totals else value
@@ -159,13 +167,23 @@ class Trainer:
         if self._average is not None and lengths.ema is not None:
             self._average.update(averaging_rate(lengths.ema, before + lengths.batch, lengths.batch))
         # All processes know the norm; the bag adds up over processes.
-        self._bag.add({**totals, "grad_norm": update.norm / self._strategy.world}, update.bad)
+        self._bag.add({**totals, "grad_norm": update.norm / self._processes.world}, update.bad)
         return update
 
-    def _global_counts(self, parts: Sequence[Batch]) -> list[int]:
-        """Each objective's count over the global batch, known before the first backward pass."""
-        counts = torch.tensor([self._model.counts(part) for part in parts]).sum(dim=0)
-        return [int(count) for count in self._strategy.all_reduce_sum(counts)]
+    def _global_counts(self, batch: Batch, parts: Sequence[Batch]) -> list[int]:
+        """Each objective's count over the global batch, known before the first backward pass.
+
+        Samples that were replaced are counted on the same way, and recorded where there are any.
+        """
+        local = torch.tensor([self._model.counts(part) for part in parts]).sum(dim=0)
+        *counts, damaged = self._processes.all_reduce_sum(torch.cat([local, torch.tensor([len(batch.replaced)])]))
+        replaced = list(chain(*self._processes.gather_objects(batch.replaced))) if damaged else []
+        self._quarantine.record(batch, replaced, world=self._processes.world)
+        return [int(count) for count in counts]
+
+    def _global_keys(self, batch: Batch) -> Sequence[str]:
+        """The keys of the global batch in the order of its slots, where they are logged."""
+        return list(chain(*self._processes.gather_objects(batch.keys))) if self._recipe.log.keys else ()
 
     def _heed(self, skip: Skip | None) -> None:
         """Record a skipped update, and stop after too many."""
@@ -178,12 +196,13 @@ class Trainer:
                 "precision": self._numerics.precision,
                 "lr": learning_rate(self._recipe.optim, self._lengths, skip.step * self._lengths.batch),
             }
-            raise self._guard.stop(self._folder, skip, facts)
+            raise self._guard.stop(self._folder, skip, facts, self._processes)
 
     def _report(self, clock: Clock, step: int) -> None:
         """Write a line of metrics and draw pictures, where they are due."""
         if self._step % self._recipe.log.every_steps == 0 or self._step == self._lengths.steps:
-            means = self._bag.read(self._strategy.all_reduce_sum)
+            means = self._bag.read(self._processes.all_reduce_sum)
+            resident = self._processes.all_reduce_sum(torch.tensor(resident_bytes()))
             self._loss = means.get("loss", self._loss)
             self._log.metrics(
                 {
@@ -193,19 +212,29 @@ class Trainer:
                     **means,
                     "lr": learning_rate(self._recipe.optim, self._lengths, step * self._lengths.batch),
                     **clock.read(self._step, self._lengths),
+                    "rss_mb": round(int(resident) / 2**20, 1),
                     "skipped": self._guard.skipped,
                     "replaced": self._quarantine.replaced,
                 }
             )
-        if self._due(self._lengths.pictures):
+        if self._gallery is not None and self._due(self._lengths.pictures):
             self._gallery.reconstruction(self._model, self._step)
 
     def _save(self) -> None:
         # A step may have taken long enough for another job to take over; its checkpoints are not ours to replace.
-        self._lease.check()
+        self._check_lease()
         self._heed(self._guard.read())
-        guard = self._guard
-        self._saver.save(self._step, bad_streak=guard.streak, skipped=guard.skipped, metrics=self._bag.state())
+        guard, metrics = self._guard, self._bag.state(self._processes.all_reduce_sum)
+        self._saver.save(self._step, bad_streak=guard.streak, skipped=guard.skipped, metrics=metrics)
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
+
+    def _common_reason(self) -> str:
+        """The signal that stops the run: Ctrl-C where any process heard it."""
+        heard = {reason for reason in self._processes.gather_objects(self._stop.reason) if reason is not None}
+        return signal.SIGINT.name if signal.SIGINT.name in heard else min(heard)
 
     def _due(self, every: int) -> bool:
         return due(every, self._samples, self._lengths.batch) or self._step == self._lengths.steps

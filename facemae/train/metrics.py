@@ -42,16 +42,26 @@ class MetricBag:
         self._sums, self._steps = {}, self._zero()
         return {name: value / steps if steps else None for name, value in zip(names, sums, strict=True)}
 
-    def state(self) -> dict[str, float]:
-        """What a checkpoint keeps, so that a line over an interrupted interval is the undisturbed run's."""
-        values = torch.stack([self._steps, *self._sums.values()]).tolist()
+    def state(self, reduce: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> dict[str, float]:
+        """What a checkpoint keeps, so that a line over an interrupted interval is the undisturbed run's.
+
+        Args:
+            reduce: Adds a tensor up over all processes.
+        """
+        sums = reduce(torch.stack(list(self._sums.values()))) if self._sums else ()
+        values = torch.stack([self._steps, *sums]).tolist()
         return dict(zip(("steps", *self._sums), values, strict=True))
 
-    def load(self, saved: Mapping[str, float]) -> None:
-        """Put back what `state` gave."""
+    def load(self, saved: Mapping[str, float], *, first: bool = True) -> None:
+        """Put back what `state` gave.
+
+        Args:
+            saved: That.
+            first: Whether this is the process that keeps the sums, which `read` adds up over all.
+        """
         values = {name: torch.tensor(value, dtype=torch.float64, device=self._device) for name, value in saved.items()}
         self._steps = values.pop("steps", self._zero())
-        self._sums = values
+        self._sums = values if first else {name: self._zero() for name in values}
 
     def _zero(self) -> torch.Tensor:
         return torch.zeros((), dtype=torch.float64, device=self._device)

@@ -21,12 +21,13 @@ from facemae.train.strategy import Strategy
 
 @dataclass
 class Saver:
-    """Writes checkpoints of one run.
+    """Writes checkpoints of one run: gathered from all processes, written by the first.
 
     Attributes:
         folder: The run folder.
         recipe: The recipe.
         lengths: Its lengths.
+        rank: This process's number.
         strategy: Has the optimiser.
         model: The bare model.
         average: Averaged weights, or None.
@@ -35,11 +36,13 @@ class Saver:
         init: The weights the run was started with; None for random ones.
         machine: Facts that decide whether a continuation is bitwise.
         log: The run's logs.
+        saved: The step whose checkpoint is there already, if any.
     """
 
     folder: RunFolder
     recipe: Recipe
     lengths: Lengths
+    rank: int
     strategy: Strategy
     model: nn.Module
     average: Average | None
@@ -48,9 +51,10 @@ class Saver:
     init: InitialWeights | None
     machine: Mapping[str, Any]
     log: RunLog
+    saved: int | None
 
     def save(self, step: int, *, bad_streak: int, skipped: int, metrics: Mapping[str, float]) -> None:
-        """Write the checkpoint of a step, unless it is there already, and remove the oldest.
+        """Write the checkpoint of a step, unless it is there already, and remove the oldest; called by all processes.
 
         Args:
             step: Optimiser steps done.
@@ -61,12 +65,20 @@ class Saver:
         Raises:
             StorageError: The disk is full or writing failed; earlier checkpoints are untouched.
         """
-        folder = step_folder(self.folder.root, step)
-        if folder.exists():
+        # Not a look at the folder: what one process sees there another may not see yet, and all must decide alike.
+        if step == self.saved:
             return
+        self.saved = step
+        optimizer = self.strategy.optimizer_state()
+        if self.rank == 0:
+            self._write(step, optimizer, bad_streak=bad_streak, skipped=skipped, metrics=metrics)
+
+    def _write(
+        self, step: int, optimizer: Tensors, *, bad_streak: int, skipped: int, metrics: Mapping[str, float]
+    ) -> None:
+        folder = step_folder(self.folder.root, step)
         # What the logs say about these steps must be on the disk before the steps count as done.
         self.log.sync()
-        optimizer = self.strategy.optimizer_state()
         tensors: dict[str, Tensors] = {"model": self.model.state_dict(), "optimizer": optimizer}
         if self.average is not None:
             tensors["ema"] = self.average.tensors()

@@ -1,6 +1,11 @@
-"""Pretraining as one call: takes the folder, finds where to go on, builds everything, and trains."""
+"""Pretraining as one call: starts the processes, takes the folder, finds where to go on, builds everything, trains."""
 
-from collections.abc import Mapping
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +15,36 @@ from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
 from facemae.data.schema import ViewSpec
 from facemae.files import write_text
+from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
-from facemae.recipe import recipe_to_yaml, view_specs
+from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
 from facemae.train.folder import RunFolder
 from facemae.train.gallery import Gallery
 from facemae.train.lease import Lease
-from facemae.train.log import RunLog
+from facemae.train.log import RunLog, append_line, read_lines
 from facemae.train.loop import RunResult, Trainer, micro_steps
 from facemae.train.numerics import Numerics, library_versions, machine_facts, resume_promise
 from facemae.train.optim import Average, group_names
 from facemae.train.preempt import StopRequest
+from facemae.train.process_group import OneProcess, Place, Processes, ProcessGroup, find_place
+from facemae.train.processes import run_in_processes
+from facemae.train.quiet import QuietLog
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths
 from facemae.train.start import Start, describe_extension, find_start, load_initial, load_weights, resolve_lengths
 from facemae.train.strategy import SingleProcess, Strategy
+from facemae.train.world import check_given_world, check_processes, choose_world, place_by_slurm, visible_gpus
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `pretrain` was asked for, on its way to the processes of the run."""
+
+    recipe: Recipe
+    out: Path
+    init_from: Path | None
+    extend: bool
+    adopt_data: bool
 
 
 def pretrain(
@@ -36,7 +57,8 @@ def pretrain(
 ) -> RunResult:
     """Pretrain a recipe in a run folder, or continue what was started there.
 
-    The first SIGTERM or Ctrl-C saves and returns; the same call continues.
+    The first SIGTERM or Ctrl-C saves and returns; the same call continues. Where the recipe has several processes, they
+    are started and waited for; a process that torchrun or srun has started joins the others instead.
 
     Args:
         recipe: The recipe, with its streams' shards filled in.
@@ -53,50 +75,110 @@ def pretrain(
         CheckpointError: No checkpoint is intact, or `init_from` does not fit.
         NonFiniteError: Loss or gradients stayed non-finite.
         StorageError: Reading or writing failed underneath.
+        ProcessError: The processes do not find each other, or one of them was killed.
+        UsageError: The number of processes does not fit the recipe or the machine.
     """
-    folder = RunFolder(Path(out))
-    folder.create()
-    numerics = Numerics.choose(recipe.efficiency)
-    with Lease(folder.lease) as lease, StopRequest() as stop, numerics.applied():
-        start = find_start(folder.root, recipe, extend=extend, adopt_data=adopt_data)
-        session = _Session(recipe, folder, numerics, start)
+    os.environ.update(place_by_slurm())
+    place = find_place()
+    world = choose_world(recipe.efficiency) if place is None else place.world
+    check_given_world(recipe.efficiency, world)
+    check_processes(recipe, world)
+    initial = None if init_from is None else Path(init_from)
+    request = _Request(recipe, Path(out), initial, extend=extend, adopt_data=adopt_data)
+    if place is None and world > 1:
+        lost = functools.partial(_record_loss, RunFolder(request.out))
+        result: RunResult = run_in_processes(functools.partial(_pretrain_as_rank, request), world, lost)
+        return result
+    with StopRequest() as stop:
+        return _pretrain(request, place, stop)
+
+
+def _pretrain_as_rank(request: _Request, stop: StopRequest, began: Callable[[], None]) -> RunResult:
+    """What each process of a run does that `pretrain` has started."""
+    return _pretrain(request, find_place(), stop, began)
+
+
+def _pretrain(
+    request: _Request, place: Place | None, stop: StopRequest, began: Callable[[], None] = lambda: None
+) -> RunResult:
+    """This process's part of a run.
+
+    Args:
+        request: What was asked for.
+        place: Which of the processes this is; None for the only one.
+        stop: Watches for signals.
+        began: Called once the run folder is taken, in the first process.
+    """
+    recipe, folder = request.recipe, RunFolder(request.out)
+    with contextlib.ExitStack() as stack:
+        processes: Processes = OneProcess()
+        if place is not None:
+            gpu = recipe.efficiency.device != "cpu" and visible_gpus() > 0
+            processes = stack.enter_context(ProcessGroup(place, "cuda" if gpu else "cpu"))
+        numerics = Numerics.choose(recipe.efficiency)
+        lease: Lease | None = None
+        start = Start()
+        if processes.rank == 0:
+            folder.create()
+            lease = stack.enter_context(Lease(folder.lease))
+            began()
+            start = find_start(folder.root, recipe, extend=request.extend, adopt_data=request.adopt_data)
+        # One process decides; the others read the same checkpoint from the file system that they share.
+        start = processes.broadcast_object(start)
+        stack.enter_context(numerics.applied())
+        session = _Session(recipe, folder, numerics, processes, start)
         with session.open_log() as log, log.failures():
             session.announce(log, lease)
-            trainer = session.build(log, lease, stop, init_from=None if init_from is None else Path(init_from))
-            return trainer.train()
+            return session.build(log, lease, stop, init_from=request.init_from).train()
+
+
+def _record_loss(folder: RunFolder, reason: str, found: str) -> None:
+    """Write down how a run ended whose first process could not: it was killed, or never learned why it had to end."""
+    last = [*read_lines(folder.metrics, last=1), *read_lines(folder.events, last=1)]
+    step = max((int(line.get("step", 0)) for line in last), default=0)
+    text = f"stopped after step {step} or later: {found}"
+    append_line(folder.events, {"time": time.time(), "event": "stop", "step": step, "text": text, "reason": reason})
 
 
 class _Session:
     """Everything that is decided before the first step."""
 
-    def __init__(self, recipe: Recipe, folder: RunFolder, numerics: Numerics, start: Start) -> None:
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, numerics: Numerics, processes: Processes, start: Start
+    ) -> None:
         self.recipe, self.folder, self.numerics, self.start = recipe, folder, numerics, start
+        self.processes = processes
+        self.is_first = processes.rank == 0
         self.strategy: Strategy = SingleProcess()
         self.specs: tuple[ViewSpec, ...] = view_specs(recipe)
-        # Only opened, to learn the size of an epoch; reads its one batch when a picture is due.
-        self.first = self._loader(0, 1, workers=0)
+        # Only opened, to learn the size of an epoch; reads its one batch when a picture is due: always the whole one.
+        self.first = self._loader(0, 1, OneProcess(), workers=0)
         self.lengths: Lengths = resolve_lengths(recipe, start, self.first.epoch_samples)
-        micro = recipe.optim.batch_size // self.strategy.world
-        micro //= micro_steps(recipe, micro)
-        self.machine: Mapping[str, Any] = machine_facts(numerics, world=self.strategy.world, micro_batch=micro)
-        write_text(folder.recipe, recipe_to_yaml(recipe))
+        share = recipe.optim.batch_size // processes.world
+        micro = share // micro_steps(recipe, share)
+        self.machine: Mapping[str, Any] = machine_facts(numerics, world=processes.world, micro_batch=micro)
+        if self.is_first:
+            write_text(folder.recipe, recipe_to_yaml(recipe))
 
     def open_log(self) -> RunLog:
+        if not self.is_first:
+            return QuietLog()
         settings = self.recipe.log
         return RunLog(
             self.folder,
             step=self.start.step,
-            samples=self.start.step * self.lengths.batch,
+            batch=self.lengths.batch,
             steps=self.lengths.steps,
-            tensorboard=settings.tensorboard,
             keys=settings.keys,
+            loggers=settings.loggers,
+            recipe=recipe_tree(self.recipe),
         )
 
-    def announce(self, log: RunLog, lease: Lease) -> None:
+    def announce(self, log: RunLog, lease: Lease | None) -> None:
         """Say what begins, on which machine, and what may be expected of it."""
         for note in self.start.notes:
             log.event("note", note)
-        if lease.taken_over is not None:
+        if lease is not None and lease.taken_over is not None:
             gone = lease.taken_over
             log.event("note", f"took over from process {gone.pid} on {gone.host}, which is gone")
         facts = {**self.machine, **library_versions()}
@@ -121,7 +203,7 @@ class _Session:
         if self.start.pinned is None:
             log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
 
-    def build(self, log: RunLog, lease: Lease, stop: StopRequest, *, init_from: Path | None) -> Trainer:
+    def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them."""
         recipe, lengths, checkpoint = self.recipe, self.lengths, self.start.checkpoint
         model, init = self._build_model(log, init_from)
@@ -131,22 +213,29 @@ class _Session:
             self.strategy.load_optimizer_state(checkpoint.tensors("optimizer"))
             if average is not None:
                 average.load(checkpoint.tensors("ema"))
-        gallery = Gallery(self.folder, self.specs, lambda: next(iter(self.first)), batch_size=lengths.batch, log=log)
-        if checkpoint is None:
+        gallery = self._open_gallery(log)
+        if gallery is not None and checkpoint is None:
             gallery.views()
         saver = Saver(
-            self.folder, recipe, lengths, self.strategy, model, average,
+            self.folder, recipe, lengths, self.processes.rank, self.strategy, model, average,
             streams=self.first.state_description(), cards=self._cards(), init=init, machine=self.machine, log=log,
+            saved=None if checkpoint is None else self.start.step,
         )  # fmt: skip
-        loader = self._loader(self.start.step, lengths.steps, workers=recipe.efficiency.workers)
+        loader = self._loader(self.start.step, lengths.steps, self.processes, workers=recipe.efficiency.workers)
         return Trainer(
-            recipe, self.folder, lengths=lengths, numerics=self.numerics, strategy=self.strategy, model=model,
-            forward=forward, average=average, loader=loader, log=log, saver=saver, gallery=gallery, lease=lease,
-            stop=stop, state=dict(self.start.state),
+            recipe, self.folder, lengths=lengths, numerics=self.numerics, processes=self.processes,
+            strategy=self.strategy, model=model, forward=forward, average=average, loader=loader, log=log,
+            saver=saver, gallery=gallery, lease=lease, stop=stop, state=dict(self.start.state),
         )  # fmt: skip
 
+    def _open_gallery(self, log: RunLog) -> Gallery | None:
+        if not self.is_first:
+            return None
+        batch = self.lengths.batch
+        return Gallery(self.folder, self.specs, lambda: next(iter(self.first)), batch_size=batch, log=log)
+
     def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
-        model = build_pretrain_model(self.recipe)
+        model = build_pretrain_model(self.recipe, self.processes)
         init: InitialWeights | None = None
         if self.start.checkpoint is not None:
             init = self.start.checkpoint.manifest.init
@@ -165,7 +254,7 @@ class _Session:
         )
         return model.to(self.numerics.device), init
 
-    def _loader(self, start: int, stop: int, *, workers: int | None) -> Loader:
+    def _loader(self, start: int, stop: int, processes: Exchange, *, workers: int | None) -> Loader:
         return build_loader(
             self.recipe.data,
             self.specs,
@@ -173,8 +262,8 @@ class _Session:
             batch_size=self.recipe.optim.batch_size,
             start_step=start,
             stop_step=stop,
-            rank=self.strategy.rank,
-            world=self.strategy.world,
+            rank=processes.rank,
+            world=processes.world,
             workers=workers,
             pinned=self.start.pinned,
             pin_memory=self.numerics.device.type == "cuda",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ objectives:
 optim: {batch_size: 8, total: 64 samples, warmup: 16 samples, base_lr: 0.05, clip: 1.0, ema: 16 samples}
 checkpoint: {every: 16 samples}
 efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
-log: {every_steps: 2, tensorboard: false, keys: true, pictures: 32 samples}
+log: {every_steps: 2, loggers: [], keys: true, pictures: 32 samples}
 """
 
 
@@ -94,10 +95,10 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals =
     """Send this process a signal while it works on a step."""
     record = Quarantine.record
 
-    def signalling(self: Quarantine, batch: Batch) -> None:
+    def signalling(self: Quarantine, batch: Batch, *rest: Any, **more: Any) -> None:
         if batch.step == step:
             os.kill(os.getpid(), number)
-        record(self, batch)
+        record(self, batch, *rest, **more)
 
     monkeypatch.setattr(Quarantine, "record", signalling)
 

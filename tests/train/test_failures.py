@@ -149,12 +149,12 @@ def test_a_lost_lease_stops_before_the_save(tiny: Tiny, tmp_path: Path, monkeypa
     out = tmp_path / "run"
     record = Quarantine.record
 
-    def lose(self: Quarantine, batch: Batch) -> None:
+    def lose(self: Quarantine, batch: Batch, *rest: Any, **more: Any) -> None:
         if batch.step == 1:  # after the step's own check; step 2 is to be saved
             holder = replace(Holder.here(), host="elsewhere", heartbeat=time.time() + 60)
             (out / "lease.json").write_text(json.dumps(asdict(holder)))
             monkeypatch.setattr(lease, "STALE", -1.0)  # as after a pause of that length
-        record(self, batch)
+        record(self, batch, *rest, **more)
 
     monkeypatch.setattr(Quarantine, "record", lose)
     with pytest.raises(LeaseError, match="taken over"):

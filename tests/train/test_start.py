@@ -20,7 +20,7 @@ from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny, noise_items, run_until
 
 
-def crash(*_: object) -> None:
+def crash(*_: object, **__: object) -> None:
     raise RuntimeError("crash")
 
 
