@@ -10,6 +10,7 @@ import importlib.resources
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from facemae.config import EncoderConfig, MaskConfig, ObjectiveConfig, Recipe, ViewConfig, copy_names
-from facemae.data.schema import MaskSpec, ModelInput, PhotometricSpec, ViewSpec
+from facemae.data.schema import MaskSpec, ModelInput, PhotometricSpec, StageSpec, ViewSpec
 from facemae.errors import ConfigError
 
 FREE_BLOCKS = ("efficiency", "log")
@@ -94,16 +95,29 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def view_specs(recipe: Recipe) -> tuple[ViewSpec, ...]:
-    """The views of a recipe in the loader's terms: plain integers, no model; one for each copy of a view."""
-    return tuple(
-        _view_spec(copy, recipe.views[name], recipe.encoder, f"views.{name}")
-        for name in recipe.views
-        for copy in copy_names(recipe.views, name)
-    )
+def view_specs(recipe: Recipe, stages: Mapping[str, Sequence[int]] | None = None) -> tuple[ViewSpec, ...]:
+    """The views of a recipe in the loader's terms: plain integers, no model; one for each copy of a view.
+
+    Args:
+        recipe: The recipe.
+        stages: For each view with stages, the samples after which each begins; see `facemae.train.schedule.Lengths`.
+            None leaves all views in their first stage.
+
+    Raises:
+        ConfigError: A mask leaves no patch visible.
+    """
+    specs = []
+    for name, view in recipe.views.items():
+        spec = _view_spec(name, view, recipe.encoder)
+        later = _stage_specs(name, view, recipe.encoder)
+        if stages is not None:
+            begins = stages.get(name, ())
+            spec = replace(spec, stages=tuple(replace(s, samples=n) for s, n in zip(later, begins, strict=True)))
+        specs += [replace(spec, name=copy) for copy in copy_names(recipe.views, name)]
+    return tuple(specs)
 
 
-def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig, key: str) -> ViewSpec:
+def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig) -> ViewSpec:
     size = view.image_size or encoder.image_size
     return ViewSpec(
         name=name,
@@ -115,8 +129,20 @@ def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig, key: str) ->
         interpolation=view.crop.interpolation,
         flip=view.flip,
         photometric=_photometric_spec(view),
-        mask=None if view.mask is None else _mask_spec(view.mask, size // encoder.patch_size, f"{key}.mask.ratio"),
+        mask=_mask_spec(view.mask, size // encoder.patch_size, f"views.{name}.mask.ratio"),
     )
+
+
+def _stage_specs(name: str, view: ViewConfig, encoder: EncoderConfig) -> list[StageSpec]:
+    """The stages after the first, which begin nowhere yet; each inherits what it does not set."""
+    size, mask, specs = view.image_size or encoder.image_size, view.mask, []
+    for number, stage in enumerate(view.stages):
+        size = stage.image_size or size
+        if mask is not None and stage.mask_ratio is not None:
+            mask = mask.model_copy(update={"ratio": stage.mask_ratio})
+        key = f"views.{name}.stages.{number}: mask ratio"
+        specs.append(StageSpec(0, size, _mask_spec(mask, size // encoder.patch_size, key)))
+    return specs
 
 
 def _photometric_spec(view: ViewConfig) -> PhotometricSpec | None:
@@ -135,7 +161,9 @@ def _photometric_spec(view: ViewConfig) -> PhotometricSpec | None:
     return None if spec == PhotometricSpec() else spec
 
 
-def _mask_spec(mask: MaskConfig, grid: int, key: str) -> MaskSpec:
+def _mask_spec(mask: MaskConfig | None, grid: int, key: str) -> MaskSpec | None:
+    if mask is None:
+        return None
     patches = grid * grid
     # MAE's rounding: the number of visible patches is the integer part of what remains.
     keep = int(patches * (1 - mask.ratio))

@@ -18,6 +18,7 @@ from facemae.config.views import (
     MaskConfig,
     NormaliseConfig,
     SolariseConfig,
+    StageConfig,
     ViewConfig,
     copy_names,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "SolariseConfig",
     "Span",
     "SpanConfig",
+    "StageConfig",
     "StreamConfig",
     "ViewConfig",
     "copy_names",

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import Field, model_validator
 
-from facemae.config.base import Config
+from facemae.config.base import Config, Span
 from facemae.config.model import EncoderConfig
 
 
@@ -107,6 +108,26 @@ class MaskConfig(Config):
     """Masks drawn for each sample: it is read, decoded and cropped once, and each masked version is encoded."""
 
 
+class StageConfig(Config):
+    """A change of a view in mid-run, such as a higher mask ratio, or the full size after a start at a lower one."""
+
+    begins: Span = Field(alias="from")
+    """When: the first step before which this much of the run is done. Fixed when the run is started: a run that is
+    extended keeps its stages where they were."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Side of the view in pixels from then on, a multiple of the encoder's patch size; null leaves it as it was."""
+    mask_ratio: float | None = Field(default=None, gt=0, lt=1)
+    """Share of patches hidden from then on; null leaves it as it was."""
+
+    @model_validator(mode="after")
+    def _changes(self) -> "StageConfig":
+        if self.image_size is None and self.mask_ratio is None:
+            raise ValueError("changes nothing: set image_size or mask_ratio")
+        if not self.begins.amount:
+            raise ValueError("begins with the run: give these values to the view itself")
+        return self
+
+
 class ViewConfig(Config):
     """One view of a sample, made in this order: crop, colour, grey, blur, solarise, flip, normalisation, mask."""
 
@@ -130,6 +151,22 @@ class ViewConfig(Config):
     """Pixel normalisation."""
     mask: MaskConfig | None = MaskConfig()
     """The mask; null lets the encoder see everything."""
+    stages: tuple[StageConfig, ...] = ()
+    """Changes of size and mask ratio during the run, in order; the values above are the first stage."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ViewConfig":
+        if self.mask is None and any(stage.mask_ratio is not None for stage in self.stages):
+            raise ValueError("stages change the mask's ratio and the view has no mask")
+        for earlier, later in pairwise(self.stages):
+            # Lengths of different units are compared when those of the run are known.
+            if earlier.begins.unit == later.begins.unit and earlier.begins.amount >= later.begins.amount:
+                unit = later.begins.unit
+                raise ValueError(
+                    f"stages are not in order: from {earlier.begins.amount:g} {unit}, then from "
+                    f"{later.begins.amount:g} {unit}"
+                )
+        return self
 
 
 def copy_names(views: Mapping[str, ViewConfig], name: str) -> tuple[str, ...]:
@@ -149,6 +186,8 @@ def check_view(name: str, view: ViewConfig, encoder: EncoderConfig) -> None:
                 f"views.{name}.normalise.{part} has {len(values)} numbers; encoder.channels is {encoder.channels}"
             )
     _check_size(f"views.{name}.image_size", view.image_size, encoder.patch_size)
+    for number, stage in enumerate(view.stages):
+        _check_size(f"views.{name}.stages.{number}.image_size", stage.image_size, encoder.patch_size)
     if encoder.channels == 1:
         colour = view.colour
         coloured = {

@@ -104,7 +104,8 @@ class StepDataset(Dataset[Batch | _Failure]):
         """Read, decode and augment this process's slots of one step."""
         slots = self.plan.slots(step, self.rank, self.world)
         first = self.plan.first_slot(self.rank, self.world)
-        views = {spec.name: _empty_view(spec, len(slots)) for spec in self.specs}
+        specs = [spec.at(step * self.plan.batch_size) for spec in self.specs]
+        views = {spec.name: _empty_view(spec, len(slots)) for spec in specs}
         samples: list[Sample | None] = [None] * len(slots)
         replaced: dict[int, Replacement] = {}
         # Ascending positions in the shards keep slow storage reading forward; slots are filled where they belong.
@@ -116,7 +117,7 @@ class StepDataset(Dataset[Batch | _Failure]):
                 requested = self.readers[slot.stream].index.key(slot.sample)
                 position = step * self.plan.batch_size + first + place
                 replaced[place] = Replacement(slot.stream, position, requested, sample.key, reason)
-            for spec in self.specs:
+            for spec in specs:
                 _fill(views[spec.name], place, images[spec.channels], spec, self.seed, slot)
         used = [sample for sample in samples if sample is not None]
         return Batch(

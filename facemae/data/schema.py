@@ -3,7 +3,7 @@
 Nothing here knows a model: a view is described to the loader by plain integers (grid, keep count).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -128,6 +128,21 @@ class PhotometricSpec:
 
 
 @dataclass(frozen=True)
+class StageSpec:
+    """What a view becomes in mid-run.
+
+    Attributes:
+        samples: It begins with the first step before which the run has consumed so many samples.
+        image_size: Side of the square view in pixels.
+        mask: The mask, or None.
+    """
+
+    samples: int
+    image_size: int
+    mask: MaskSpec | None
+
+
+@dataclass(frozen=True)
 class ViewSpec:
     """A view as the loader needs it.
 
@@ -142,6 +157,7 @@ class ViewSpec:
         flip: Mirror half of the samples.
         photometric: Random changes of pixel values, or None.
         mask: The mask, or None.
+        stages: Changes of size and mask during the run, in order.
     """
 
     name: str
@@ -154,6 +170,13 @@ class ViewSpec:
     flip: bool = True
     photometric: PhotometricSpec | None = None
     mask: MaskSpec | None = None
+    stages: tuple[StageSpec, ...] = ()
+
+    def at(self, samples: int) -> "ViewSpec":
+        """The view of a step before which so many samples were consumed; it has no stages."""
+        begun = [stage for stage in self.stages if stage.samples <= samples]
+        now = begun[-1] if begun else self
+        return replace(self, image_size=now.image_size, mask=now.mask, stages=())
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ Nothing here has state, so nothing has to be saved: a continued run computes the
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 
-from facemae.config import OptimConfig, Recipe
+from facemae.config import OptimConfig, Recipe, ViewConfig
+from facemae.errors import ConfigError
 
 REFERENCE_BATCH = 256
 """The batch size that `optim.base_lr` is given for."""
@@ -28,6 +31,7 @@ class Lengths:
         ema: Half-life of the averaged weights; None keeps none.
         save: Distance between checkpoints.
         pictures: Distance between pictures.
+        stages: For each view with stages, the samples after which each begins.
     """
 
     epoch: int
@@ -37,6 +41,7 @@ class Lengths:
     ema: int | None
     save: int
     pictures: int
+    stages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def resolve(cls, recipe: Recipe, epoch: int) -> "Lengths":
@@ -45,6 +50,9 @@ class Lengths:
         Args:
             recipe: The recipe.
             epoch: Samples in one epoch of its streams.
+
+        Raises:
+            ConfigError: Stages of a view are not in order, or begin when the run is over.
         """
         optim = recipe.optim
         steps = max(1, math.ceil(optim.total.samples(epoch=epoch) / optim.batch_size))
@@ -57,12 +65,31 @@ class Lengths:
             ema=None if optim.ema is None else optim.ema.samples(epoch=epoch, total=total),
             save=recipe.checkpoint.every.samples(epoch=epoch, total=total),
             pictures=recipe.log.pictures.samples(epoch=epoch, total=total),
+            stages={
+                name: _stage_begins(name, view, epoch=epoch, total=total, batch=optim.batch_size)
+                for name, view in recipe.views.items()
+                if view.stages
+            },
         )
 
     @property
     def steps(self) -> int:
         """Optimiser steps in the whole run."""
         return self.total // self.batch
+
+
+def _stage_begins(name: str, view: ViewConfig, *, epoch: int, total: int, batch: int) -> tuple[int, ...]:
+    """The samples after which a view's stages begin, each with another step."""
+    begins = tuple(stage.begins.samples(epoch=epoch, total=total) for stage in view.stages)
+    steps = [-(-samples // batch) for samples in begins]
+    if any(later <= earlier for earlier, later in pairwise([0, *steps])) or steps[-1] >= total // batch:
+        raise ConfigError(
+            f"the stages of views.{name} begin with steps {', '.join(map(str, steps))}",
+            expected=f"each with a later step than the one before it, the first after step 0 and the last before step "
+            f"{total // batch}, where the run ends",
+            fix=f"change `from` in views.{name}.stages, or optim.total",
+        )
+    return begins
 
 
 def learning_rate(optim: OptimConfig, lengths: Lengths, samples: int) -> float:
