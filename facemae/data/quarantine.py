@@ -16,8 +16,8 @@ _FORGIVEN = 8
 class Quarantine:
     """Writes replacements to `quarantine.jsonl` and stops a run that has too many.
 
-    Lives in the training processes, which all count and of which one writes. A run that continues from a checkpoint meets some replacements again; they are not
-    written twice.
+    Lives in the training processes, which all count and of which one writes. A run that continues from a checkpoint
+    meets some replacements again; they are not written twice.
 
     Args:
         path: The file; one JSON object a line: step, stream, position, requested, used, reason.
