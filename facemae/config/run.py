@@ -44,6 +44,9 @@ class EfficiencyConfig(Config):
     processes: int | None = Field(default=None, ge=1)
     """Processes a run is started in on this machine: divides `data.lanes`; null takes one for each GPU, one on the CPU.
     Under torchrun or srun theirs are taken."""
+    strategy: Literal["auto", "single", "ddp", "exact"] = "auto"
+    """How several processes share a step: `ddp` exchanges gradients during the backward pass, `exact` after it and
+    bitwise repeatably. `auto` takes `exact` on the CPU and `ddp` on GPUs. In one process all are the same."""
     workers: int | None = Field(default=None, ge=0)
     """Loader processes of each process; null chooses from its cores. Never changes what is read."""
     threads: int | None = Field(default=None, ge=1)
@@ -66,7 +69,7 @@ class LogConfig(Config):
     """Steps between log lines."""
     pictures: Span = SpanConfig(amount=10, unit="percent")
     """Distance between reconstruction pictures."""
-    tensorboard: bool = True
-    """Write TensorBoard events."""
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where metrics, events and pictures are shown beside the run's own files."""
     keys: bool = False
     """Write every consumed key to `log/keys.jsonl`; for audits."""

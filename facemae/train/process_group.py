@@ -138,13 +138,14 @@ class ProcessGroup:
 
     Attributes:
         device: The device of this process.
+        timeout: As given.
     """
 
     def __init__(self, place: Place, device: str = "cpu", *, timeout: timedelta = TIMEOUT) -> None:
         self.place = place
         self.rank, self.world = place.rank, place.world
         self.device = torch.device("cuda", place.local_rank) if device == "cuda" else torch.device(device)
-        self._timeout = timeout
+        self.timeout = timeout
         self._interface: str | None = None
 
     def __enter__(self) -> Self:
@@ -162,13 +163,13 @@ class ProcessGroup:
                 init_method=self.place.rendezvous,
                 rank=self.rank,
                 world_size=self.world,
-                timeout=self._timeout,
+                timeout=self.timeout,
             )
         except RuntimeError as error:
             self._close()
             raise ProcessError(
                 f"process {self.rank} of {self.world} did not reach the others at {self._meeting_point()}: {error}",
-                expected=f"{self.world} processes that start within {self._timeout.total_seconds():.0f} s",
+                expected=f"{self.world} processes that start within {self.timeout.total_seconds():.0f} s",
                 fix="see whether all were started with the same address, and whether its port is free",
             ) from error
         return self

@@ -1,0 +1,36 @@
+"""Which strategy a run takes."""
+
+import torch
+
+from facemae.config import EfficiencyConfig
+from facemae.errors import ConfigError
+from facemae.train.process_group import Processes, ProcessGroup
+from facemae.train.strategy.base import Strategy
+from facemae.train.strategy.ddp import Ddp
+from facemae.train.strategy.exact import Exact
+from facemae.train.strategy.single import SingleProcess
+
+
+def choose_strategy(config: EfficiencyConfig, processes: Processes, device: torch.device) -> Strategy:
+    """The strategy a recipe asks for, or the one that suits.
+
+    Args:
+        config: The recipe's block.
+        processes: The processes that share the run. Without a process group all strategies are the same.
+        device: Where the model runs.
+
+    Raises:
+        ConfigError: `single` in several processes.
+    """
+    if not isinstance(processes, ProcessGroup):
+        return SingleProcess()
+    if config.strategy == "single":
+        raise ConfigError(
+            f"efficiency.strategy is 'single' and the run has {processes.world} processes",
+            expected="auto, ddp or exact",
+            fix="set efficiency.strategy=auto, or start one process",
+        )
+    # On the CPU the overlap of DistributedDataParallel gains nothing: both need the same cores.
+    automatic = "exact" if device.type == "cpu" else "ddp"
+    wanted = automatic if config.strategy == "auto" else config.strategy
+    return Exact(processes) if wanted == "exact" else Ddp(processes)

@@ -1,0 +1,103 @@
+"""What the strategies share in which every process has the whole model, its gradients and its optimiser."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from facemae.config import OptimConfig
+from facemae.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from facemae.train.process_group import Processes
+from facemae.train.strategy.base import Update
+
+
+class Replicated(ABC):
+    """A `Strategy` whose processes all make the same update, from the same gradients: the sums over processes."""
+
+    name: str
+    processes: Processes
+
+    def __init__(self) -> None:
+        self._model: nn.Module = nn.Identity()
+        self._optimizer: torch.optim.AdamW | None = None
+        self._parameters: dict[str, nn.Parameter] = {}
+
+    def prepare(self, model: nn.Module, config: OptimConfig) -> nn.Module:
+        """See `Strategy`."""
+        self._model = model
+        self._optimizer = build_optimizer(model, config)
+        self._parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        return model
+
+    def accumulate(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
+        """See `Strategy`."""
+        return contextlib.nullcontext()
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """See `Strategy`."""
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+
+    @abstractmethod
+    def _sum_over_processes(self, loss: torch.Tensor) -> torch.Tensor:
+        """Leave in every parameter the gradient summed over processes, or None where no process has one.
+
+        Args:
+            loss: The step's loss on this process.
+
+        Returns:
+            The loss summed over processes.
+        """
+
+    def update(self, loss: torch.Tensor, lr: float, clip: float | None) -> Update:
+        """See `Strategy`."""
+        optimizer = self._prepared()
+        loss = self._sum_over_processes(loss)
+        gradients = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
+        # As torch's get_total_norm does, but the norms on the way say which gradient is to blame: clipping by a norm
+        # that is not a number makes all of them look bad.
+        norms = loss.new_zeros(0)
+        if gradients:
+            norms = torch.stack(torch._foreach_norm(list(gradients.values())))  # noqa: SLF001 (as torch's clipping)
+        norm = torch.linalg.vector_norm(norms)
+        bad = 1 - (torch.isfinite(norm) & torch.isfinite(loss)).float()
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, norm)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        # The fused kernel leaves weights, moments and its step count alone where this is 1: no look from the host.
+        optimizer.found_inf = bad  # type: ignore[attr-defined]
+        optimizer.step()
+        return Update(norm, bad, 1 - torch.isfinite(norms).float(), tuple(gradients))
+
+    def clear(self) -> None:
+        """See `Strategy`."""
+        self._prepared().zero_grad(set_to_none=True)
+
+    def optimizer_state(self) -> dict[str, torch.Tensor]:
+        """See `Strategy`."""
+        return optimizer_tensors(self._model, self._prepared())
+
+    def load_optimizer_state(self, saved: Mapping[str, torch.Tensor]) -> None:
+        """See `Strategy`."""
+        load_optimizer_tensors(self._model, self._prepared(), saved)
+
+    def _drop_where_no_process_has_one(self, has_gradient: list[bool]) -> None:
+        """Take the gradients of zeros away from parameters on which no process's loss depends.
+
+        To the optimiser a gradient of zero is not the same as none: weights decay and momentum goes on.
+
+        Args:
+            has_gradient: For each parameter, whether it had one on this process.
+        """
+        # The host knows this without waiting for the device, and so it is told by the host's way.
+        counts = self.processes.all_reduce_sum(torch.tensor(has_gradient, dtype=torch.int32))
+        for parameter, count in zip(self._parameters.values(), counts.tolist(), strict=True):
+            if count == 0:
+                parameter.grad = None
+
+    def _prepared(self) -> torch.optim.AdamW:
+        assert self._optimizer is not None, "prepare() comes first"
+        return self._optimizer
