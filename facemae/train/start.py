@@ -101,9 +101,9 @@ def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> N
 
 
 def resolve_lengths(recipe: Recipe, start: Start, epoch_samples: int) -> Lengths:
-    """The lengths of the run; epochs and warm-up keep the size they had when it was started.
+    """The lengths of the run; epochs, warm-up and the stages of views keep what they were when it was started.
 
-    A warm-up that grew with the run would begin a second time in a run that is extended.
+    A warm-up that grew with the run would begin a second time in a run that is extended, and a stage would end again.
 
     Args:
         recipe: The recipe.
@@ -112,6 +112,7 @@ def resolve_lengths(recipe: Recipe, start: Start, epoch_samples: int) -> Lengths
 
     Raises:
         ResumeError: The run would become shorter than it was.
+        ConfigError: Stages of a view that do not fit into the run.
     """
     if not start.state:
         return Lengths.resolve(recipe, epoch_samples)
@@ -125,7 +126,8 @@ def resolve_lengths(recipe: Recipe, start: Start, epoch_samples: int) -> Lengths
         )
     # Early releases did not save the warm-up.
     warmup = start.state.get("warmup_samples", recipe.optim.warmup.samples(epoch=lengths.epoch, total=before))
-    return replace(lengths, warmup=int(warmup))
+    stages = {view: tuple(map(int, begins)) for view, begins in start.state.get("stage_samples", {}).items()}
+    return replace(lengths, warmup=int(warmup), stages=stages or lengths.stages)
 
 
 def describe_extension(recipe: Recipe, start: Start, lengths: Lengths) -> str | None:
