@@ -1,0 +1,57 @@
+"""Whether the samples that an objective compares with each other are in the model at the same time."""
+
+from collections.abc import Mapping
+
+from facemae.errors import ConfigError
+
+
+def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: int) -> None:
+    """Refuse a division of the global batch that tears groups apart.
+
+    A process owns `share` slots of the global batch that follow each other, and cuts them into micro-batches that do.
+    So groups are whole where a micro-batch is a multiple of them, each in one process; or where there is but one
+    micro-batch, and then all processes together have the global batch in the model, whatever process a sample is in.
+
+    Args:
+        groups: Samples that are compared with each other, by objective.
+        share: Samples of a process in a step.
+        micro: Samples of a micro-batch; divides the share.
+        world: Number of processes.
+
+    Raises:
+        ConfigError: A group is torn; lists what can be set instead.
+    """
+    batch = share * world
+    for name, size in groups.items():
+        if batch % size:
+            raise ConfigError(
+                f"objective {name!r} compares groups of {size} samples, which do not divide the batch of {batch}",
+                expected="a group that divides optim.batch_size",
+            )
+    torn = [name for name, size in groups.items() if not _are_whole([size], share, micro)]
+    if not torn:
+        return
+    sizes = list(groups.values())
+    micros = [part for part in _divisors(share) if _are_whole(sizes, share, part)]
+    worlds = [
+        count for count in _divisors(batch) if batch // count % micro == 0 and _are_whole(sizes, batch // count, micro)
+    ]
+    compared = " and ".join(f"objective {name!r} compares groups of {groups[name]} samples" for name in torn)
+    raise ConfigError(
+        f"{compared}, and micro-batches of {micro} in {share // micro} turns tear them apart",
+        expected=f"efficiency.micro_batch {_listed(micros)} with {world} processes, "
+        f"or {_listed(worlds)} processes with micro-batches of {micro}",
+        fix="set efficiency.micro_batch=null where memory allows, or give the objective a smaller group",
+    )
+
+
+def _are_whole(sizes: list[int], share: int, micro: int) -> bool:
+    return micro == share or all(micro % size == 0 for size in sizes)
+
+
+def _divisors(number: int) -> list[int]:
+    return [part for part in range(1, number + 1) if number % part == 0]
+
+
+def _listed(numbers: list[int]) -> str:
+    return " or ".join(map(str, numbers))
