@@ -26,9 +26,9 @@ from facemae.train.metrics import MetricBag
 from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
 from facemae.train.preempt import StopRequest
-from facemae.train.process_group import Processes
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
+from facemae.train.stages import stages_begun
 from facemae.train.strategy import Strategy, Update
 
 
@@ -63,8 +63,7 @@ class Trainer:
         folder: Where the run writes.
         lengths: Its lengths in samples.
         numerics: Device, precision, threads.
-        processes: The processes of the run; all make the same calls of this trainer.
-        strategy: Spreads a step over them; has prepared the model.
+        strategy: Spreads a step over processes, which all make the same calls; has prepared the model.
         model: The bare model, for counts and pictures.
         forward: What the strategy made of it, to be called.
         average: The running average of the weights, or None.
@@ -84,7 +83,6 @@ class Trainer:
         *,
         lengths: Lengths,
         numerics: Numerics,
-        processes: Processes,
         strategy: Strategy,
         model: PretrainModel,
         forward: torch.nn.Module,
@@ -98,14 +96,15 @@ class Trainer:
         state: dict[str, Any],
     ) -> None:
         self._recipe, self._folder, self._lengths, self._numerics = recipe, folder, lengths, numerics
-        self._processes, self._strategy = processes, strategy
+        self._strategy, self._processes = strategy, strategy.processes
         self._model, self._forward, self._average = model, forward, average
         self._loader, self._log, self._saver, self._gallery = loader, log, saver, gallery
         self._lease, self._stop = lease, stop
         self._bag = MetricBag(numerics.device)
-        self._bag.load(state.get("metrics", {}), first=processes.rank == 0)
+        is_first = strategy.processes.rank == 0
+        self._bag.load(state.get("metrics", {}), first=is_first)
         self._guard = Guard(recipe.optim.max_bad_steps, int(state.get("bad_streak", 0)), int(state.get("skipped", 0)))
-        self._quarantine = Quarantine(folder.quarantine, recipe.data.max_damage, writes=processes.rank == 0)
+        self._quarantine = Quarantine(folder.quarantine, recipe.data.max_damage, writes=is_first)
         self._step = int(state.get("step", 0))
         self._loss = _last_loss(folder)
 
@@ -125,6 +124,8 @@ class Trainer:
         reason = "finished"
         for batch in clock.waiting(self._loader):
             self._check_lease()
+            for text in stages_begun(self._recipe, self._lengths, batch.step):
+                self._log.event("stage", text)
             parts = batch.split(micro_steps(self._recipe, len(batch)))
             update = self._take_step(batch.step, parts, self._global_counts(batch, parts))
             self._step = batch.step + 1

@@ -72,7 +72,7 @@ class Numerics:
             _fill_memory(fill)
 
 
-def machine_facts(numerics: Numerics, *, world: int, micro_batch: int) -> dict[str, Any]:
+def machine_facts(numerics: Numerics, *, world: int, strategy: str, micro_batch: int) -> dict[str, Any]:
     """What, beside library versions, decides whether a continuation rounds the same way."""
     facts: dict[str, Any] = {
         "processor": processor_name(),
@@ -81,6 +81,7 @@ def machine_facts(numerics: Numerics, *, world: int, micro_batch: int) -> dict[s
         "threads": numerics.threads,
         "precision": numerics.precision,
         "world": world,
+        "strategy": strategy,
         "micro_batch": micro_batch,
     }
     if numerics.device.type == "cuda":
@@ -128,6 +129,9 @@ def resume_promise(old: dict[str, Any], new: dict[str, Any]) -> tuple[bool, str]
         return False, f"{keys}; loss within rounding, because of other {', '.join(changed)}"
     if new.get("device") != "cpu":
         return False, f"{keys}; loss within rounding, because GPU kernels may add in another order"
+    if new.get("world", 1) > 2 and new.get("strategy") != "exact":
+        # Two numbers have one sum; the order of more changes with the buffers that carry them.
+        return False, f"{keys}; loss within rounding, because strategy {new.get('strategy')} may add in another order"
     return True, f"{keys}, and bitwise the weights of an undisturbed run"
 
 

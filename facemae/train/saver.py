@@ -27,7 +27,6 @@ class Saver:
         folder: The run folder.
         recipe: The recipe.
         lengths: Its lengths.
-        rank: This process's number.
         strategy: Has the optimiser.
         model: The bare model.
         average: Averaged weights, or None.
@@ -42,7 +41,6 @@ class Saver:
     folder: RunFolder
     recipe: Recipe
     lengths: Lengths
-    rank: int
     strategy: Strategy
     model: nn.Module
     average: Average | None
@@ -70,7 +68,7 @@ class Saver:
             return
         self.saved = step
         optimizer = self.strategy.optimizer_state()
-        if self.rank == 0:
+        if self.strategy.processes.rank == 0:
             self._write(step, optimizer, bad_streak=bad_streak, skipped=skipped, metrics=metrics)
 
     def _write(
@@ -88,6 +86,7 @@ class Saver:
             "epoch_samples": self.lengths.epoch,
             "total_samples": self.lengths.total,
             "warmup_samples": self.lengths.warmup,
+            "stage_samples": {view: list(begins) for view, begins in self.lengths.stages.items()},
             "seed": self.recipe.seed,
             "bad_streak": bad_streak,
             "skipped": skipped,

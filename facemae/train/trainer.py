@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from facemae.checkpoint import InitialWeights
 from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
-from facemae.data.schema import ViewSpec
+from facemae.data.schema import Batch, ViewSpec
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
 from facemae.train.folder import RunFolder
 from facemae.train.gallery import Gallery
+from facemae.train.groups import check_groups
 from facemae.train.lease import Lease
 from facemae.train.log import RunLog, append_line, read_lines
 from facemae.train.loop import RunResult, Trainer, micro_steps
@@ -32,7 +33,7 @@ from facemae.train.quiet import QuietLog
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths
 from facemae.train.start import Start, describe_extension, find_start, load_initial, load_weights, resolve_lengths
-from facemae.train.strategy import SingleProcess, Strategy
+from facemae.train.strategy import Strategy, choose_strategy
 from facemae.train.world import check_given_world, check_processes, choose_world, place_by_slurm, visible_gpus
 
 
@@ -149,14 +150,17 @@ class _Session:
         self.recipe, self.folder, self.numerics, self.start = recipe, folder, numerics, start
         self.processes = processes
         self.is_first = processes.rank == 0
-        self.strategy: Strategy = SingleProcess()
+        self.strategy: Strategy = choose_strategy(recipe.efficiency, processes, numerics.device)
         self.specs: tuple[ViewSpec, ...] = view_specs(recipe)
-        # Only opened, to learn the size of an epoch; reads its one batch when a picture is due: always the whole one.
-        self.first = self._loader(0, 1, OneProcess(), workers=0)
+        # Only opened, to learn the size of an epoch.
+        self.first = self._first_loader(self.specs)
         self.lengths: Lengths = resolve_lengths(recipe, start, self.first.epoch_samples)
-        share = recipe.optim.batch_size // processes.world
-        micro = share // micro_steps(recipe, share)
-        self.machine: Mapping[str, Any] = machine_facts(numerics, world=processes.world, micro_batch=micro)
+        # Where a view changes is known only now.
+        self.specs = view_specs(recipe, self.lengths.stages)
+        _, micro = self._shares()
+        self.machine: Mapping[str, Any] = machine_facts(
+            numerics, world=processes.world, strategy=self.strategy.name, micro_batch=micro
+        )
         if self.is_first:
             write_text(folder.recipe, recipe_to_yaml(recipe))
 
@@ -217,25 +221,35 @@ class _Session:
         if gallery is not None and checkpoint is None:
             gallery.views()
         saver = Saver(
-            self.folder, recipe, lengths, self.processes.rank, self.strategy, model, average,
+            self.folder, recipe, lengths, self.strategy, model, average,
             streams=self.first.state_description(), cards=self._cards(), init=init, machine=self.machine, log=log,
             saved=None if checkpoint is None else self.start.step,
         )  # fmt: skip
-        loader = self._loader(self.start.step, lengths.steps, self.processes, workers=recipe.efficiency.workers)
+        steps = range(self.start.step, lengths.steps)
+        loader = self._loader(self.specs, steps, self.processes, workers=recipe.efficiency.workers)
         return Trainer(
-            recipe, self.folder, lengths=lengths, numerics=self.numerics, processes=self.processes,
-            strategy=self.strategy, model=model, forward=forward, average=average, loader=loader, log=log,
-            saver=saver, gallery=gallery, lease=lease, stop=stop, state=dict(self.start.state),
+            recipe, self.folder, lengths=lengths, numerics=self.numerics, strategy=self.strategy, model=model,
+            forward=forward, average=average, loader=loader, log=log, saver=saver, gallery=gallery, lease=lease,
+            stop=stop, state=dict(self.start.state),
         )  # fmt: skip
 
     def _open_gallery(self, log: RunLog) -> Gallery | None:
         if not self.is_first:
             return None
-        batch = self.lengths.batch
-        return Gallery(self.folder, self.specs, lambda: next(iter(self.first)), batch_size=batch, log=log)
+
+        def first_batch(specs: Sequence[ViewSpec]) -> Batch:
+            return next(iter(self._first_loader(specs)))
+
+        return Gallery(self.folder, self.specs, first_batch, batch_size=self.lengths.batch, log=log)
+
+    def _first_loader(self, specs: Sequence[ViewSpec]) -> Loader:
+        """Reads the first step's whole batch."""
+        return self._loader(specs, range(1), OneProcess(), workers=0)
 
     def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
         model = build_pretrain_model(self.recipe, self.processes)
+        share, micro = self._shares()
+        check_groups(model.groups(), share=share, micro=micro, world=self.processes.world)
         init: InitialWeights | None = None
         if self.start.checkpoint is not None:
             init = self.start.checkpoint.manifest.init
@@ -254,20 +268,25 @@ class _Session:
         )
         return model.to(self.numerics.device), init
 
-    def _loader(self, start: int, stop: int, processes: Exchange, *, workers: int | None) -> Loader:
+    def _loader(self, specs: Sequence[ViewSpec], steps: range, processes: Exchange, *, workers: int | None) -> Loader:
         return build_loader(
             self.recipe.data,
-            self.specs,
+            specs,
             seed=self.recipe.seed,
             batch_size=self.recipe.optim.batch_size,
-            start_step=start,
-            stop_step=stop,
+            start_step=steps.start,
+            stop_step=steps.stop,
             rank=processes.rank,
             world=processes.world,
             workers=workers,
             pinned=self.start.pinned,
             pin_memory=self.numerics.device.type == "cuda",
         )
+
+    def _shares(self) -> tuple[int, int]:
+        """Samples of this process in a step, and in a micro-batch."""
+        share = self.recipe.optim.batch_size // self.processes.world
+        return share, share // micro_steps(self.recipe, share)
 
     def _cards(self) -> dict[str, Any]:
         return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}
