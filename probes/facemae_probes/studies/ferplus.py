@@ -8,26 +8,21 @@ official splits: every number is given with and without them.
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from facemae.config import Recipe
-from facemae.data.schema import CropRecipe, DatasetCard
 from facemae.errors import ProbeError
 from facemae_probes.attentive import AttentiveSetting
 from facemae_probes.results import ProbeResult, compare_results
-from facemae_probes.runner import run_probe, versions
+from facemae_probes.runner import versions
 from facemae_probes.selection import ProbePlan, Say
 from facemae_probes.sources import EncoderSource, FeatureSource, HogSource, PixelSource, Setting
 from facemae_probes.studies.facts import here, pretraining_facts
+from facemae_probes.studies.ferplus_set import CLEAN, all_probes, numbers, prepare_shards, published_tree, study_recipe
+from facemae_probes.studies.ferplus_set import probe as probe_ferplus
 from facemae_probes.studies.write import write_report
 
-LABEL = "ferplus_majority"
-WHERE = {"ferplus8_valid": "1"}
-CLEAN = "dup_in_other_split=0"
-UNIT = "pixel_md5"
-"""Identical images are one unit; the set names no subjects."""
 HOG_FLOOR = 0.612
 """Test accuracy of hand-made HOG features and logistic regression, as published with the data."""
 NEEDED_GAIN = 0.08
@@ -77,7 +72,12 @@ def run_study(
     run = pretrain(resolved, out / "run")
     if run.stopped != "finished":
         raise ProbeError(f"pretraining stopped at step {run.step} ({run.stopped})", fix="run the same command again")
-    probe = partial(_probe, shards, out, say)
+
+    def probe(name: str, source: FeatureSource, plan: ProbePlan, also: Sequence[Setting] = ()) -> ProbeResult:
+        return probe_ferplus(
+            shards, source, plan, out=out / "probes" / name, cache=out / "features", also=also, say=say
+        )  # fmt: skip
+
     trained = EncoderSource(load(out / "run"), name="pretrained")
     first = probe("pretrained", trained, plan)
     untrained = EncoderSource(load(out / "run", random_init=resolved.seed), name="random weights")
@@ -101,31 +101,6 @@ def run_study(
     return summary
 
 
-def _probe(
-    shards: Path,
-    out: Path,
-    say: Say,
-    name: str,
-    source: FeatureSource,
-    plan: ProbePlan,
-    also: Sequence[Setting] = (),
-) -> ProbeResult:
-    say(f"probing {name}")
-    return run_probe(
-        shards,
-        source,
-        LABEL,
-        plan=plan,
-        where=WHERE,
-        slices=[CLEAN],
-        unit=UNIT,
-        out=out / "probes" / name,
-        cache=out / "features",
-        also=also,
-        say=say,
-    )
-
-
 def same_plan(plan: ProbePlan, row: dict[str, Any]) -> ProbePlan:
     """The plan that tries one probe at the place another result chose for it.
 
@@ -138,41 +113,6 @@ def same_plan(plan: ProbePlan, row: dict[str, Any]) -> ProbePlan:
         return replace(same, poolings=(row["pooling"],))
     setting = AttentiveSetting(**{field.name: row[field.name] for field in fields(AttentiveSetting)})
     return replace(same, attentive=(setting,))
-
-
-def prepare_shards(data: Path, out: Path, say: Say) -> Path:
-    """The indexed shard set: `data` itself, or `out/shards` packed from it."""
-    from facemae.data.pack import pack_folder
-    from facemae.features.sources import is_shard_set
-
-    if is_shard_set(data):
-        return data.resolve()
-    shards = (out / "shards").resolve()
-    if not (shards / "card.json").exists():
-        say(f"packing {data}")
-        card = DatasetCard(
-            name="fer2013plus",
-            source="FER2013, ICML 2013 representation learning challenge; labels FER+ (Barsoum et al. 2016)",
-            licence="unknown",
-            consent="unknown; images were collected from the web",
-            terms="images: none given by the authors; FER+ labels: MIT",
-            crop=CropRecipe(detector="none", size=48, colour="grey"),
-        )
-        report = pack_folder(data, shards, path_column="file", card=card)
-        say(f"packed {report.written} images, left out {len(report.skipped)}")
-    return shards
-
-
-def study_recipe(recipe: str, overrides: Sequence[str], shards: Path) -> Recipe:
-    """The recipe on the train split of the shard set, every stream."""
-    from facemae.recipe import load_recipe
-
-    loaded = load_recipe(recipe, overrides)
-    streams = tuple(
-        stream.model_copy(update={"shards": str(shards), "where": {**stream.where, "split": "train"}})
-        for stream in loaded.data.streams
-    )
-    return loaded.model_copy(update={"data": loaded.data.model_copy(update={"streams": streams})})
 
 
 def _own_poolings(plan: ProbePlan) -> tuple[str, ...]:
@@ -204,17 +144,17 @@ def summarise(
         for suffix, part in (("", None), (" without duplicates", CLEAN))
     }
     listed = {
-        "pretrained": _all_probes(trained),
-        "random, same settings": {kind: _all_probes(result)[kind] for kind, result in same.items()},
-        "random, own settings": _all_probes(own),
-        **{name: _all_probes(results[name]) for name in ("raw pixels", "HOG")},
+        "pretrained": all_probes(trained),
+        "random, same settings": {kind: all_probes(result)[kind] for kind, result in same.items()},
+        "random, own settings": all_probes(own),
+        **{name: all_probes(results[name]) for name in ("raw pixels", "HOG")},
     }
     accuracy = trained.data["results"][trained.chosen]["test"]["accuracy"]
     return {
         "schema": 2,
         "study": "ferplus",
         "how": {**how, "probing_seconds": _seconds([*results.values(), *same.values(), own])},
-        "recipe": _recipe_tree(recipe),
+        "recipe": published_tree(recipe),
         "run": run,
         "model": trained.data["model"],
         "data": trained.data["data"],
@@ -263,38 +203,14 @@ def _seconds(results: Sequence[ProbeResult]) -> float:
     return round(sum(distinct.values()), 1)
 
 
-def _recipe_tree(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, with the names of the shard sets in place of where they lie on this machine."""
-    from facemae.recipe import recipe_tree
-
-    tree = dict(recipe_tree(recipe))
-    streams = [{**stream, "shards": Path(stream["shards"]).name} for stream in tree["data"]["streams"]]
-    return {**tree, "data": {**tree["data"], "streams": streams}}
-
-
 def _line(result: ProbeResult) -> dict[str, Any]:
     entry = result.data["results"][result.chosen]
     clean = entry["slices"][CLEAN]
     return {
         "setting": entry["setting"],
-        "test": _numbers(entry["test"]),
-        "without_duplicates": _numbers(clean),
+        "test": numbers(entry["test"]),
+        "without_duplicates": numbers(clean),
         "recall": entry["test"]["recall"],
         "confusion": entry["test"]["confusion"],
         "seconds": result.data["duration_s"],
     }
-
-
-def _all_probes(result: ProbeResult) -> dict[str, Any]:
-    return {
-        probe: {
-            "setting": entry["setting"],
-            "test": _numbers(entry["test"]),
-            "without_duplicates": _numbers(entry["slices"][CLEAN]),
-        }
-        for probe, entry in result.data["results"].items()
-    }
-
-
-def _numbers(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: found[name] for name in ("count", "accuracy", "macro_f1", "mean_recall", "intervals")}

@@ -8,6 +8,7 @@ from typing import Any
 from facemae.files import atomic_write, storage_errors, write_text
 from facemae_probes.report import crop_line
 from facemae_probes.results import ProbeResult
+from facemae_probes.studies.words import difference, duration, facts_table, machine_line, percent, place, versions_line
 
 
 def write_report(out: Path, results: dict[str, ProbeResult], summary: dict[str, Any]) -> None:
@@ -100,7 +101,7 @@ def _gains(summary: dict[str, Any]) -> list[str]:
     return [
         "| pretrained - random, same probe, layer and pooling | difference |",
         "|---|---|",
-        *(f"| {name.replace('_', '-')} | {_difference(entry)} |" for name, entry in rows.items()),
+        *(f"| {name.replace('_', '-')} | {difference(entry)} |" for name, entry in rows.items()),
         "",
     ]
 
@@ -129,12 +130,8 @@ def outcome_words(entry: dict[str, Any]) -> str:
         "loses": "**does not beat** it and lies below",
         "undecided": "**does not clearly beat** it: the interval of the difference holds 0",
     }
-    clean = _difference(entry["without_duplicates"])
-    return f"{words[entry['outcome']]} ({_difference(entry)}; without duplicates {clean})"
-
-
-def _difference(entry: dict[str, Any]) -> str:
-    return f"{entry['value']:+.3f} [{entry['low']:+.3f}, {entry['high']:+.3f}]"
+    clean = difference(entry["without_duplicates"])
+    return f"{words[entry['outcome']]} ({difference(entry)}; without duplicates {clean})"
 
 
 def _all_probes(summary: dict[str, Any]) -> list[str]:
@@ -148,8 +145,8 @@ def _all_probes(summary: dict[str, Any]) -> list[str]:
         "| features | probe | layer, pooling | valid | test accuracy | macro-F1 | without duplicates |",
         "|---|---|---|---|---|---|---|",
         *(
-            f"| {name} | {probe} | {_place(entry['setting'])} | {entry['setting']['valid']:.1%} | "
-            f"{_percent(entry['test'])} | {entry['test']['macro_f1']:.3f} | {_percent(entry['without_duplicates'])} |"
+            f"| {name} | {probe} | {place(entry['setting'])} | {entry['setting']['valid']:.1%} | "
+            f"{percent(entry['test'])} | {entry['test']['macro_f1']:.3f} | {percent(entry['without_duplicates'])} |"
             for name, probes in summary["all_probes"].items()
             for probe, entry in probes.items()
         ),
@@ -162,39 +159,24 @@ def _how(how: dict[str, Any], versions: dict[str, str]) -> list[str]:
     starts = f" in {run['starts']} starts" if run["starts"] > 1 else ""
     speed = "unknown" if run["samples_per_s"] is None else f"{run['samples_per_s']:,.0f}"
     rows = {
-        "pretraining": f"{_duration(run['seconds'])}{starts}, {run['samples']:,} samples, {speed} samples/s",
+        "pretraining": f"{duration(run['seconds'])}{starts}, {run['samples']:,} samples, {speed} samples/s",
         "on": f"{run['device']}, {run['threads']} threads, precision {run['precision']}",
-        "probing": _duration(how["probing_seconds"]),
-        "machine": f"{machine['cores']} cores, {machine['processor']}, {machine['memory_gb']} GB",
+        "probing": duration(how["probing_seconds"]),
+        "machine": machine_line(machine),
         "code": f"{machine['revision']} (when this study was last started)",
         "seed": str(how["seed"]),
         "command": f"`{how['command']}`" if how["command"] else "called from Python",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "versions": versions_line(versions),
     }
-    return ["How it was run:", "", "| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in rows.items()), ""]
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return ["How it was run:", "", *facts_table(rows)]
 
 
 def _row(name: str, line: dict[str, Any]) -> str:
     setting, test, clean = line["setting"], line["test"], line["without_duplicates"]
     return (
-        f"| {name} | {setting['probe']} | {_place(setting)} | {setting['valid']:.1%} | "
-        f"{_percent(test)} | {test['macro_f1']:.3f} | {_percent(clean)} |"
+        f"| {name} | {setting['probe']} | {place(setting)} | {setting['valid']:.1%} | "
+        f"{percent(test)} | {test['macro_f1']:.3f} | {percent(clean)} |"
     )
-
-
-def _place(setting: dict[str, Any]) -> str:
-    plain = setting["pooling"] in ("pixels", "hog")
-    return "-" if plain else f"{setting['layer']}, {setting['pooling']}"
-
-
-def _percent(found: dict[str, Any]) -> str:
-    bounds = found["intervals"]["accuracy"]
-    return f"{found['accuracy']:.1%} [{bounds['low']:.1%}, {bounds['high']:.1%}]"
 
 
 def _yes(value: bool) -> str:

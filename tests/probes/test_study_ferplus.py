@@ -13,7 +13,7 @@ from facemae.data.index import ShardIndex
 from facemae.data.select import metadata
 from facemae.rng import generator
 from facemae_probes.commands import app as probe_app
-from facemae_probes.studies import ferplus, write
+from facemae_probes.studies import ferplus_set, write
 from facemae_probes.studies.commands import app
 from facemae_probes.studies.facts import pretraining_facts
 
@@ -27,7 +27,7 @@ OVERRIDES = [
     "optim.ema=null",
     "checkpoint.every=16 samples",
     "log.every_steps=1",
-    "log.tensorboard=false",
+    "log.loggers=[]",
     "log.keys=true",
     "efficiency.workers=0",
     "efficiency.threads=1",
@@ -139,7 +139,7 @@ def test_one_command_packs_pretrains_probes_and_reports(ferplus_folder: Path, tm
             "linear",
             "--json",
             "--slice",
-            ferplus.CLEAN,
+            ferplus_set.CLEAN,
         ],
         catch_exceptions=False,
     )
@@ -184,6 +184,6 @@ def test_the_comparison_with_hog_is_said_as_it_is(low: float, high: float, words
 
 
 def test_pretraining_is_confined_to_the_train_split(tmp_path: Path) -> None:
-    recipe = ferplus.study_recipe("fmae_tiny", ["optim.total=80 epochs"], tmp_path / "shards")
+    recipe = ferplus_set.study_recipe("fmae_tiny", ["optim.total=80 epochs"], tmp_path / "shards")
     assert recipe.data.streams[0].where == {"split": "train"}
     assert recipe.optim.total.amount == 80
