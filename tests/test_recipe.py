@@ -1,5 +1,6 @@
 """Recipes: every shipped one loads, typos are named, overrides and bases merge, differences are readable."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,25 @@ def test_every_field_has_a_docstring() -> None:
         ("fmae", "views.main.solarise={threshold: 256}", "views.main.solarise.threshold"),
         ("fmae", "views.main.image_size=100", "not a multiple of encoder.patch_size 16; the nearest multiples are 96"),
         ("fmae", "views.main.image_size=10", "the nearest multiples are 16"),
+        ("fmae", "views.main.stages=[{from: 50 percent}]", "stages.0: changes nothing: set image_size or mask_ratio"),
+        ("fmae", "views.main.stages=[{from: 0 epochs, mask_ratio: 0.5}]", "begins with the run: give these values to"),
+        ("fmae", "views.main.stages=[{from: 1 epochs, mask_rate: 0.5}]", "did you mean 'mask_ratio'?"),
+        ("fmae", "views.main.stages=[{mask_ratio: 0.5}]", "views.main.stages.0.from: Field required"),
+        (
+            "fmae",
+            "views.main.stages=[{from: 5 epochs, mask_ratio: 0.5}, {from: 5 epochs, mask_ratio: 0.6}]",
+            "stages are not in order: from 5 epochs, then from 5 epochs",
+        ),
+        (
+            "fmae",
+            "views.main.stages=[{from: 5 epochs, image_size: 250}]",
+            "views.main.stages.0.image_size 250 is not a multiple of encoder.patch_size 16",
+        ),
+        (
+            "fmae",
+            "views.main={mask: null, stages: [{from: 5 epochs, mask_ratio: 0.5}]}",
+            "stages change the mask's ratio and the view has no mask",
+        ),
         ("fmae", "views.a/b={}", "view 'a/b': a name has one character or more and no '/'"),
     ],
 )
@@ -218,6 +238,25 @@ def test_a_view_in_the_loaders_terms() -> None:
     )
     assert (spec.image_size, spec.mask) == (96, MaskSpec("random", (6, 6), 9, 2))
     assert model_input(load_recipe("fmae", ["views.main.image_size=96"])).image_size == 224
+
+
+def test_stages_inherit_what_they_do_not_set() -> None:
+    stages = (
+        "[{from: 10 epochs, mask_ratio: 0.9}, {from: 40 epochs, image_size: 224}, {from: 45 epochs, mask_ratio: 0.5}]"
+    )
+    recipe = load_recipe("fmae", ["views.main.image_size=112", f"views.main.stages={stages}", "views.main.copies=2"])
+    first, second = view_specs(recipe, {"main": (10, 20, 30)})
+    assert replace(first, name="main/1") == second
+    for samples, size, keep in ((0, 112, 12), (9, 112, 12), (10, 112, 4), (20, 224, 19), (30, 224, 98)):
+        now = first.at(samples)
+        assert now.mask is not None
+        assert (now.image_size, now.mask.grid, now.mask.keep) == (size, (size // 16,) * 2, keep)
+    assert recipe_tree(load_recipe("fmae", [f"views.main.stages={stages}"]))["views"]["main"]["stages"][0]["from"]
+
+
+def test_a_stage_that_hides_everything_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"views\.main\.stages\.0: mask ratio 0\.99 leaves none of the 64 patches"):
+        view_specs(load_recipe("fmae_tiny", ["views.main.stages=[{from: 5 epochs, mask_ratio: 0.99}]"]))
 
 
 def test_copies_of_a_view_are_numbered_and_those_of_one_keep_its_name() -> None:
