@@ -181,7 +181,7 @@ def test_targets_equal_the_reference() -> None:
     torch.testing.assert_close(seen[0], expected, atol=1e-5, rtol=1e-5)
 
 
-MIX = {"kind": "cross", "fraction": 0.5, "mix_layers": [0, 2, 5]}
+MIX: dict[str, Any] = {"kind": "cross", "fraction": 0.5, "mix_layers": [0, 2, 5]}
 
 
 @pytest.mark.parametrize("decoder", [{}, {"kind": "cross"}, {"kind": "cross", "fraction": 0.5}, MIX])

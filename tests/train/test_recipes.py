@@ -1,0 +1,78 @@
+"""Every recipe of the library trains, is exported and extracts: made small, all its parts in place."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facemae.checkpoint import find_checkpoint
+from facemae.config import Recipe
+from facemae.features.export import export_encoder, verify_export
+from facemae.features.extractor import load
+from facemae.objectives.pretraining import build_pretrain_model
+from facemae.recipe import list_recipes, load_recipe, parse_recipe, recipe_tree
+from facemae.train.folder import RunFolder
+from facemae.train.log import read_lines
+from facemae.train.trainer import pretrain
+
+PATCH, GRID = 4, 4
+SMALL: dict[str, Any] = {
+    "width": 16, "depth": 1, "heads": 2, "hidden": 16, "out": 8, "prototypes": 6, "freeze_prototypes": 8,
+}  # fmt: skip
+"""Sizes by the name of their key, wherever it is in an objective."""
+
+
+def shrink(recipe: Recipe, shards: Path) -> Recipe:
+    """The recipe on tiny images for three steps: the same views, objectives and options, other sizes and lengths."""
+    tree = recipe_tree(recipe)
+    side = tree["encoder"]["image_size"]
+    for view in tree["views"].values():
+        if view["image_size"] is not None:
+            view["image_size"] = max(1, round(GRID * view["image_size"] / side)) * PATCH
+        view["stages"] = []
+    tree["encoder"] |= {"name": "test_vit", "image_size": GRID * PATCH, "patch_size": PATCH}
+    for objective in tree["objectives"]:
+        _shrink_block(objective)
+    tree["data"] |= {"lanes": 2, "block": None, "streams": [{"name": "faces", "shards": str(shards)}]}
+    tree["optim"] |= {"batch_size": 8, "total": "24 samples", "warmup": "8 samples"}
+    tree["checkpoint"]["every"] = "24 samples"
+    tree["efficiency"] |= {"device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
+    tree["log"] |= {"every_steps": 1, "pictures": "16 samples"}
+    return parse_recipe(tree, origin=recipe.name)
+
+
+def _shrink_block(block: dict[str, Any]) -> None:
+    for key, value in block.items():
+        if isinstance(value, dict):
+            _shrink_block(value)
+        elif key in SMALL and value:
+            block[key] = SMALL[key]
+        elif key == "mix_layers" and value:
+            block[key] = [0, 5]
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_trains_all_its_weights_and_is_of_use(name: str, shards: Path, tmp_path: Path) -> None:
+    recipe = shrink(load_recipe(name), shards)
+    run = tmp_path / "run"
+    result = pretrain(recipe, run)
+    assert (result.step, result.stopped) == (3, "finished")
+    lines = read_lines(run / "log/metrics.jsonl")
+    assert all(np.isfinite(line["loss"]) and line["skipped"] == 0 for line in lines)
+    pictures = RunFolder(run).pictures
+    assert (pictures / "views-step-0.png").is_file()
+    reconstructs = any(objective.kind == "masked_image" for objective in recipe.objectives)
+    assert bool(list(pictures.glob("reconstruction-*"))) == reconstructs
+    state = find_checkpoint(run).tensors("optimizer")
+    model = build_pretrain_model(recipe)
+    learned = {parameter for parameter, value in model.named_parameters() if value.requires_grad}
+    assert {key.removeprefix("exp_avg/") for key in state if key.startswith("exp_avg/")} == learned
+    assert [parameter for parameter in sorted(learned) if not state[f"exp_avg/{parameter}"].any()] == []
+    export_encoder(run, tmp_path / "exported")
+    verify_export(tmp_path / "exported")
+    channels = (20, 20) if recipe.encoder.channels == 1 else (20, 20, 3)
+    face = np.random.default_rng(0).integers(0, 256, channels).astype(np.uint8)
+    features = load(tmp_path / "exported", device="cpu").transform([face])
+    assert features.shape == (1, 64)
+    assert np.isfinite(features).all()
