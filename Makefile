@@ -43,9 +43,10 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The lock names packages, versions and hashes, but no host: whichever index is configured serves them.
+# The lock names packages, versions and hashes, but no host: whichever index is configured serves them. The loggers W&B
+# and MLflow bring forty packages each that nothing else needs, and stay out of it.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra all --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:

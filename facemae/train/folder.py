@@ -17,7 +17,7 @@ class RunFolder:
         lease.json       who is writing here
         quarantine.jsonl samples that had to be replaced
         checkpoints/     see `facemae.checkpoint`
-        log/             metrics.jsonl, events.jsonl, keys.jsonl, tensorboard/, pictures/
+        log/             metrics.jsonl, events.jsonl, keys.jsonl, loggers.json, tensorboard/, pictures/
         debug/           what was saved when values stopped being finite
 
     Attributes:
@@ -60,6 +60,11 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """TensorBoard events."""
         return self.root / "log" / "tensorboard"
+
+    @property
+    def identities(self) -> Path:
+        """The run's ids with the services that show it."""
+        return self.root / "log" / "loggers.json"
 
     @property
     def pictures(self) -> Path:

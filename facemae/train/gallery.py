@@ -1,7 +1,6 @@
 """The pictures a run keeps in its folder."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 
 from facemae.data.schema import Batch, ViewSpec
 from facemae.objectives.pretraining import PretrainModel
@@ -17,7 +16,7 @@ class Gallery:
     Args:
         folder: The run folder.
         specs: The views.
-        first_batch: Reads the first batch; called once, when a picture is due.
+        first_batch: Reads the first batch with given views; called when a picture is due, once for each stage of them.
         batch_size: Samples in a step.
         log: The run's logs.
     """
@@ -26,31 +25,38 @@ class Gallery:
         self,
         folder: RunFolder,
         specs: Sequence[ViewSpec],
-        first_batch: Callable[[], Batch],
+        first_batch: Callable[[Sequence[ViewSpec]], Batch],
         *,
         batch_size: int,
         log: RunLog,
     ) -> None:
         self._folder, self._specs, self._first_batch = folder, tuple(specs), first_batch
         self._batch_size, self._log = batch_size, log
+        self._shown: tuple[Batch, tuple[ViewSpec, ...]] | None = None
 
-    @cached_property
-    def _examples(self) -> Batch:
-        return head(self._first_batch())
+    def _examples(self, step: int) -> tuple[Batch, tuple[ViewSpec, ...]]:
+        """The samples with the views that a step saw, and these views."""
+        specs = tuple(spec.at(step * self._batch_size) for spec in self._specs)
+        if self._shown is None or self._shown[1] != specs:
+            self._shown = head(self._first_batch(specs)), specs
+        return self._shown
 
     def views(self) -> None:
         """What the model is shown: a broken crop or mask is seen at a glance."""
-        image = views_picture(self._examples, self._specs)
-        save_picture(image, self._folder.pictures / "views-step-0.png")
-        self._log.picture("views", image, 0)
+        image = views_picture(*self._examples(0))
+        path = self._folder.pictures / "views-step-0.png"
+        save_picture(image, path)
+        self._log.picture("views", path, 0)
 
     def reconstruction(self, model: PretrainModel, step: int) -> None:
-        """What the model predicts, for objectives that predict pixels."""
+        """What the model predicts after so many steps, for objectives that predict pixels."""
         device = next(model.parameters()).device
-        image = reconstruction_picture(model, to_device(self._examples, device), self._specs)
+        batch, specs = self._examples(max(0, step - 1))
+        image = reconstruction_picture(model, to_device(batch, device), specs)
         if image is not None:
-            save_picture(image, self._folder.pictures / f"reconstruction-step-{step}.png")
-            self._log.picture("reconstruction", image, step * self._batch_size)
+            path = self._folder.pictures / f"reconstruction-step-{step}.png"
+            save_picture(image, path)
+            self._log.picture("reconstruction", path, step * self._batch_size)
 
     def curve(self) -> None:
         """The loss over samples seen."""

@@ -1,4 +1,4 @@
-"""What a run writes about itself: metrics, events, consumed keys, TensorBoard, and lines for people."""
+"""What a run writes about itself: metrics, events, consumed keys, lines for people, and what its loggers get."""
 
 import contextlib
 import json
@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from facemae.errors import FacemaeError, MissingExtraError
+from facemae.errors import FacemaeError
 from facemae.files import storage_errors
 from facemae.train.folder import RunFolder
+from facemae.train.loggers import LoggerRun, Loggers
 from facemae.train.progress import Progress
 
 
@@ -60,27 +61,37 @@ class RunLog:
     Args:
         folder: The run folder.
         step: Steps already done.
-        samples: Samples already consumed.
+        batch: Samples in a step.
         steps: Steps of the whole run.
-        tensorboard: Also write TensorBoard events.
         keys: Also write every consumed key.
+        loggers: Names of what else shows the run; see `facemae.train.loggers`.
+        recipe: The resolved recipe, for them.
 
     Raises:
-        MissingExtraError: TensorBoard is asked for and not installed.
+        MissingExtraError: A logger's library is not installed.
     """
 
     def __init__(
-        self, folder: RunFolder, *, step: int, samples: int, steps: int, tensorboard: bool, keys: bool
+        self,
+        folder: RunFolder,
+        *,
+        step: int,
+        batch: int,
+        steps: int,
+        keys: bool,
+        loggers: Sequence[str] = (),
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:
-        self._folder = folder
-        self._board = _open_board(folder.tensorboard, samples) if tensorboard else None
+        self._folder, self._step, self._batch = folder, step, batch
+        sent = max((int(line.get("samples", 0)) for line in read_lines(folder.metrics, last=1)), default=0)
+        self._loggers = Loggers(loggers, LoggerRun(folder, recipe or {}, step * batch, sent))
         self._metrics = StepLog(folder.metrics, step)
         self._keys = StepLog(folder.keys, step) if keys else None
-        self._step = step
         self._progress = Progress(step, steps)
 
     def __enter__(self) -> Self:
         self._progress.start()
+        self._complain()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -88,10 +99,10 @@ class RunLog:
         self._metrics.close()
         if self._keys is not None:
             self._keys.close()
-        if self._board is not None:
-            # Curves are for looking at; everything they show is in the metrics, which were written.
-            with contextlib.suppress(OSError):
-                self._board.close()
+        self._loggers.close()
+        # The reason for ending may be that nothing can be written; the error itself is what the person must see.
+        with contextlib.suppress(FacemaeError):
+            self._complain()
 
     def event(self, kind: str, text: str, **facts: Any) -> None:
         """Record that something happened to the run, and tell the person watching."""
@@ -112,9 +123,14 @@ class RunLog:
             raise
 
     def _record(self, kind: str, text: str, facts: Mapping[str, Any]) -> None:
-        append_line(
-            self._folder.events, {"time": time.time(), "event": kind, "step": self._step, "text": text, **facts}
-        )
+        record = {"time": time.time(), "event": kind, "step": self._step, "text": text, **facts}
+        append_line(self._folder.events, record)
+        self._loggers.event({**record, "samples": self._step * self._batch})
+
+    def _complain(self) -> None:
+        """Say which loggers fail."""
+        for text in self._loggers.complaints():
+            self.event("logger", text)
 
     def consumed(self, step: int, keys: Sequence[str]) -> None:
         """Record a finished step and the keys it consumed.
@@ -131,26 +147,19 @@ class RunLog:
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Write one line of metrics."""
         self._metrics.write(record)
-        if self._board is not None:
-            with storage_errors(self._folder.tensorboard):
-                for name, value in record.items():
-                    if isinstance(value, int | float) and name not in {"step", "samples"}:
-                        self._board.add_scalar(name, value, global_step=record["samples"])
+        self._loggers.metrics({name: _finite(value) for name, value in record.items()})
         self._progress.show(record)
+        self._complain()
 
-    def picture(self, name: str, image: Any, samples: int) -> None:
-        """Show a picture in TensorBoard.
+    def picture(self, name: str, path: Path, samples: int) -> None:
+        """Show a picture in the loggers.
 
         Args:
             name: What it is called there.
-            image: A PIL image.
+            path: Where it lies.
             samples: Samples seen.
         """
-        if self._board is not None:
-            import numpy as np
-
-            with storage_errors(self._folder.tensorboard):
-                self._board.add_image(name, np.asarray(image.convert("RGB")), samples, dataformats="HWC")
+        self._loggers.picture(name, path, samples)
 
     def sync(self) -> None:
         """Bring metrics and keys to the disk; done before a checkpoint that counts their steps."""
@@ -214,16 +223,3 @@ def _last_byte(path: Path) -> bytes:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _open_board(folder: Path, samples: int) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError(
-            "log.tensorboard is on, but TensorBoard is not installed",
-            fix="pip install 'facemae[train]', or log.tensorboard=false",
-        ) from None
-    with storage_errors(folder):
-        # Points after the checkpoint are drawn again, also where that is the one before the first step.
-        return SummaryWriter(str(folder), purge_step=samples + 1)

@@ -1,19 +1,13 @@
 """Logs: cut back to a checkpoint, whole lines, means over steps that counted."""
 
 import json
-import shutil
 from pathlib import Path
 
-import pytest
 import torch
 
-from facemae.errors import MissingExtraError
-from facemae.train.folder import RunFolder
-from facemae.train.log import RunLog, StepLog, append_line, read_lines
+from facemae.train.log import StepLog, append_line, read_lines
 from facemae.train.metrics import MetricBag
 from facemae.train.numerics import resume_promise
-from facemae.train.trainer import pretrain
-from tests.train.conftest import Tiny, run_until
 
 
 def test_lines_after_the_checkpoint_are_removed_and_a_torn_one_too(tmp_path: Path) -> None:
@@ -44,36 +38,6 @@ def test_numbers_json_does_not_know_become_null(tmp_path: Path) -> None:
     log.write({"step": 1, "loss": float("nan"), "norm": float("inf"), "lr": 0.5})
     log.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": None, "norm": None, "lr": 0.5}
-
-
-def test_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(MissingExtraError, match="TensorBoard is not installed") as caught:
-        RunLog(RunFolder(tmp_path), step=0, samples=0, steps=1, tensorboard=True, keys=False)
-    assert "facemae[train]" in str(caught.value)
-
-
-def test_tensorboard_shows_every_point_once(tiny: Tiny, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    out = tmp_path / "run"
-    recipe = tiny("log.tensorboard=true", "checkpoint.every=64 samples")
-    run_until(recipe, out, 3)
-    shutil.rmtree(out / "checkpoints/step-00000004")  # as after a crash: back to step 0
-    run_until(recipe, out, 4)
-    pretrain(recipe, out)
-    board = EventAccumulator(str(out / "log/tensorboard"), size_guidance={"scalars": 0, "images": 0})
-    board.Reload()
-    lines = read_lines(out / "log/metrics.jsonl")
-    assert [line["samples"] for line in lines] == [16, 32, 48, 64]
-    for name in ("loss", "loss/masked_image", "lr", "grad_norm", "skipped"):
-        points = [(event.step, event.value) for event in board.Scalars(name)]
-        assert points == [(line["samples"], pytest.approx(line[name], rel=1e-6)) for line in lines], name
-    assert "step" not in board.Tags()["scalars"]
-    assert [event.step for event in board.Images("views")] == [0]
-    assert [event.step for event in board.Images("reconstruction")] == [32, 64]
 
 
 def test_means_leave_out_skipped_steps() -> None:

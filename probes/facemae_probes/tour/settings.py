@@ -59,7 +59,7 @@ class Settings:
             "checkpoint.every=25 percent",
             "log.pictures=50 percent",
             "log.every_steps=25",
-            "log.tensorboard=false",
+            "log.loggers=[]",
             *self.recipe,
         ]
 

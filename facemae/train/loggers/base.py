@@ -1,0 +1,214 @@
+"""What a logger is, and why none can stop or delay a run.
+
+A run's own files hold everything. Loggers show it elsewhere, some of them over a network, so each works in a thread of
+its own: a server that does not answer costs the run nothing, and what fails is counted and said once.
+"""
+
+import importlib
+import json
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from facemae.errors import MissingExtraError
+from facemae.files import write_text
+from facemae.train.folder import RunFolder
+
+KINDS: dict[str, tuple[str, str]] = {
+    "tensorboard": ("facemae.train.loggers.tensorboard:TensorBoard", "facemae[train]"),
+    "wandb": ("facemae.train.loggers.wandb:WeightsAndBiases", "facemae[wandb]"),
+    "mlflow": ("facemae.train.loggers.mlflow:MLflow", "facemae[mlflow]"),
+}
+"""Class of each logger, as `module:Class`, and what brings its library. Its module imports that library at the top."""
+
+WAITING = 1000
+"""Records that may wait for a logger; more are dropped and counted."""
+
+PATIENCE = 60.0
+"""Seconds a logger gets at the end of a run to send what is waiting."""
+
+
+@dataclass(frozen=True)
+class LoggerRun:
+    """The run a logger is opened for.
+
+    Attributes:
+        folder: Its folder.
+        recipe: Its resolved recipe.
+        samples: Samples consumed so far.
+        sent: Samples up to which an earlier process has logged, at least `samples` where that one was killed.
+    """
+
+    folder: RunFolder
+    recipe: Mapping[str, Any]
+    samples: int
+    sent: int
+
+    @property
+    def name(self) -> str:
+        """What the run is called elsewhere: its recipe and its folder."""
+        return f"{self.recipe.get('name', 'run')}/{self.folder.root.resolve().name}"
+
+    def identity(self, kind: str) -> str | None:
+        """The run's id with a service, from an earlier process; None where it has none yet."""
+        found = _identities(self.folder.identities).get(kind)
+        return None if found is None else str(found)
+
+    def remember(self, kind: str, identity: str) -> None:
+        """Keep the run's id, so that the run is continued there too."""
+        known = {**_identities(self.folder.identities), kind: identity}
+        write_text(self.folder.identities, json.dumps(known, indent=2) + "\n")
+
+
+class Logger(Protocol):
+    """Shows a run somewhere. Constructed with a `LoggerRun`; may raise anything at any time."""
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """Show a line of metrics; it has `step` and `samples`, and None for what is not finite."""
+        ...
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """Show an event; it has `event` (its kind), `text`, `step` and `samples`."""
+        ...
+
+    def picture(self, name: str, path: Path, samples: int) -> None:
+        """Show a picture that lies in the run folder."""
+        ...
+
+    def close(self) -> None:
+        """Send what is left."""
+        ...
+
+
+class Loggers:
+    """All loggers of a run.
+
+    Args:
+        names: Their names in `KINDS`.
+        run: The run.
+
+    Raises:
+        MissingExtraError: The library of one is not installed.
+    """
+
+    def __init__(self, names: Sequence[str], run: LoggerRun) -> None:
+        classes = {name: _logger_class(name) for name in names}
+        self._workers = [_Worker(name, make, run) for name, make in classes.items()]
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        """See `Logger`."""
+        self._send(lambda logger: logger.metrics(record))
+
+    def event(self, record: Mapping[str, Any]) -> None:
+        """See `Logger`."""
+        self._send(lambda logger: logger.event(record))
+
+    def picture(self, name: str, path: Path, samples: int) -> None:
+        """See `Logger`."""
+        self._send(lambda logger: logger.picture(name, path, samples))
+
+    def close(self) -> None:
+        """Let each send what it has, for `PATIENCE` seconds at most."""
+        for worker in self._workers:
+            worker.close()
+
+    def complaints(self) -> list[str]:
+        """What has to be said since the last call: the first failure of each logger, and all of them at the end."""
+        return [text for worker in self._workers for text in worker.complaints()]
+
+    def _send(self, call: Callable[[Logger], None]) -> None:
+        for worker in self._workers:
+            worker.send(call)
+
+
+class _Worker:
+    """One logger and the thread it works in."""
+
+    def __init__(self, name: str, make: Callable[[LoggerRun], Logger], run: LoggerRun) -> None:
+        self._name = name
+        self._failures = self._said = 0
+        self._first = ""
+        self._closed = False
+        self._lock = threading.Lock()
+        self._calls: queue.Queue[Callable[[Logger], None] | None] = queue.Queue(WAITING)
+        self._thread: threading.Thread | None = None
+        try:
+            logger = make(run)
+        except Exception as error:  # noqa: BLE001  whatever a service does, the run goes on
+            self._fail(f"cannot be opened: {_short(error)}")
+            return
+        self._thread = threading.Thread(target=self._work, args=(logger,), name=f"facemae-{name}", daemon=True)
+        self._thread.start()
+
+    def send(self, call: Callable[[Logger], None]) -> None:
+        if self._thread is None:
+            return
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self._fail(f"does not keep up: {WAITING} records wait")
+
+    def close(self) -> None:
+        self._closed = True
+        if self._thread is None:
+            return
+        try:
+            self._calls.put(None, timeout=PATIENCE)
+            self._thread.join(PATIENCE)
+        except queue.Full:
+            pass
+        if self._thread.is_alive():
+            self._fail(f"did not send everything within {PATIENCE:.0f} s of the end")
+
+    def complaints(self) -> list[str]:
+        if self._failures == self._said or (self._said and not self._closed):
+            return []
+        first, self._said = not self._said, self._failures
+        if first and not (self._closed and self._failures > 1):
+            return [f"logger {self._name} {self._first}; the run goes on, and its own files hold everything"]
+        return [f"logger {self._name} failed {self._failures} times; the first: {self._first}"]
+
+    def _work(self, logger: Logger) -> None:
+        for call in iter(self._calls.get, None):
+            self._try(call, logger)
+        self._try(lambda closing: closing.close(), logger)
+
+    def _try(self, call: Callable[[Logger], None], logger: Logger) -> None:
+        try:
+            call(logger)
+        except Exception as error:  # noqa: BLE001  as above
+            self._fail(f"fails: {_short(error)}")
+
+    def _fail(self, text: str) -> None:
+        with self._lock:
+            self._first = self._first or text
+            self._failures += 1
+
+
+def _logger_class(name: str) -> Callable[[LoggerRun], Logger]:
+    place, extra = KINDS[name]
+    module, _, class_name = place.partition(":")
+    try:
+        found: Callable[[LoggerRun], Logger] = getattr(importlib.import_module(module), class_name)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"log.loggers names {name}, which is not installed: {error}",
+            fix=f"pip install '{extra}', or leave it out: log.loggers=[]",
+        ) from None
+    return found
+
+
+def _identities(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

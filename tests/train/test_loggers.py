@@ -1,0 +1,316 @@
+"""Loggers: each shows the whole run once, continues it under its id, and can neither stop nor delay it."""
+
+import shutil
+import sys
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facemae.config import Recipe
+from facemae.errors import ConfigError, MissingExtraError
+from facemae.train.folder import RunFolder
+from facemae.train.log import RunLog, read_lines
+from facemae.train.loggers import LoggerRun, base
+from facemae.train.trainer import pretrain
+from tests.train.conftest import Tiny, run_until
+
+
+def test_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.delitem(sys.modules, "facemae.train.loggers.tensorboard", raising=False)
+    with pytest.raises(MissingExtraError, match="names tensorboard, which is not installed") as caught:
+        RunLog(RunFolder(tmp_path), step=0, batch=8, steps=1, keys=False, loggers=["tensorboard"])
+    assert "facemae[train]" in str(caught.value)
+
+
+def test_tensorboard_shows_every_point_once(tiny: Tiny, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / "run"
+    recipe = tiny("log.loggers=[tensorboard]", "checkpoint.every=64 samples")
+    run_until(recipe, out, 3)
+    shutil.rmtree(out / "checkpoints/step-00000004")  # as after a crash: back to step 0
+    run_until(recipe, out, 4)
+    pretrain(recipe, out)
+    board = EventAccumulator(str(out / "log/tensorboard"), size_guidance={"scalars": 0, "images": 0})
+    board.Reload()
+    lines = read_lines(out / "log/metrics.jsonl")
+    assert [line["samples"] for line in lines] == [16, 32, 48, 64]
+    for name in ("loss", "loss/masked_image", "lr", "grad_norm", "skipped"):
+        points = [(event.step, event.value) for event in board.Scalars(name)]
+        assert points == [(line["samples"], pytest.approx(line[name], rel=1e-6)) for line in lines], name
+    assert "step" not in board.Tags()["scalars"]
+    assert [event.step for event in board.Images("views")] == [0]
+    assert [event.step for event in board.Images("reconstruction")] == [32, 64]
+
+
+class Broken:
+    """Fails at every call."""
+
+    def __init__(self, run: LoggerRun) -> None:
+        self.opened = run
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        raise ConnectionError("no route to host\nand more")
+
+    event = metrics
+
+    def picture(self, name: str, path: Path, samples: int) -> None:
+        raise ConnectionError("no route to host")
+
+    def close(self) -> None:
+        raise ConnectionError("no route to host")
+
+
+class Unopened(Broken):
+    """Cannot even be opened."""
+
+    def __init__(self, run: LoggerRun) -> None:
+        raise ConnectionError("no route to host")
+
+
+class Stuck(Broken):
+    """Never comes back from its first call."""
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        import threading
+
+        threading.Event().wait()
+
+    event = metrics
+
+
+@pytest.fixture
+def as_wandb(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    def put(name: str) -> None:
+        monkeypatch.setitem(base.KINDS, "wandb", (f"{__name__}:{name}", "facemae[wandb]"))
+
+    return put
+
+
+def complaints(run: Path) -> list[str]:
+    return [event["text"] for event in read_lines(run / "log/events.jsonl") if event["event"] == "logger"]
+
+
+def test_a_logger_that_fails_is_said_once_and_counted(
+    tiny: Tiny, tmp_path: Path, as_wandb: Callable[[str], None]
+) -> None:
+    as_wandb("Broken")
+    recipe = tiny("log.loggers=[wandb]", "log.every_steps=1")
+    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
+    said = complaints(tmp_path / "run")
+    first = "fails: ConnectionError: no route to host"
+    assert said == [
+        f"logger wandb {first}; the run goes on, and its own files hold everything",
+        # Eight lines of metrics, ten events with the one above, three pictures, and the end.
+        f"logger wandb failed 22 times; the first: {first}",
+    ]
+    assert len(read_lines(tmp_path / "run/log/metrics.jsonl")) == 8
+
+
+def test_a_logger_that_cannot_be_opened_is_said(tiny: Tiny, tmp_path: Path, as_wandb: Callable[[str], None]) -> None:
+    as_wandb("Unopened")
+    assert pretrain(tiny("log.loggers=[wandb]"), tmp_path / "run").stopped == "finished"
+    (said,) = complaints(tmp_path / "run")
+    assert said.startswith("logger wandb cannot be opened: ConnectionError: no route to host; the run goes on")
+
+
+def test_a_logger_that_hangs_delays_nothing(
+    tiny: Tiny, tmp_path: Path, as_wandb: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_wandb("Stuck")
+    monkeypatch.setattr(base, "PATIENCE", 0.05)
+    assert pretrain(tiny("log.loggers=[wandb]"), tmp_path / "run").stopped == "finished"
+    (said,) = complaints(tmp_path / "run")
+    assert "did not send everything within 0 s of the end" in said
+    monkeypatch.setattr(base, "WAITING", 2)
+    assert pretrain(tiny("log.loggers=[wandb]"), tmp_path / "other").stopped == "finished"
+    assert "does not keep up: 2 records wait" in complaints(tmp_path / "other")[0]
+
+
+def test_an_unknown_logger_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match=r"log\.loggers\.0: .*'tensorboard', 'wandb' or 'mlflow'"):
+        tiny("log.loggers=[neptune]")
+
+
+def broken_off(recipe: Recipe, out: Path) -> None:
+    """A run that stops at step 4, goes on to step 5, loses its checkpoints after step 4 as in a crash, and ends."""
+    run_until(recipe, out, 3)
+    run_until(recipe, out, 5)
+    shutil.rmtree(out / "checkpoints/step-00000006")
+    pretrain(recipe, out)
+
+
+# --- Weights & Biases ----------------------------------------------------------------------------------------------
+
+
+class FakeRun:
+    def __init__(self, calls: list[tuple[str, Any]], identity: str) -> None:
+        self.calls, self.id = calls, identity
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.calls.append(("define_metric", (name, step_metric)))
+
+    def log(self, values: dict[str, Any]) -> None:
+        self.calls.append(("log", values))
+
+    def finish(self, exit_code: int) -> None:
+        self.calls.append(("finish", exit_code))
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
+    """The calls of wandb that are made, in order; their names and arguments are those of wandb 0.31."""
+    calls: list[tuple[str, Any]] = []
+    module = types.ModuleType("wandb")
+
+    def init(**given: Any) -> FakeRun:
+        calls.append(("init", given))
+        return FakeRun(calls, given["id"] or "abc123")
+
+    module.init = init  # type: ignore[attr-defined]
+    module.Image = lambda path: ("image", path)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    monkeypatch.delitem(sys.modules, "facemae.train.loggers.wandb", raising=False)
+    yield calls
+    sys.modules.pop("facemae.train.loggers.wandb", None)
+
+
+def test_wandb_is_told_everything_once_and_continues_its_run(
+    tiny: Tiny, tmp_path: Path, fake_wandb: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "faces")
+    out = tmp_path / "run"
+    broken_off(tiny("log.loggers=[wandb]", "log.every_steps=1"), out)
+    inits = [given for name, given in fake_wandb if name == "init"]
+    assert [given["id"] for given in inits] == [None, "abc123", "abc123"]
+    assert {(given["project"], given["resume"], given["name"]) for given in inits} == {("faces", "allow", "tiny/run")}
+    assert inits[0]["config"]["optim"]["batch_size"] == 8
+    assert fake_wandb[1] == ("define_metric", ("*", "samples"))
+    logged = [given for name, given in fake_wandb if name == "log"]
+    lines = [given for given in logged if "loss" in given]
+    assert [given["samples"] for given in lines] == [8, 16, 24, 32, 40, 48, 56, 64]
+    assert "step" not in lines[0]
+    assert lines[-1]["loss"] == read_lines(out / "log/metrics.jsonl")[-1]["loss"]
+    assert any("continuing from step-00000004" in str(given.get("events/resume")) for given in logged)
+    pictures = [given["pictures/reconstruction"] for given in logged if "pictures/reconstruction" in given]
+    assert pictures[-1] == ("image", str(out / "log/pictures/reconstruction-step-8.png"))
+    assert [given for name, given in fake_wandb if name == "finish"] == [0, 0, 0]
+
+
+def test_wandb_hears_of_an_end_by_an_error(tmp_path: Path, fake_wandb: list[tuple[str, Any]]) -> None:
+    with (
+        pytest.raises(ConfigError),
+        RunLog(RunFolder(tmp_path), step=0, batch=8, steps=1, keys=False, loggers=["wandb"]) as log,
+        log.failures(),
+    ):
+        raise ConfigError("no")
+    assert fake_wandb[-1] == ("finish", 1)
+
+
+def test_wandb_itself_in_its_offline_mode(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="the extra facemae[wandb] is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    out = tmp_path / "run"
+    run_until(tiny("log.loggers=[wandb]"), out, 3)
+    pretrain(tiny("log.loggers=[wandb]"), out)
+    assert not complaints(out)
+    written = list(out.glob("log/wandb/offline-run-*/run-*.wandb"))
+    assert len(written) == 2
+    assert len({path.stem for path in written}) == 1
+    assert all(b"loss/masked_image" in path.read_bytes() for path in written)
+
+
+# --- MLflow --------------------------------------------------------------------------------------------------------
+
+
+class FakeClient:
+    """Takes what MlflowClient of MLflow 3.17 takes."""
+
+    calls: list[tuple[str, Any]]
+    experiments: dict[str, str]
+
+    def get_experiment_by_name(self, name: str) -> Any:
+        found = self.experiments.get(name)
+        return None if found is None else types.SimpleNamespace(experiment_id=found)
+
+    def create_experiment(self, name: str) -> str:
+        self.experiments[name] = "7"
+        return "7"
+
+    def create_run(self, experiment_id: str, run_name: str) -> Any:
+        self.calls.append(("create_run", (experiment_id, run_name)))
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id="f00"))
+
+    def update_run(self, run_id: str, status: str) -> None:
+        self.calls.append(("update_run", (run_id, status)))
+
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+        self.calls.append(("log_batch", (run_id, list(metrics), list(params))))
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.calls.append(("set_tag", (run_id, key, value)))
+
+    def log_artifact(self, run_id: str, local_path: str, artifact_path: str) -> None:
+        self.calls.append(("log_artifact", (run_id, local_path, artifact_path)))
+
+    def set_terminated(self, run_id: str, status: str) -> None:
+        self.calls.append(("set_terminated", (run_id, status)))
+
+
+@pytest.fixture
+def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]]]:
+    """The calls of mlflow that are made, in order."""
+    FakeClient.calls, FakeClient.experiments = [], {}
+    module, entities = types.ModuleType("mlflow"), types.ModuleType("mlflow.entities")
+    module.MlflowClient = FakeClient  # type: ignore[attr-defined]
+    entities.Metric = lambda *values: values  # type: ignore[attr-defined]
+    entities.Param = lambda *values: values  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
+    monkeypatch.delitem(sys.modules, "facemae.train.loggers.mlflow", raising=False)
+    yield FakeClient.calls
+    sys.modules.pop("facemae.train.loggers.mlflow", None)
+
+
+def test_mlflow_is_told_everything_once_and_continues_its_run(
+    tiny: Tiny, tmp_path: Path, fake_mlflow: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "faces")
+    out = tmp_path / "run"
+    broken_off(tiny("log.loggers=[mlflow]", "log.every_steps=1"), out)
+    assert [given for name, given in fake_mlflow if name == "create_run"] == [("7", "tiny/run")]
+    assert [given for name, given in fake_mlflow if name == "update_run"] == [("f00", "RUNNING")] * 2
+    assert FakeClient.experiments == {"faces": "7"}
+    batches = [given for name, given in fake_mlflow if name == "log_batch"]
+    assert ("optim.batch_size", "8") in [entry for _, _, params in batches for entry in params]
+    points = [(key, step) for _, metrics, _ in batches for key, _, _, step in metrics if key == "loss.masked_image"]
+    assert points == [("loss.masked_image", samples) for samples in (8, 16, 24, 32, 40, 48, 56, 64)]
+    tags = [given for name, given in fake_mlflow if name == "set_tag"]
+    assert ("f00", "event.save", "saved step-00000008") in tags
+    assert ("log_artifact", ("f00", str(out / "log/pictures/views-step-0.png"), "pictures")) in fake_mlflow
+    ends = [given[1] for name, given in fake_mlflow if name == "set_terminated"]
+    assert ends == ["KILLED", "KILLED", "FINISHED"]
+
+
+def test_mlflow_itself_in_a_local_folder(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="the extra facemae[mlflow] is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    out = tmp_path / "run"
+    run_until(tiny("log.loggers=[mlflow]"), out, 3)
+    pretrain(tiny("log.loggers=[mlflow]"), out)
+    assert not complaints(out)
+    client = mlflow.MlflowClient()
+    (run,) = client.search_runs([client.get_experiment_by_name("facemae").experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["optim.batch_size"] == "8"
+    history = client.get_metric_history(run.info.run_id, "loss.masked_image")
+    assert [point.step for point in history] == [16, 32, 48, 64]
+    assert "views-step-0.png" in [Path(entry.path).name for entry in client.list_artifacts(run.info.run_id, "pictures")]
