@@ -44,8 +44,9 @@ class Gallery:
     def views(self) -> None:
         """What the model is shown: a broken crop or mask is seen at a glance."""
         image = views_picture(*self._examples(0))
-        save_picture(image, self._folder.pictures / "views-step-0.png")
-        self._log.picture("views", image, 0)
+        path = self._folder.pictures / "views-step-0.png"
+        save_picture(image, path)
+        self._log.picture("views", path, 0)
 
     def reconstruction(self, model: PretrainModel, step: int) -> None:
         """What the model predicts after so many steps, for objectives that predict pixels."""
@@ -53,8 +54,9 @@ class Gallery:
         batch, specs = self._examples(max(0, step - 1))
         image = reconstruction_picture(model, to_device(batch, device), specs)
         if image is not None:
-            save_picture(image, self._folder.pictures / f"reconstruction-step-{step}.png")
-            self._log.picture("reconstruction", image, step * self._batch_size)
+            path = self._folder.pictures / f"reconstruction-step-{step}.png"
+            save_picture(image, path)
+            self._log.picture("reconstruction", path, step * self._batch_size)
 
     def curve(self) -> None:
         """The loss over samples seen."""
