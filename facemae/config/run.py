@@ -72,4 +72,4 @@ class LogConfig(Config):
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     """Where metrics, events and pictures are shown beside the run's own files."""
     keys: bool = False
-    """Write every consumed key to `log/keys.jsonl`; for audits."""
+    """Write every step's keys and a digest of their views and masks to `log/keys.jsonl`; for audits."""

@@ -53,7 +53,7 @@ class RunFolder:
 
     @property
     def keys(self) -> Path:
-        """One line a step with the consumed keys, where asked for."""
+        """One line a step with the consumed keys and a digest of their views and masks, where asked for."""
         return self.root / "log" / "keys.jsonl"
 
     @property

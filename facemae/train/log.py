@@ -11,6 +11,7 @@ from typing import Any, Self, TextIO
 
 from facemae.errors import FacemaeError
 from facemae.files import storage_errors
+from facemae.train.audit import Consumed
 from facemae.train.folder import RunFolder
 from facemae.train.loggers import LoggerRun, Loggers
 from facemae.train.progress import Progress
@@ -63,7 +64,7 @@ class RunLog:
         step: Steps already done.
         batch: Samples in a step.
         steps: Steps of the whole run.
-        keys: Also write every consumed key.
+        keys: Also write what every step consumed.
         loggers: Names of what else shows the run; see `facemae.train.loggers`.
         recipe: The resolved recipe, for them.
 
@@ -132,16 +133,16 @@ class RunLog:
         for text in self._loggers.complaints():
             self.event("logger", text)
 
-    def consumed(self, step: int, keys: Sequence[str]) -> None:
-        """Record a finished step and the keys it consumed.
+    def consumed(self, step: int, what: Consumed | None = None) -> None:
+        """Record a finished step.
 
         Args:
             step: Steps done.
-            keys: Keys of its batch on this process.
+            what: What it consumed, where that is logged.
         """
         self._step = step
-        if self._keys is not None:
-            self._keys.write({"step": step, "keys": list(keys)})
+        if self._keys is not None and what is not None:
+            self._keys.write({"step": step, "keys": list(what.keys), "views": what.views})
         self._progress.advance(step)
 
     def metrics(self, record: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import PretrainModel
+from facemae.train.audit import consumed
 from facemae.train.clock import Clock
 from facemae.train.device import to_device
 from facemae.train.folder import RunFolder
@@ -130,7 +131,7 @@ class Trainer:
             update = self._take_step(batch.step, parts, self._global_counts(batch, parts))
             self._step = batch.step + 1
             self._heed(self._guard.push(batch, update))
-            self._log.consumed(self._step, self._global_keys(batch))
+            self._log.consumed(self._step, consumed(batch, self._processes) if self._recipe.log.keys else None)
             self._report(clock, batch.step)
             signalled = self._processes.agree(self._stop.reason is not None)
             if signalled or self._due(self._lengths.save):
@@ -181,10 +182,6 @@ class Trainer:
         replaced = list(chain(*self._processes.gather_objects(batch.replaced))) if damaged else []
         self._quarantine.record(batch, replaced, world=self._processes.world)
         return [int(count) for count in counts]
-
-    def _global_keys(self, batch: Batch) -> Sequence[str]:
-        """The keys of the global batch in the order of its slots, where they are logged."""
-        return list(chain(*self._processes.gather_objects(batch.keys))) if self._recipe.log.keys else ()
 
     def _heed(self, skip: Skip | None) -> None:
         """Record a skipped update, and stop after too many."""

@@ -1,10 +1,11 @@
 """The log of every process but the first: the run has one voice."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from facemae.train.audit import Consumed
 from facemae.train.log import RunLog
 
 
@@ -28,7 +29,7 @@ class QuietLog(RunLog):
         """See `RunLog`."""
         yield
 
-    def consumed(self, step: int, keys: Sequence[str]) -> None:
+    def consumed(self, step: int, what: Consumed | None = None) -> None:
         """See `RunLog`."""
 
     def metrics(self, record: Mapping[str, Any]) -> None:

@@ -1,0 +1,190 @@
+"""Everything that is decided and built between the taking of a run's folder and its first step."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from facemae.checkpoint import InitialWeights
+from facemae.config import Recipe
+from facemae.data.card import read_card
+from facemae.data.loader import Loader, build_loader
+from facemae.data.schema import Batch, ViewSpec
+from facemae.files import write_text
+from facemae.objectives.exchange import Exchange
+from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
+from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
+from facemae.train.folder import RunFolder
+from facemae.train.gallery import Gallery
+from facemae.train.groups import check_groups
+from facemae.train.lease import Lease
+from facemae.train.log import RunLog
+from facemae.train.loop import Trainer, micro_steps
+from facemae.train.numerics import Numerics, library_versions, machine_facts, resume_promise
+from facemae.train.optim import Average, group_names
+from facemae.train.preempt import StopRequest
+from facemae.train.process_group import OneProcess, Processes
+from facemae.train.quiet import QuietLog
+from facemae.train.saver import Saver
+from facemae.train.schedule import Lengths
+from facemae.train.start import Start, describe_extension, load_initial, load_weights, resolve_lengths
+from facemae.train.strategy import Strategy, choose_strategy
+
+
+class Session:
+    """One start of a run, in one of its processes.
+
+    Args:
+        recipe: The recipe.
+        folder: The run folder, which is taken.
+        numerics: Device, precision, threads.
+        processes: The processes of the run.
+        start: Where the run goes on from.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: RunFolder, numerics: Numerics, processes: Processes, start: Start
+    ) -> None:
+        self.recipe, self.folder, self.numerics, self.start = recipe, folder, numerics, start
+        self.processes = processes
+        self.is_first = processes.rank == 0
+        self.strategy: Strategy = choose_strategy(recipe.efficiency, processes, numerics.device)
+        self.specs: tuple[ViewSpec, ...] = view_specs(recipe)
+        # Only opened, to learn the size of an epoch.
+        self.first = self._first_loader(self.specs)
+        self.lengths: Lengths = resolve_lengths(recipe, start, self.first.epoch_samples)
+        # Where a view changes is known only now.
+        self.specs = view_specs(recipe, self.lengths.stages)
+        _, micro = self._shares()
+        self.machine: Mapping[str, Any] = machine_facts(
+            numerics, world=processes.world, strategy=self.strategy.name, micro_batch=micro
+        )
+        if self.is_first:
+            write_text(folder.recipe, recipe_to_yaml(recipe))
+
+    def open_log(self) -> RunLog:
+        """The run's log in the first process, a quiet one in the others."""
+        if not self.is_first:
+            return QuietLog()
+        settings = self.recipe.log
+        return RunLog(
+            self.folder,
+            step=self.start.step,
+            batch=self.lengths.batch,
+            steps=self.lengths.steps,
+            keys=settings.keys,
+            loggers=settings.loggers,
+            recipe=recipe_tree(self.recipe),
+        )
+
+    def announce(self, log: RunLog, lease: Lease | None) -> None:
+        """Say what begins, on which machine, and what may be expected of it."""
+        for note in self.start.notes:
+            log.event("note", note)
+        if lease is not None and lease.taken_over is not None:
+            gone = lease.taken_over
+            log.event("note", f"took over from process {gone.pid} on {gone.host}, which is gone")
+        facts = {**self.machine, **library_versions()}
+        shared = {
+            "steps": self.lengths.steps,
+            "total_samples": self.lengths.total,
+            "epoch_samples": self.lengths.epoch,
+            "facts": facts,
+        }
+        size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self.lengths.epoch} samples an epoch"
+        log.event("setup", f"{self.recipe.name}: {size}; {self.numerics.reason}; {self.numerics.threads} threads")
+        checkpoint = self.start.checkpoint
+        if checkpoint is None:
+            log.event("start", f"starting in {self.folder.root}", **shared)
+            return
+        old = {**checkpoint.manifest.machine, **checkpoint.manifest.versions}
+        bitwise, promise = resume_promise(old, facts)
+        log.event("resume", f"continuing from {checkpoint.folder.name}: {promise}", bitwise=bitwise, **shared)
+        extension = describe_extension(self.recipe, self.start, self.lengths)
+        if extension is not None:
+            log.event("extend", extension)
+        if self.start.pinned is None:
+            log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
+
+    def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
+        """Build model, optimiser and trainer, and put the checkpoint's state into them."""
+        recipe, lengths, checkpoint = self.recipe, self.lengths, self.start.checkpoint
+        model, init = self._build_model(log, init_from)
+        forward = self.strategy.prepare(model, recipe.optim)
+        average = None if lengths.ema is None else Average(model)
+        if checkpoint is not None:
+            self.strategy.load_optimizer_state(checkpoint.tensors("optimizer"))
+            if average is not None:
+                average.load(checkpoint.tensors("ema"))
+        gallery = self._open_gallery(log)
+        if gallery is not None and checkpoint is None:
+            gallery.views()
+        saver = Saver(
+            self.folder, recipe, lengths, self.strategy, model, average,
+            streams=self.first.state_description(), cards=self._cards(), init=init, machine=self.machine, log=log,
+            saved=None if checkpoint is None else self.start.step,
+        )  # fmt: skip
+        steps = range(self.start.step, lengths.steps)
+        loader = self._loader(self.specs, steps, self.processes, workers=recipe.efficiency.workers)
+        return Trainer(
+            recipe, self.folder, lengths=lengths, numerics=self.numerics, strategy=self.strategy, model=model,
+            forward=forward, average=average, loader=loader, log=log, saver=saver, gallery=gallery, lease=lease,
+            stop=stop, state=dict(self.start.state),
+        )  # fmt: skip
+
+    def _open_gallery(self, log: RunLog) -> Gallery | None:
+        if not self.is_first:
+            return None
+
+        def first_batch(specs: Sequence[ViewSpec]) -> Batch:
+            return next(iter(self._first_loader(specs)))
+
+        return Gallery(self.folder, self.specs, first_batch, batch_size=self.lengths.batch, log=log)
+
+    def _first_loader(self, specs: Sequence[ViewSpec]) -> Loader:
+        """Reads the first step's whole batch."""
+        return self._loader(specs, range(1), OneProcess(), workers=0)
+
+    def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
+        model = build_pretrain_model(self.recipe, self.processes)
+        share, micro = self._shares()
+        check_groups(model.groups(), share=share, micro=micro, world=self.processes.world)
+        init: InitialWeights | None = None
+        if self.start.checkpoint is not None:
+            init = self.start.checkpoint.manifest.init
+            load_weights(model, self.start.checkpoint)
+            if init_from is not None:
+                log.event("note", f"--init-from {init_from} was used at the start of this run and is ignored now")
+        elif init_from is not None:
+            init, text = load_initial(model, init_from)
+            log.event("init", text, digest=init.digest)
+        groups = group_names(model.named_parameters())
+        log.event(
+            "groups",
+            f"weight decay on {len(groups.decayed)} tensors, none on {len(groups.undecayed)}; names in the event log",
+            decayed=groups.decayed,
+            undecayed=groups.undecayed,
+        )
+        return model.to(self.numerics.device), init
+
+    def _loader(self, specs: Sequence[ViewSpec], steps: range, processes: Exchange, *, workers: int | None) -> Loader:
+        return build_loader(
+            self.recipe.data,
+            specs,
+            seed=self.recipe.seed,
+            batch_size=self.recipe.optim.batch_size,
+            start_step=steps.start,
+            stop_step=steps.stop,
+            rank=processes.rank,
+            world=processes.world,
+            workers=workers,
+            pinned=self.start.pinned,
+            pin_memory=self.numerics.device.type == "cuda",
+        )
+
+    def _shares(self) -> tuple[int, int]:
+        """Samples of this process in a step, and in a micro-batch."""
+        share = self.recipe.optim.batch_size // self.processes.world
+        return share, share // micro_steps(self.recipe, share)
+
+    def _cards(self) -> dict[str, Any]:
+        return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}
