@@ -21,7 +21,7 @@ from facemae.config import EncoderConfig, MaskConfig, ObjectiveConfig, Recipe, V
 from facemae.data.schema import MaskSpec, ModelInput, PhotometricSpec, StageSpec, ViewSpec
 from facemae.errors import ConfigError
 
-FREE_BLOCKS = ("efficiency", "log")
+FREE_BLOCKS = ("efficiency", "log", "monitor")
 """Blocks that may differ between two starts of one run."""
 
 FREE_KEYS = ("about", "checkpoint", "data.max_damage", "optim.max_bad_steps")
@@ -251,7 +251,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _child(node: Any, part: str, path: str, override: str) -> Any:
     if isinstance(node, list):
         return node[_position(part, node, override)]
-    child = node.setdefault(part, [{}] if path == "data.streams" else {})
+    if node.get(part) is None:
+        # A block that is null is one that nobody has asked for yet.
+        node[part] = [{}] if path == "data.streams" else {}
+    child = node[part]
     if not isinstance(child, dict | list):
         raise ConfigError(f"override {override!r}: {path} is {child!r}, not a block")
     return child

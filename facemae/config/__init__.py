@@ -1,14 +1,16 @@
 """The typed recipe tree: what a pretraining run is made of.
 
 A recipe is a YAML file that fills this tree; `facemae.recipe` reads, merges and prints it. Blocks are grouped by
-what they may change: everything except `efficiency` and `log` changes results, and a run that has started refuses such
-a change. Four more may change that cannot either: `about`, `checkpoint`, `data.max_damage`, `optim.max_bad_steps`.
+what they may change: everything except `efficiency`, `log` and `monitor` changes results, and a run that has started
+refuses such a change. Four more may change that cannot either: `about`, `checkpoint`, `data.max_damage`,
+`optim.max_bad_steps`.
 Every field carries a docstring; an unknown key is an error that names the nearest known one.
 """
 
 from facemae.config.base import Config, Span, SpanConfig
 from facemae.config.data import DataConfig, StreamConfig
 from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, ObjectiveConfig
+from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
 from facemae.config.views import (
@@ -36,6 +38,7 @@ __all__ = [
     "HeadConfig",
     "LogConfig",
     "MaskConfig",
+    "MonitorConfig",
     "NormaliseConfig",
     "ObjectiveConfig",
     "OptimConfig",

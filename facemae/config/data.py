@@ -20,6 +20,10 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+Where = Annotated[dict[str, str], BeforeValidator(_as_texts)]
+"""Only samples whose metadata has these values, for example `{split: train}`."""
+
+
 class StreamConfig(Config):
     """One source of samples."""
 
@@ -27,7 +31,7 @@ class StreamConfig(Config):
     """What the stream is called in logs and state."""
     shards: str = ""
     """Folder of the indexed shard set. Given on the command line: `--data DIR`."""
-    where: Annotated[dict[str, str], BeforeValidator(_as_texts)] = Field(default_factory=dict)
+    where: Where = Field(default_factory=dict)
     """Only samples whose metadata has these values, for example `{split: train}`."""
     share: int = Field(default=1, ge=1)
     """How many parts of each global batch come from this stream."""

@@ -7,6 +7,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from facemae.config.base import Config
 from facemae.config.data import DataConfig
 from facemae.config.model import EncoderConfig, ObjectiveConfig
+from facemae.config.monitor import MonitorConfig
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
 from facemae.config.views import ViewConfig, check_view
 
@@ -40,6 +41,8 @@ class Recipe(Config):
     """Speed; may change between starts of one run."""
     log: LogConfig = LogConfig()
     """Logging; may change between starts of one run."""
+    monitor: MonitorConfig | None = None
+    """What is measured on held-out faces; null measures nothing. May change between starts of one run."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -1,7 +1,7 @@
 """Choosing samples by what they say about themselves, without reading the shards."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,19 @@ def column_names(index: ShardIndex) -> list[str]:
         return list(pq.read_schema(path).names)
 
 
+def check_columns(index: ShardIndex, wanted: Iterable[str]) -> None:
+    """Raise UsageError, naming those there are, where a shard set lacks a metadata column."""
+    names = column_names(index)
+    for name in wanted:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
+            raise UsageError(
+                f"{index.folder} has no metadata column {name!r}",
+                expected=f"one of {', '.join(names)}",
+                fix=f"did you mean {near[0]!r}?" if near else None,
+            )
+
+
 def select(index: ShardIndex, where: Mapping[str, str], *, dropped: bool = True) -> "np.ndarray[Any, Any]":
     """Positions of the samples whose metadata equals all the given values.
 
@@ -57,15 +70,7 @@ def select(index: ShardIndex, where: Mapping[str, str], *, dropped: bool = True)
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    names = column_names(index)
-    for name in where:
-        if name not in names:
-            near = difflib.get_close_matches(name, names, 1)
-            raise UsageError(
-                f"{index.folder} has no metadata column {name!r}",
-                expected=f"one of {', '.join(names)}",
-                fix=f"did you mean {near[0]!r}?" if near else None,
-            )
+    check_columns(index, where)
     table = metadata(index, list(dict.fromkeys([*where, "dropped"])))
     keep = np.ones(len(index), dtype=bool)
     for name, value in where.items():
