@@ -22,11 +22,11 @@ from facemae.train.gallery import Gallery
 from facemae.train.guard import Guard, Skip
 from facemae.train.lease import Lease
 from facemae.train.log import RunLog, read_lines
-from facemae.train.memory import resident_bytes
 from facemae.train.metrics import MetricBag
 from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
 from facemae.train.preempt import StopRequest
+from facemae.train.resident import resident_bytes
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
 from facemae.train.stages import stages_begun
