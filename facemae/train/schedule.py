@@ -44,12 +44,13 @@ class Lengths:
     stages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
-    def resolve(cls, recipe: Recipe, epoch: int) -> "Lengths":
+    def resolve(cls, recipe: Recipe, epoch: int, stages: Mapping[str, tuple[int, ...]] | None = None) -> "Lengths":
         """Compute the lengths of a recipe.
 
         Args:
             recipe: The recipe.
             epoch: Samples in one epoch of its streams.
+            stages: Where the stages of views begin, if that was decided before.
 
         Raises:
             ConfigError: Stages of a view are not in order, or begin when the run is over.
@@ -57,6 +58,12 @@ class Lengths:
         optim = recipe.optim
         steps = max(1, math.ceil(optim.total.samples(epoch=epoch) / optim.batch_size))
         total = steps * optim.batch_size
+        if stages is None:
+            stages = {
+                name: _stage_begins(name, view, epoch=epoch, total=total, batch=optim.batch_size)
+                for name, view in recipe.views.items()
+                if view.stages
+            }
         return cls(
             epoch=epoch,
             batch=optim.batch_size,
@@ -65,11 +72,7 @@ class Lengths:
             ema=None if optim.ema is None else optim.ema.samples(epoch=epoch, total=total),
             save=recipe.checkpoint.every.samples(epoch=epoch, total=total),
             pictures=recipe.log.pictures.samples(epoch=epoch, total=total),
-            stages={
-                name: _stage_begins(name, view, epoch=epoch, total=total, batch=optim.batch_size)
-                for name, view in recipe.views.items()
-                if view.stages
-            },
+            stages=stages,
         )
 
     @property

@@ -116,7 +116,9 @@ def resolve_lengths(recipe: Recipe, start: Start, epoch_samples: int) -> Lengths
     """
     if not start.state:
         return Lengths.resolve(recipe, epoch_samples)
-    lengths = Lengths.resolve(recipe, int(start.state["epoch_samples"]))
+    # Runs of early releases have no stages.
+    stages = {view: tuple(map(int, begins)) for view, begins in start.state.get("stage_samples", {}).items()}
+    lengths = Lengths.resolve(recipe, int(start.state["epoch_samples"]), stages)
     before = int(start.state["total_samples"])
     if lengths.total < before:
         raise ResumeError(
@@ -126,8 +128,7 @@ def resolve_lengths(recipe: Recipe, start: Start, epoch_samples: int) -> Lengths
         )
     # Early releases did not save the warm-up.
     warmup = start.state.get("warmup_samples", recipe.optim.warmup.samples(epoch=lengths.epoch, total=before))
-    stages = {view: tuple(map(int, begins)) for view, begins in start.state.get("stage_samples", {}).items()}
-    return replace(lengths, warmup=int(warmup), stages=stages or lengths.stages)
+    return replace(lengths, warmup=int(warmup))
 
 
 def describe_extension(recipe: Recipe, start: Start, lengths: Lengths) -> str | None:

@@ -76,6 +76,11 @@ def test_an_extended_run_keeps_its_stages_where_they_were(tiny: Tiny) -> None:
     }
     assert resolve_lengths(recipe, Start(state=state), 36).stages == {"main": (26, 48)}
     assert resolve_lengths(recipe, Start(), 36).stages == {"main": (51, 96)}
+    # Half of the longer run would be after the stage that follows it.
+    mixed = "views.main.stages=[{from: 50 percent, mask_ratio: 0.5}, {from: 48 samples, mask_ratio: 0.6}]"
+    state["stage_samples"] = {"main": [32, 48]}
+    recipe = tiny(mixed, "optim.total=128 samples")
+    assert resolve_lengths(recipe, Start(state=state), 36).stages == {"main": (32, 48)}
 
 
 def test_a_stopped_run_continues_bit_by_bit_through_its_stages(tiny: Tiny, tmp_path: Path) -> None:
