@@ -56,3 +56,11 @@ def tiny_extractor() -> FeatureExtractor:
     initialise(encoder, 0, prefix="encoder.")
     model_input = ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.25,))
     return FeatureExtractor.from_encoder(encoder, config, model_input, crop=CropRecipe(detector="none"), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def ferplus_folder(session_folder: Path) -> Path:
+    """A tiny set in the layout of FER+."""
+    from tests.probes.ferplus_layout import write_ferplus
+
+    return write_ferplus(session_folder / "ferplus" / "data")

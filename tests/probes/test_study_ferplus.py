@@ -1,66 +1,19 @@
 """The FER+ study on a tiny set of its layout."""
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from facemae.data.card import read_card
 from facemae.data.index import ShardIndex
 from facemae.data.select import metadata
-from facemae.rng import generator
 from facemae_probes.commands import app as probe_app
 from facemae_probes.studies import ferplus_set, write
 from facemae_probes.studies.commands import app
 from facemae_probes.studies.facts import pretraining_facts
-
-OVERRIDES = [
-    "encoder.patch_size=12",
-    "objectives.0.decoder.width=16",
-    "objectives.0.decoder.depth=1",
-    "objectives.0.decoder.heads=2",
-    "optim.batch_size=8",
-    "optim.total=32 samples",
-    "optim.ema=null",
-    "checkpoint.every=16 samples",
-    "log.every_steps=1",
-    "log.loggers=[]",
-    "log.keys=true",
-    "efficiency.workers=0",
-    "efficiency.threads=1",
-]
-
-
-@pytest.fixture(scope="module")
-def ferplus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """72 images in the layout of the set: two classes, told apart by brightness; some duplicates across splits."""
-    folder = tmp_path_factory.mktemp("ferplus") / "data"
-    rows = []
-    for i in range(72):
-        split = ("train", "train", "train", "valid", "test", "test")[i % 6]
-        happy = int(generator(3, "study", i).integers(2))
-        pixels = generator(3, "pixels", i).integers(0, 128, size=(48, 48)).astype("uint8") + 100 * happy
-        name = f"{split}/f{i:03d}.png"
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype("uint8")).save(folder / name)
-        rows.append(
-            {
-                "file": name,
-                "split": split,
-                "ferplus_majority": ("neutral", "happiness")[happy],
-                "ferplus8_valid": int(i % 11 != 0),
-                "pixel_md5": f"m{i}",
-                "dup_in_other_split": int(i % 7 == 0),
-            }
-        )
-    with (folder / "labels.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder
+from tests.probes.ferplus_layout import TINY
 
 
 def _split_of(shards: Path) -> dict[str, str]:
@@ -71,7 +24,7 @@ def _split_of(shards: Path) -> dict[str, str]:
 def test_one_command_packs_pretrains_probes_and_reports(ferplus_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     arguments = ["ferplus", "--data", str(ferplus_folder), "--out", str(out), "--layers", "-1"]
-    arguments += ["--pooling", "mean", "--probe", "linear,knn", "--json", *OVERRIDES]
+    arguments += ["--pooling", "mean", "--probe", "linear,knn", "--json", *TINY]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads(done.stdout)

@@ -57,18 +57,95 @@ def ferplus(
         overrides=overrides or (),
         plan=plan,
         command=_command(
-            data, out, {"recipe": recipe, "layers": layers, "pooling": pooling, "probe": probe}, overrides
+            "ferplus", data, out, {"recipe": recipe, "layers": layers, "pooling": pooling, "probe": probe}, overrides
         ),
         say=lambda text: typer.echo(text, err=True),
     )
     typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
 
 
-def _command(data: Path, out: Path, options: dict[str, str], overrides: list[str] | None) -> str:
+@app.command("equal-time")
+def equal_time(
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    data: Annotated[
+        Path | None, typer.Option(help="FER+ images with labels.csv, or an indexed shard set packed from them.")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="Pretraining time of each system; may be a fraction.")] = 60,
+    seeds: Annotated[str, typer.Option(help="Comma-separated seeds of pretraining.")] = "0,1",
+    systems: Annotated[
+        str, typer.Option(help="A YAML file of systems, or comma-separated names of built-in ones, or `all`.")
+    ] = "",
+    only: Annotated[str | None, typer.Option(metavar="NAME", help="Only the units of this system or baseline.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Only the units with this seed.")] = None,
+    probe: Annotated[
+        str, typer.Option(help="quick or full: how many layers, poolings and settings are tried.")
+    ] = "quick",
+    baselines: Annotated[bool, typer.Option(help="Also probe random weights and HOG.")] = True,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of calibration.")] = 3,
+    round_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of a system in a round.")] = 20,
+    calibrate_only: Annotated[bool, typer.Option("--calibrate-only", help="Measure the rates, train nothing.")] = False,
+    recalibrate: Annotated[bool, typer.Option("--recalibrate", help="Measure the rates again.")] = False,
+    accept_calibration: Annotated[
+        bool, typer.Option("--accept-calibration", help="Take rates of another machine or other code.")
+    ] = False,
+    imports: Annotated[
+        list[Path] | None, typer.Option("--import", help="Folder with units made elsewhere; repeatable.")
+    ] = None,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Write the table of the units there are.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON instead of the report.")] = False,
+) -> None:
+    """Pretrain several systems on FER+ for equally long, probe them frozen, and compare.
+
+    The rate of every system is measured first, in turns; a system trains for its rate times the minutes, counted in
+    samples. So runs may be stopped, continued, and share the machine. Systems and seeds are finished one by one; the
+    report is written from those there are.
+
+    Example: facemae study equal-time --data fer2013plus --out studies/equal-time --minutes 60 --seeds 0,1
+    """
+    import json
+
+    from facemae.errors import UsageError
+    from facemae_probes.commands import parse_names
+    from facemae_probes.studies.calibration import Rounds
+    from facemae_probes.studies.equal_time import Calibrating, Table, run_equal_time, seeds_of, systems_of
+    from facemae_probes.studies.equal_time_report import write_table
+    from facemae_probes.studies.units import import_units
+
+    table = Table(systems_of(parse_names(systems)), minutes, seeds_of(seeds), probe, baselines)
+    for folder in imports or ():
+        for name in import_units(folder, out):
+            typer.echo(f"imported {name}", err=True)
+    options = {"minutes": f"{minutes:g}", "seeds": seeds, "probe": probe}
+    options |= {"systems": Path(systems).name} if systems else {}
+    options |= {} if baselines else {"no-baselines": ""}
+    command = _command("equal-time", data or Path("fer2013plus"), out, options)
+    if report_only:
+        results = write_table(out, table.wanted(), command)
+    elif data is None:
+        raise UsageError("no --data", expected="FER+ images or a shard set of them; only --report-only needs none")
+    else:
+        calibrating = Calibrating(Rounds(rounds, round_seconds), recalibrate, accept_calibration, calibrate_only)
+        results = run_equal_time(
+            data,
+            out,
+            table,
+            only=only,
+            seed=seed,
+            calibrating=calibrating,
+            command=command,
+            say=lambda text: typer.echo(text, err=True),
+        )
+    if json_output or calibrate_only:
+        typer.echo(json.dumps(results, indent=None if json_output else 1))
+    else:
+        typer.echo((out / "report" / "report.md").read_text(encoding="utf-8"))
+
+
+def _command(study: str, data: Path, out: Path, options: dict[str, str], overrides: list[str] | None = None) -> str:
     """The command line with every option, and folders by name: reports are published."""
     import shlex
 
-    words = ["facemae", "study", "ferplus", "--data", data.resolve().name, "--out", out.resolve().name]
+    words = ["facemae", "study", study, "--data", data.resolve().name, "--out", out.resolve().name]
     for name, value in options.items():
-        words += [f"--{name}", value]
+        words += [f"--{name}", value] if value else [f"--{name}"]
     return shlex.join([*words, *(overrides or [])])

@@ -10,6 +10,8 @@ from typing import Any
 _BEGINS = ("start", "resume")
 _BEFORE = ("setup", "note")
 """Events that may precede a start, and so tell nothing about how long the one before it lasted."""
+NOT_TRAINING = ("bench", "features")
+"""Rooms of the library that pretraining does not enter."""
 
 
 def pretraining_facts(run: Path) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
         run: The run folder, with `log/events.jsonl` and `log/metrics.jsonl`.
 
     Returns:
-        `seconds`, `starts`, `samples`, `samples_per_s` (over all these seconds, saves included),
+        `seconds`, `starts`, `samples`, `epochs`, `samples_per_s` (over all these seconds, saves included),
         `median_samples_per_s` (of the log's lines), and of the last start that trained: `processor`, `vector_units`,
         `device`, `threads`, `precision`.
     """
@@ -40,6 +42,7 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "starts": len(starts),
         "samples": samples,
+        "epochs": round(samples / starts[-1]["epoch"], 3) if starts and starts[-1]["epoch"] else None,
         "samples_per_s": round(samples / seconds, 1) if seconds else None,
         "median_samples_per_s": round(statistics.median(speeds), 1) if speeds else None,
         **{name: machine.get(name) for name in ("processor", "vector_units", "device", "threads", "precision")},
@@ -51,7 +54,8 @@ def _starts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for event in events:
         if event["event"] in _BEGINS:
             batch = event["total_samples"] // event["steps"]
-            found.append({"began": event["time"], "from": event["step"], "batch": batch, "facts": event["facts"]})
+            start = {"began": event["time"], "from": event["step"], "batch": batch, "facts": event["facts"]}
+            found.append({**start, "epoch": event.get("epoch_samples")})
         if found and event["event"] not in _BEFORE:
             start = found[-1]
             start |= {"to": event["step"], "seconds": event["time"] - start["began"]}
@@ -86,6 +90,22 @@ def revision() -> str:
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{commit}+" if changed else str(commit)
+
+
+def training_code() -> str:
+    """sha256 over the source and recipes that pretraining runs on: how fast a system is depends on them."""
+    import hashlib
+
+    import facemae
+
+    folder = Path(facemae.__file__).parent
+    hasher = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.suffix in {".py", ".yaml"} and name.parts[0] not in NOT_TRAINING:
+            content = path.read_bytes()
+            hasher.update(f"{name.as_posix()}:{len(content)}:".encode() + content)
+    return hasher.hexdigest()
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
