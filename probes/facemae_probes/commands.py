@@ -1,11 +1,16 @@
 """`facemae probe`: measure a frozen encoder on labelled faces."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from facemae.errors import UsageError
+from facemae_probes.benchmarks.commands import register as register_benchmarks
+
+if TYPE_CHECKING:
+    from facemae_probes.benchmarks.ask import Question
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -27,6 +32,11 @@ def run(
         str, typer.Option(help="Run folder, checkpoint or exported encoder; or a baseline: `pixels`, `hog`.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for result.json, predictions and pictures.")],
+    benchmark: Annotated[
+        str | None,
+        typer.Argument(metavar="[BENCHMARK]", help="Takes labels, units and slices from it; see facemae probe list."),
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="Target of the benchmark; default its first.")] = None,
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     labels_like: Annotated[
         str | None, typer.Option(help="Several binary columns: a pattern such as 'AU*', or a comma-separated list.")
@@ -55,12 +65,11 @@ def run(
     Settings are chosen on the validation split (one is set aside from the training subjects where there is none); the
     test split is touched once.
 
-    Example: facemae probe run --data shards/fer --model runs/first --label ferplus_majority --out results/first
+    Example: facemae probe run raf-db --data shards/raf-db --model runs/first --out results/first
+
+    Example: facemae probe run --data shards/own --model runs/first --label emotion --out results/first
     """
-    if (label is None) == (labels_like is None):
-        raise UsageError("give either --label or --labels-like", fix="--label emotion, or --labels-like 'AU*'")
-    if task not in ("auto", "classes", "multilabel"):
-        raise UsageError(f"--task {task}", expected="auto, classes or multilabel")
+    question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
     from facemae_probes.report import results_table
     from facemae_probes.runner import run_probe
     from facemae_probes.selection import ProbePlan
@@ -74,12 +83,14 @@ def run(
     result = run_probe(
         data,
         _source(model, data, random_init),
-        str(label or labels_like),
+        question.label,
         plan=plan,
-        kind="multilabel" if labels_like and task == "auto" else task,  # type: ignore[arg-type]
+        kind=question.kind,
         where=dict(_pair(text) for text in where or ()),
-        slices=slices or (),
-        unit=unit,
+        slices=question.slices,
+        unit=question.unit,
+        classes=question.classes,
+        benchmark=question.about,
         split=split,
         out=out,
         cache=cache,
@@ -136,6 +147,43 @@ def show(
     _show(require_result(folder).data, json_output, results_table, folder)
 
 
+def _question(
+    benchmark: str | None,
+    target: str | None,
+    data: Path,
+    label: str | None,
+    labels_like: str | None,
+    task: str,
+    unit: str | None,
+    slices: Sequence[str],
+) -> "Question":
+    """What is asked, of a benchmark by name or of columns that are named."""
+    from facemae_probes.benchmarks.ask import Question, ask_benchmark
+    from facemae_probes.benchmarks.registry import benchmark as find
+
+    if benchmark is not None:
+        if label is not None or labels_like is not None or task != "auto":
+            raise UsageError(
+                f"--label, --labels-like or --task beside the benchmark {benchmark}",
+                expected="a benchmark, which has its own labels, or columns",
+                fix="--target chooses among the benchmark's; leave the name out to choose columns",
+            )
+        return ask_benchmark(find(benchmark), data, target=target, unit=unit, slices=slices)
+    if target is not None:
+        raise UsageError(
+            f"--target {target} without a benchmark", fix="name the benchmark first; see facemae probe list"
+        )
+    if (label is None) == (labels_like is None):
+        raise UsageError(
+            "give a benchmark, or either --label or --labels-like",
+            fix="raf-db, or --label emotion, or --labels-like 'AU*'",
+        )
+    if task not in ("auto", "classes", "multilabel"):
+        raise UsageError(f"--task {task}", expected="auto, classes or multilabel")
+    kind = "multilabel" if labels_like and task == "auto" else task
+    return Question(str(label or labels_like), kind=kind, unit=unit, slices=tuple(slices))  # type: ignore[arg-type]
+
+
 def _show(data: dict[str, Any], json_output: bool, table: Any, folder: Path) -> None:
     import json
 
@@ -181,3 +229,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise UsageError(f"--where {text}", expected="COLUMN=VALUE")
     return name, value
+
+
+register_benchmarks(app)

@@ -146,8 +146,12 @@ def results_table(data: dict[str, Any]) -> "Table":
     from rich.table import Table
 
     task = data["task"]
+    known = data.get("benchmark")
+    asked = f"{data['data']['shards']}: {task['label']}"
+    if known is not None:
+        asked = f"{known['title']} ({known['version'] or 'no known version'}), {known['target']}"
     table = Table(
-        title=f"{data['model']['name']} on {data['data']['shards']}: {task['label']}",
+        title=f"{data['model']['name']} on {asked}",
         caption=f"intervals: 95 % bootstrap over {task['unit']}s; settings chosen on {data['selection']['on']}; "
         f"faces: {crop_line(data['model'].get('crop'))}",
     )

@@ -47,6 +47,8 @@ def run_probe(
     out: Path | None = None,
     cache: Path | None = None,
     also: Sequence[Setting] = (),
+    classes: Sequence[str] = (),
+    benchmark: dict[str, Any] | None = None,
     say: Say = lambda _: None,
 ) -> ProbeResult:
     """Probe frozen features on a labelled shard set.
@@ -64,6 +66,8 @@ def run_probe(
         out: Folder for result.json, predictions and pictures. A finished result of the same request is read back.
         cache: Folder of features; None takes `out/features`, or a temporary folder without `out`.
         also: Further settings whose features are computed in the same pass, for later calls with the same cache.
+        classes: Names of the classes in their order; empty takes them from the labels.
+        benchmark: What the result says of the benchmark that asks; its `warnings` join the result's.
         say: Told how it goes.
 
     Raises:
@@ -73,11 +77,12 @@ def run_probe(
     plan = plan or ProbePlan()
     shards = Path(shards)
     source = as_feature_source(model)
-    task = make_task(
-        read_columns(shards, where), label, kind=kind, unit=unit, slices=slices, seed=plan.seed, split=split
-    )
+    columns = read_columns(shards, where)
+    task = make_task(columns, label, kind=kind, unit=unit, slices=slices, seed=plan.seed, split=split, classes=classes)
     facts = _data_facts(shards)
     request = _request(source, task, plan, facts["digest"], where)
+    if benchmark is not None:
+        request["benchmark"] = benchmark
     if out is not None and (done := report.read_result(out, request)) is not None:
         say(f"{out}: this probe is done, its result is read")
         return done
@@ -87,6 +92,9 @@ def run_probe(
             result = _run(shards, source, task, plan, Path(folder), facts, also, say)
     else:
         result = _run(shards, source, task, plan, cache or Path(str(out)) / "features", facts, also, say)
+    if benchmark is not None:
+        result.data["benchmark"] = benchmark
+        result.data["warnings"] += benchmark["warnings"]
     result.data["request"] = request
     result.data["duration_s"] = round(time.monotonic() - started, 2)
     if out is not None:

@@ -109,6 +109,7 @@ def make_task(
     slices: Sequence[str] = (),
     seed: int = 0,
     split: str = "split",
+    classes: Sequence[str] = (),
 ) -> Task:
     """Build a task from columns.
 
@@ -121,9 +122,10 @@ def make_task(
         slices: Extra test parts, each `column=value`.
         seed: Seed of the draw of a validation part, where there is none.
         split: Column that says which part a sample belongs to; samples without a value are left out.
+        classes: Names of the classes in their order, those without samples too; empty takes them from the labels.
 
     Raises:
-        ProbeError: Columns, labels or splits are missing.
+        ProbeError: Columns, labels or splits are missing, or a label is none of the classes.
     """
     found = label_columns(columns, label)
     resolved: TaskKind = ("classes" if len(found) == 1 else "multilabel") if kind == "auto" else kind
@@ -141,7 +143,7 @@ def make_task(
     parts, valid_from = _parts(columns, units, unit_name, seed, split)
     warnings += _crossing(units, unit_name, parts)
     if resolved == "classes":
-        names, labels, more = _classes(columns.text(found[0]), parts)
+        names, labels, more = _classes(columns.text(found[0]), parts, classes)
         warnings += more
     else:
         names, labels = tuple(found), np.stack([_binary(columns.text(name), name) for name in found], axis=1)
@@ -254,13 +256,17 @@ def _crossing(units: NDArray[np.int64], unit: str, parts: dict[str, NDArray[np.i
 
 
 def _classes(
-    values: list[str | None], parts: dict[str, NDArray[np.int64]]
+    values: list[str | None], parts: dict[str, NDArray[np.int64]], given: Sequence[str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64], list[str]]:
     text = np.array([value or "" for value in values], dtype=str)
     trained = _in_order(set(text[parts["train"]].tolist()))
     # A class that training lacks can only be missed; it keeps its place in the metrics.
     extra = _in_order(set(text.tolist()) - set(trained))
     names = (*trained, *extra)
+    if given:
+        if foreign := [name for name in names if name not in given]:
+            raise ProbeError(f"labels {', '.join(foreign[:5])}", expected=f"one of {', '.join(given)}")
+        names, extra = tuple(given), [name for name in given if name not in trained]
     if len(trained) < 2:
         raise ProbeError(f"the training split has one class, {trained[0]!r}", expected="two or more")
     numbers = {name: number for number, name in enumerate(names)}

@@ -1,0 +1,101 @@
+"""What a probe is asked: by a benchmark's name, or by columns that a user names. Both end in the same `Question`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from facemae.errors import ProbeError
+from facemae_probes.benchmarks.base import CLUSTER, Benchmark
+from facemae_probes.benchmarks.packed import missing_columns, packed_version
+from facemae_probes.metrics import TaskKind
+from facemae_probes.task import read_columns
+
+
+@dataclass(frozen=True)
+class Question:
+    """Arguments of `facemae_probes.runner.run_probe`.
+
+    Attributes:
+        label: Column, or columns separated by commas.
+        kind: What they are.
+        classes: Names in the order to show; empty takes them from the data.
+        unit: Column of independent units; None looks for subject and source.
+        slices: Test parts to report too.
+        about: What the result says of the benchmark; None where columns were named.
+    """
+
+    label: str
+    kind: Literal["auto", "classes", "multilabel"] = "auto"
+    classes: tuple[str, ...] = ()
+    unit: str | None = None
+    slices: tuple[str, ...] = ()
+    about: dict[str, Any] | None = field(default=None)
+
+
+def ask_benchmark(
+    benchmark: Benchmark,
+    shards: Path,
+    *,
+    target: str | None = None,
+    unit: str | None = None,
+    slices: Sequence[str] = (),
+) -> Question:
+    """What a benchmark asks of shards packed for it.
+
+    Args:
+        benchmark: The benchmark.
+        shards: Made by `facemae probe pack`.
+        target: Name of a target; None is the headline.
+        unit: Another column of independent units.
+        slices: Further test parts.
+
+    Raises:
+        UsageError: No such target.
+        ProbeError: The shards were not packed for it, or the probes cannot measure this kind of target.
+    """
+    chosen = benchmark.target(target)
+    if chosen.kind not in get_args(TaskKind):
+        raise ProbeError(
+            f"target {chosen.name!r} of {benchmark.name} is a {chosen.kind}",
+            expected=f"a target that the probes measure: {', '.join(get_args(TaskKind))}",
+            fix=f"--target {benchmark.headline.name}",
+        )
+    columns = read_columns(shards)
+    if missing := missing_columns(benchmark, columns, chosen.name):
+        raise ProbeError(
+            f"{shards} has no column {', '.join(missing)}",
+            expected=f"shards packed for {benchmark.name}",
+            fix=f"facemae probe pack {benchmark.name} --data FOLDER --out {shards}",
+        )
+    found = packed_version(benchmark, columns)
+    caveats = [*benchmark.warnings]
+    if found.version is not None and found.version.about and found.exact:
+        caveats.append(f"version {found.version.name}: {found.version.about}")
+    if found.version is not None and not found.exact:
+        caveats.append(
+            f"the counts are those of no known version of {benchmark.title}; {'; '.join(found.differences[:3])}"
+        )
+    own, parts = unit or benchmark.unit, benchmark.slices
+    if own == CLUSTER and CLUSTER not in columns.values:
+        own, parts = "sample", tuple(text for text in parts if text.partition("=")[0] in columns.values)
+        caveats.append("packed without near-duplicate clusters: every image counts as independent")
+    return Question(
+        label=",".join(chosen.columns),
+        kind=cast("TaskKind", chosen.kind),
+        classes=chosen.classes if chosen.kind == "classes" else (),
+        unit=None if unit is None and benchmark.unit in ("subject", "source") else own,
+        slices=(*parts, *(text for text in slices if text not in parts)),
+        about={
+            "name": benchmark.name,
+            "title": benchmark.title,
+            "target": chosen.name,
+            "version": found.version.name if found.exact and found.version is not None else None,
+            "protocol": benchmark.protocol,
+            "protocol_about": benchmark.protocol_about,
+            "metric": chosen.metric,
+            "licence": benchmark.licence,
+            "citation": benchmark.citation,
+            "warnings": caveats,
+        },
+    )
