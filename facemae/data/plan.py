@@ -66,6 +66,10 @@ class Plan:
         """See the function of this name."""
         check_world(self.lanes, world)
 
+    def epochs(self, step: int) -> dict[str, float]:
+        """How often each stream's samples have been read before a step; a whole number where an epoch ends."""
+        return {name: step * self.slots_per_lane[name] / order.lane_length for name, order in self.orders.items()}
+
     def first_slot(self, rank: int, world: int) -> int:
         """Number of the first slot of a process in the global batch."""
         return rank * (self.batch_size // world)

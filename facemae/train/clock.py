@@ -1,5 +1,6 @@
 """Where the time goes: throughput, the share spent waiting for data, and what remains."""
 
+import contextlib
 import resource
 import sys
 import time
@@ -21,7 +22,14 @@ class Clock:
     def __init__(self, step: int) -> None:
         self._begin = self._mark = time.perf_counter()
         self._first = self._last = step
-        self._waited = 0.0
+        self._waited = self._aside = 0.0
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Do in the block what is no training: it counts for what remains, and not for the speed."""
+        begin = time.perf_counter()
+        yield
+        self._aside += time.perf_counter() - begin
 
     def waiting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Pass batches on and add up how long they were waited for."""
@@ -46,7 +54,7 @@ class Clock:
             the highest so far, and `gpu_memory_mb` where there is a GPU.
         """
         now = time.perf_counter()
-        interval = max(now - self._mark, 1e-9)
+        interval = max(now - self._mark - self._aside, 1e-9)
         per_step = (now - self._begin) / max(1, step - self._first)
         numbers = {
             "samples_per_s": round((step - self._last) * lengths.batch / interval, 2),
@@ -56,7 +64,7 @@ class Clock:
         }
         if torch.cuda.is_available():
             numbers["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
-        self._mark, self._last, self._waited = now, step, 0.0
+        self._mark, self._last, self._waited, self._aside = now, step, 0.0, 0.0
         return numbers
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Sequence
 
 from facemae.data.schema import Batch, ViewSpec
 from facemae.objectives.pretraining import PretrainModel
+from facemae.train.curve import save_curve
 from facemae.train.device import to_device
 from facemae.train.folder import RunFolder
 from facemae.train.log import RunLog
-from facemae.train.pictures import head, reconstruction_picture, save_curve, save_picture, views_picture
+from facemae.train.pictures import head, reconstruction_picture, save_picture, views_picture
 
 
 class Gallery:
@@ -59,5 +60,5 @@ class Gallery:
             self._log.picture("reconstruction", path, step * self._batch_size)
 
     def curve(self) -> None:
-        """The loss over samples seen."""
+        """The loss over samples seen, and what the monitor found."""
         save_curve(self._folder.metrics, self._folder.pictures / "curve.png")

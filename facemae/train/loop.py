@@ -23,6 +23,7 @@ from facemae.train.guard import Guard, Skip
 from facemae.train.lease import Lease
 from facemae.train.log import RunLog, read_lines
 from facemae.train.metrics import MetricBag
+from facemae.train.monitor import Monitor
 from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
 from facemae.train.preempt import StopRequest
@@ -72,6 +73,7 @@ class Trainer:
         log: The run's logs; the first process's are the ones that are written.
         saver: Writes checkpoints.
         gallery: Draws pictures; None but in the first process.
+        monitor: Measures held-out faces; None but in the first process, and where the recipe asks for none.
         lease: The right to write in the folder; None but in the first process.
         stop: Watches for signals.
         state: `trainer.json` of the checkpoint the run continues from; empty for a fresh run.
@@ -92,6 +94,7 @@ class Trainer:
         log: RunLog,
         saver: Saver,
         gallery: Gallery | None,
+        monitor: Monitor | None,
         lease: Lease | None,
         stop: StopRequest,
         state: dict[str, Any],
@@ -100,7 +103,7 @@ class Trainer:
         self._strategy, self._processes = strategy, strategy.processes
         self._model, self._forward, self._average = model, forward, average
         self._loader, self._log, self._saver, self._gallery = loader, log, saver, gallery
-        self._lease, self._stop = lease, stop
+        self._monitor, self._lease, self._stop = monitor, lease, stop
         self._bag = MetricBag(numerics.device)
         is_first = strategy.processes.rank == 0
         self._bag.load(state.get("metrics", {}), first=is_first)
@@ -202,12 +205,15 @@ class Trainer:
             means = self._bag.read(self._processes.all_reduce_sum)
             resident = self._processes.all_reduce_sum(torch.tensor(resident_bytes()))
             self._loss = means.get("loss", self._loss)
+            held_out = self._watch(clock)
             self._log.metrics(
                 {
                     "step": self._step,
                     "samples": self._samples,
                     "epoch": round(self._samples / self._lengths.epoch, 4),
+                    **self._stream_epochs(),
                     **means,
+                    **held_out,
                     "lr": learning_rate(self._recipe.optim, self._lengths, step * self._lengths.batch),
                     **clock.read(self._step, self._lengths),
                     "rss_mb": round(int(resident) / 2**20, 1),
@@ -217,6 +223,19 @@ class Trainer:
             )
         if self._gallery is not None and self._due(self._lengths.pictures):
             self._gallery.reconstruction(self._model, self._step)
+
+    def _watch(self, clock: Clock) -> dict[str, float]:
+        """Measure held-out faces, where that was due since the last line of metrics."""
+        interval = self._recipe.log.every_steps * self._lengths.batch
+        if self._monitor is None or not self._due(self._monitor.every, interval):
+            return {}
+        with clock.aside():
+            return self._monitor.measure()
+
+    def _stream_epochs(self) -> dict[str, float]:
+        """How often each stream was seen, where there are several: their epochs are not equally long."""
+        epochs = self._loader.plan.epochs(self._step)
+        return {f"epochs/{name}": round(seen, 4) for name, seen in epochs.items()} if len(epochs) > 1 else {}
 
     def _save(self) -> None:
         # A step may have taken long enough for another job to take over; its checkpoints are not ours to replace.
@@ -234,8 +253,9 @@ class Trainer:
         heard = {reason for reason in self._processes.gather_objects(self._stop.reason) if reason is not None}
         return signal.SIGINT.name if signal.SIGINT.name in heard else min(heard)
 
-    def _due(self, every: int) -> bool:
-        return due(every, self._samples, self._lengths.batch) or self._step == self._lengths.steps
+    def _due(self, every: int, interval: int | None = None) -> bool:
+        """Whether something was due in the last samples, those of one step by default, or the run is over."""
+        return due(every, self._samples, interval or self._lengths.batch) or self._step == self._lengths.steps
 
     def _farewell(self, reason: str) -> str:
         if reason == "finished":

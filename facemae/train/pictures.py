@@ -1,4 +1,4 @@
-"""Pictures of a run: what the model is shown, what it predicts, and how the loss goes down."""
+"""Pictures of a run: what the model is shown, and what it predicts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +12,6 @@ from facemae.data.schema import Batch, ViewBatch, ViewSpec
 from facemae.files import atomic_path
 from facemae.objectives.base import Objective
 from facemae.objectives.pretraining import PretrainModel
-from facemae.train.log import read_lines
 
 EXAMPLES = 8
 """Samples shown in a picture."""
@@ -81,23 +80,6 @@ def save_picture(image: Image.Image, path: Path) -> None:
     scale = max(1, round(1024 / image.width))
     with atomic_path(path) as temporary:
         image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(temporary)
-
-
-def save_curve(metrics: Path, path: Path) -> None:
-    """Draw the loss over samples seen from `metrics.jsonl`; nothing where there are no lines yet."""
-    from matplotlib.figure import Figure
-
-    lines = [line for line in read_lines(metrics) if line.get("loss") is not None]
-    if not lines:
-        return
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([line["samples"] for line in lines], [line["loss"] for line in lines], linewidth=1)
-    axes.set_xlabel("samples seen")
-    axes.set_ylabel("loss")
-    axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120)
 
 
 def _channels_last(images: torch.Tensor) -> Pixels:

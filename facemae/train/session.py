@@ -19,6 +19,7 @@ from facemae.train.groups import check_groups
 from facemae.train.lease import Lease
 from facemae.train.log import RunLog
 from facemae.train.loop import Trainer, micro_steps
+from facemae.train.monitor import open_monitor
 from facemae.train.numerics import Numerics, library_versions, machine_facts, resume_promise
 from facemae.train.optim import Average, group_names
 from facemae.train.preempt import StopRequest
@@ -123,12 +124,13 @@ class Session:
             streams=self.first.state_description(), cards=self._cards(), init=init, machine=self.machine, log=log,
             saved=None if checkpoint is None else self.start.step,
         )  # fmt: skip
+        monitor = open_monitor(recipe, lengths, self.numerics, model, average, log) if self.is_first else None
         steps = range(self.start.step, lengths.steps)
         loader = self._loader(self.specs, steps, self.processes, workers=recipe.efficiency.workers)
         return Trainer(
             recipe, self.folder, lengths=lengths, numerics=self.numerics, strategy=self.strategy, model=model,
-            forward=forward, average=average, loader=loader, log=log, saver=saver, gallery=gallery, lease=lease,
-            stop=stop, state=dict(self.start.state),
+            forward=forward, average=average, loader=loader, log=log, saver=saver, gallery=gallery,
+            monitor=monitor, lease=lease, stop=stop, state=dict(self.start.state),
         )  # fmt: skip
 
     def _open_gallery(self, log: RunLog) -> Gallery | None:
