@@ -1,0 +1,92 @@
+"""What processes do in the tests of those who start them; imports nothing heavy, so that they start at once."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from facemae.errors import DataError, ProcessError
+from facemae.train.preempt import StopRequest
+
+RANK = int(os.environ.get("RANK", "0"))
+
+Began = Callable[[], None]
+
+
+def tell_place(stop: StopRequest, began: Began) -> list[str]:
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
+    return [os.environ[name] for name in names]
+
+
+def fail_after_the_others(stop: StopRequest, began: Began) -> None:
+    if RANK == 1:
+        time.sleep(0.3)
+        raise DataError("the cause", expected="none", fix="nothing")
+    began()
+    # Its victims may be faster: what they say is no cause.
+    raise ProcessError(f"process {RANK} lost the others")
+
+
+def have_a_bug(stop: StopRequest, began: Began) -> None:
+    if RANK == 1:
+        raise ValueError("a bug")
+    raise ProcessError("lost the others")
+
+
+def leave(stop: StopRequest, began: Began) -> None:
+    if RANK == 1:
+        print("last words", flush=True)
+        os._exit(3)
+    time.sleep(60)
+
+
+def be_killed(folder: Path, stop: StopRequest, began: Began) -> None:
+    note(folder)
+    if RANK == 1:
+        while len(pids(folder)) < 3:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def signal_the_starter(number: signal.Signals, stop: StopRequest, began: Began) -> str | None:
+    if RANK == 1:
+        os.kill(os.getppid(), number)
+    return wait(stop)
+
+
+def hear_a_signal(stop: StopRequest, began: Began) -> str | None:
+    # Twice: only who started the processes ends them at once.
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGINT)
+    return wait(stop)
+
+
+def insist(folder: Path, stop: StopRequest, began: Began) -> None:
+    note(folder)
+    if RANK == 0:
+        os.kill(os.getppid(), signal.SIGINT)
+        wait(stop)
+        os.kill(os.getppid(), signal.SIGINT)
+    time.sleep(60)
+
+
+def sleep(folder: Path, stop: StopRequest, began: Began) -> None:
+    note(folder)
+    time.sleep(60)
+
+
+def note(folder: Path) -> None:
+    (folder / str(os.getpid())).touch()
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(path.name) for path in folder.iterdir()]
+
+
+def wait(stop: StopRequest) -> str | None:
+    deadline = time.monotonic() + 60
+    while stop.reason is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return stop.reason

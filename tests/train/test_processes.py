@@ -1,0 +1,186 @@
+"""Starting the processes of a run and watching over them: the first error is the one that is heard, nobody stays."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from facemae.config import EfficiencyConfig
+from facemae.errors import DataError, ProcessError, UsageError
+from facemae.parallel import usable_cores
+from facemae.train import world
+from facemae.train.numerics import Numerics
+from facemae.train.processes import ProcessCrash, run_in_processes
+from facemae.train.trainer import pretrain
+from facemae.train.world import check_processes, choose_world, place_by_slurm
+from tests.train import rank_jobs
+from tests.train.conftest import Facemae, Tiny
+
+
+def run(job: Callable[..., Any], count: int = 2, lost: Callable[[str, str], None] | None = None) -> Any:
+    return run_in_processes(job, count, lost or (lambda *_: None))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    # In a container without an init process, the dead may stay as entries that nobody collects.
+    state = Path(f"/proc/{pid}/stat")
+    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_each_process_is_told_its_place_and_the_first_ones_result_counts() -> None:
+    assert run(rank_jobs.tell_place, 3) == ["0", "0", "3", "3", "127.0.0.1"]
+
+
+def test_the_error_that_came_first_is_the_one_that_is_raised() -> None:
+    lost: list[tuple[str, str]] = []
+    with pytest.raises(DataError, match="the cause") as caught:
+        run(rank_jobs.fail_after_the_others, 3, lambda reason, found: lost.append((reason, found)))
+    assert (caught.value.expected, caught.value.fix) == ("none", "nothing")
+    assert lost == [("DataError", "the cause")], "the first process does not know why it had to end"
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ProcessCrash) as caught:
+        run(rank_jobs.have_a_bug)
+    text = str(caught.value)
+    assert text.startswith("rank 1 failed:\nTraceback")
+    assert "in have_a_bug" in text
+    assert text.rstrip().endswith("ValueError: a bug")
+
+
+def test_one_that_leaves_without_a_word_is_named_with_the_last_it_printed() -> None:
+    with pytest.raises(ProcessError, match=r"rank 1 of 2 \(process \d+\) ended with exit code 3") as caught:
+        run(rank_jobs.leave)
+    assert "last words" in str(caught.value)
+
+
+def test_one_that_is_killed_is_named_and_the_others_end(tmp_path: Path) -> None:
+    with pytest.raises(ProcessError, match=r"rank 1 of 3 \(process \d+\) was killed by SIGKILL") as caught:
+        run(functools.partial(rank_jobs.be_killed, tmp_path), 3)
+    assert caught.value.exit_code == 1
+    assert "the same command continues" in str(caught.value)
+    assert len(rank_jobs.pids(tmp_path)) == 3
+    assert all(gone(pid) for pid in rank_jobs.pids(tmp_path))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_on(number: signal.Signals) -> None:
+    assert run(functools.partial(rank_jobs.signal_the_starter, number)) == number.name
+
+
+def test_a_signal_to_one_process_asks_it_alone_however_often() -> None:
+    assert run(rank_jobs.hear_a_signal) == "SIGINT"
+
+
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(functools.partial(rank_jobs.insist, tmp_path))
+    assert all(gone(pid) for pid in rank_jobs.pids(tmp_path))
+
+
+def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
+    starter = multiprocessing.get_context("fork").Process(
+        target=run, args=(functools.partial(rank_jobs.sleep, tmp_path), 2)
+    )
+    starter.start()
+    wait_until(lambda: len(rank_jobs.pids(tmp_path)) == 2)
+    starter.kill()
+    starter.join()
+    wait_until(lambda: all(gone(pid) for pid in rank_jobs.pids(tmp_path)))
+
+
+def test_an_impossible_number_is_refused_before_anything_is_started(
+    facemae: Facemae, recipe_file: Path, tmp_path: Path
+) -> None:
+    done = facemae("pretrain", recipe_file, "--processes", "3", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.startswith("facemae: 3 processes cannot share 2 lanes equally")
+    assert "one of 1, 2 processes" in done.stderr
+    done = facemae("pretrain", recipe_file, "efficiency.micro_batch=8", "--processes", "2", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "efficiency.micro_batch 8 does not divide the 4 samples of a process's step" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_process_for_each_gpu_and_no_more(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "visible_gpus", lambda: 0)
+    assert choose_world(EfficiencyConfig()) == 1
+    monkeypatch.setattr(world, "visible_gpus", lambda: 4)
+    assert choose_world(EfficiencyConfig()) == 4
+    assert choose_world(EfficiencyConfig(device="cpu")) == 1
+    assert choose_world(EfficiencyConfig(processes=2)) == 2
+    recipe = tiny("efficiency.device=auto")
+    check_processes(recipe, 2)
+    monkeypatch.setattr(world, "visible_gpus", lambda: 1)
+    with pytest.raises(UsageError, match="2 processes on a machine that shows 1 GPUs") as caught:
+        check_processes(recipe, 2)
+    assert "--processes 1" in str(caught.value)
+
+
+def test_a_number_beside_a_launchers_own_is_refused(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(UsageError, match=r"efficiency\.processes is 1 in a run of 2 processes"):
+        pretrain(tiny("efficiency.processes=1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_of_srun_find_each_other() -> None:
+    task = {
+        "SLURM_JOB_ID": "71",
+        "SLURM_STEP_ID": "2",
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_STEP_NODELIST": "gpu[007-008,12],login1",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+    }
+    found = place_by_slurm(task)
+    assert found == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "MASTER_ADDR": "gpu007",
+        "MASTER_PORT": str(20_000 + 712),
+    }
+    assert place_by_slurm({**task, "SLURM_STEP_NODELIST": "alone"})["MASTER_ADDR"] == "alone"
+    assert place_by_slurm({**task, "MASTER_ADDR": "here", "MASTER_PORT": "1"})["MASTER_ADDR"] == "here"
+    # One task of a step starts its own; what torchrun says counts more.
+    assert place_by_slurm({**task, "SLURM_STEP_NUM_TASKS": "1"}) == {}
+    assert place_by_slurm({**task, "RANK": "0"}) == {}
+    # A batch script has the job's variables, but is no step.
+    assert place_by_slurm({"SLURM_JOB_ID": "71", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}) == {}
+
+
+def test_processes_of_a_machine_divide_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cpu = EfficiencyConfig(device="cpu")
+    assert (usable_cores(), Numerics.choose(cpu).threads) == (8, 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert (usable_cores(), Numerics.choose(cpu).threads) == (2, 2)
+    assert Numerics.choose(EfficiencyConfig(device="cpu", threads=5)).threads == 5
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert Numerics.choose(cpu).threads == 8
