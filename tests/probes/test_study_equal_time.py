@@ -60,6 +60,8 @@ def test_a_unit_is_finished_alone_and_the_report_says_what_is_missing(study: Pat
     entry = unit.data["calibration"]
     assert unit.data["samples"] == max(1, int(entry["samples_per_s"] * 0.0003 * 60 / 8)) * 8
     assert unit.data["pretraining"]["samples"] == unit.data["samples"]
+    assert unit.data["curve"][-1]["samples"] == unit.data["samples"]
+    assert 0 <= unit.data["curve"][-1]["knn"] <= 1
     assert set(unit.data["probes"]) == {"linear", "knn", "attentive"}
 
     results = json.loads((study / "report" / "results.json").read_text())

@@ -105,6 +105,7 @@ def _unit(name: str, seed: int, right: float, **changes: Any) -> Unit:
         "recipe": {"name": name, "efficiency": {}},
         "minutes": 60,
         "samples": 640,
+        "curve": [{"samples": 320, "rankme": 3.0, "knn": 0.4}, {"samples": 640, "rankme": 5.0, "knn": 0.5}],
         "probe": "quick",
         "machine": machine,
         "calibration": {"samples_per_s": 10.0, "spread": 0.01, "machine": machine, "accepted": []},
@@ -165,6 +166,8 @@ def test_the_table_compares_over_shared_seeds_and_names_what_is_missing(tmp_path
     assert against["test"]["value"] == pytest.approx(mean_difference([units[2]], [units[1]], "linear").value)
     assert results["best_on_valid"] == {"linear": "bb"}
     assert results["notes"] == ["all: someone should know"]
+    for name in ("accuracy.png", "curves.png"):
+        assert (tmp_path / "report" / name).read_bytes().startswith(b"\x89PNG")
     report = (tmp_path / "report" / "report.md").read_text()
     assert "missing below:** bb (seed 0), hog (seed 0)." in report
     assert json.loads((tmp_path / "report" / "results.json").read_text()) == json.loads(json.dumps(results))

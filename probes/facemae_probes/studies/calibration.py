@@ -33,6 +33,8 @@ WARM = 5
 PARTS = 10
 """Parts of a run that are averaged on their own, so that leaving out the first steps does not change the weights of
 the stages."""
+NOT_COMPARED = ("seed", "log", "monitor", "checkpoint", "about")
+"""Blocks of a recipe that a study sets, or that change nothing it measures."""
 MACHINE = ("processor", "cores", "device", "gpu")
 """Facts that have to be the same for a rate to hold."""
 
@@ -123,13 +125,13 @@ def measure(recipe: Recipe, steps: int) -> tuple[float, dict[str, Any]]:
 
 
 def _miniature(recipe: Recipe, steps: int) -> Recipe:
-    """The whole run in few steps, saving and drawing only when it ends."""
+    """The whole run in few steps, saving and drawing only when it ends, and without a monitor."""
     once = {"amount": 100, "unit": "percent"}
     tree = all_cores(recipe).model_dump(by_alias=True)
     tree["optim"]["total"] = steps * recipe.optim.batch_size
     tree["checkpoint"]["every"] = once
     tree["log"] |= {"every_steps": 1, "pictures": once, "loggers": (), "keys": False}
-    return Recipe.model_validate(tree)
+    return Recipe.model_validate({**tree, "monitor": None})
 
 
 def all_cores(recipe: Recipe) -> Recipe:
@@ -200,7 +202,7 @@ def comparable(recipe: Recipe) -> dict[str, Any]:
     streams = [
         {name: value for name, value in stream.items() if name != "shards"} for stream in tree["data"]["streams"]
     ]
-    kept = {name: value for name, value in tree.items() if name not in ("seed", "log", "checkpoint", "about")}
+    kept = {name: value for name, value in tree.items() if name not in NOT_COMPARED}
     return {**kept, "optim": optim, "data": {**tree["data"], "streams": streams}}
 
 

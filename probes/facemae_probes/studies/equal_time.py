@@ -21,8 +21,8 @@ from facemae_probes.sources import EncoderSource, FeatureSource, HogSource
 from facemae_probes.studies import calibration as rates
 from facemae_probes.studies import ferplus
 from facemae_probes.studies.equal_time_report import write_table
-from facemae_probes.studies.facts import here, pretraining_facts
-from facemae_probes.studies.ferplus_set import prepare_shards, probe, study_recipe
+from facemae_probes.studies.facts import here, monitored, pretraining_facts
+from facemae_probes.studies.ferplus_set import LABEL, WHERE, prepare_shards, probe, study_recipe
 from facemae_probes.studies.systems import BASELINES, System, find_systems
 from facemae_probes.studies.units import FOLDER, STUDY, Unit, check_unit, probe_part, read_unit, unit_file, write_unit
 
@@ -35,6 +35,14 @@ QUICK = ProbePlan(
 )
 """The two ends of the encoder's last quarter, one pass over the images. About five minutes on two cores: half of it
 features, a third the linear probe on `grid4`; the attentive probe is tried on the layer whose other probes did best."""
+MONITOR = {
+    "label": LABEL,
+    "reference": {"split": "train", **WHERE},
+    "query": {"split": "valid", **WHERE},
+    "every": "10 percent",
+    "samples": 1000,
+}
+"""kNN accuracy during the runs, on valid: how a system gets to where it ends. Its time is not the system's."""
 PLANS = {"quick": QUICK, "full": ferplus.PLAN}
 """How thoroughly is chosen."""
 
@@ -240,6 +248,7 @@ class _Study:
                 "accepted": accepted,
             },
             pretraining=pretraining_facts(run),
+            curve=monitored(run),
         )
 
     def baseline(self, name: str) -> None:
@@ -286,7 +295,7 @@ _BASELINE = {"random": "the first system's encoder with random weights", "hog": 
 def _for_unit(recipe: Recipe, seed: int, samples: int) -> Recipe:
     tree = rates.all_cores(recipe).model_dump(by_alias=True)
     tree["optim"]["total"] = samples
-    return Recipe.model_validate({**tree, "seed": seed})
+    return Recipe.model_validate({**tree, "seed": seed, "monitor": MONITOR})
 
 
 def _data_facts(shards: Path) -> dict[str, Any]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from facemae.errors import ProbeError
-from facemae.files import atomic_path, storage_errors, write_text
+from facemae.files import storage_errors, write_text
+from facemae_probes.studies.equal_time_pictures import draw_bars, draw_curves
 from facemae_probes.studies.equal_time_summary import summarise
 from facemae_probes.studies.units import FOLDER, check_together, read_units
 from facemae_probes.studies.words import difference, duration, facts_table, machine_line, percent, place, versions_line
 
-PICTURE = "accuracy.png"
+BARS, CURVES = "accuracy.png", "curves.png"
 
 
 def write_table(out: Path, wanted: Sequence[tuple[str, int]], command: str | None) -> dict[str, Any]:
@@ -36,7 +37,9 @@ def write_table(out: Path, wanted: Sequence[tuple[str, int]], command: str | Non
     folder = out / "report"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    draw_bars(folder / PICTURE, summary)
+    draw_bars(folder / BARS, summary)
+    if _has_curves(summary):
+        draw_curves(folder / CURVES, summary)
     write_text(folder / "report.md", markdown(summary))
     write_text(folder / "results.json", json.dumps(summary, indent=1) + "\n")
     return summary
@@ -61,7 +64,9 @@ def markdown(summary: dict[str, Any]) -> str:
         *_how(summary),
         *(f"- {note}." for note in summary["notes"]),
         "",
-        f"![Test accuracy by system and probe]({PICTURE})",
+        f"![Test accuracy by system and probe]({BARS})",
+        "",
+        *([f"![kNN accuracy on valid during the runs]({CURVES})"] if _has_curves(summary) else []),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -185,44 +190,9 @@ def _seeds(line: dict[str, Any]) -> str:
     return ", ".join(map(str, line["seeds"])) if line["kind"] == "system" else "-"
 
 
+def _has_curves(summary: dict[str, Any]) -> bool:
+    return any(curve for line in summary["lines"].values() for curve in line.get("curves", []))
+
+
 def _starts(line: dict[str, Any]) -> str:
     return ", ".join(str(run["starts"]) for run in line["pretraining"])
-
-
-def draw_bars(path: Path, summary: dict[str, Any]) -> None:
-    """Draw test accuracy by probe and system: bars with intervals, the seeds' values as dots.
-
-    Args:
-        path: PNG to write.
-        summary: What `equal_time_summary.summarise` gives.
-    """
-    # The object interface draws without a display and leaves the user's own figures alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    probes, lines = list(summary["best_on_valid"]), summary["lines"]
-    figure = Figure(figsize=(2.5 + 0.5 * len(lines) * len(probes), 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    width = 0.8 / len(lines)
-    for number, (name, line) in enumerate(lines.items()):
-        places, values, errors = [], [], []
-        for position, probe in enumerate(probes):
-            if probe not in line["probes"]:
-                continue
-            found = line["probes"][probe]["test"]
-            bounds = found["intervals"]["accuracy"]
-            place = position + (number - (len(lines) - 1) / 2) * width
-            places.append(place)
-            values.append(100 * found["accuracy"])
-            errors.append((100 * (found["accuracy"] - bounds["low"]), 100 * (bounds["high"] - found["accuracy"])))
-            dots = [100 * one["accuracy"] for one in line["probes"][probe]["by_seed"]]
-            axes.plot([place] * len(dots), dots, "k.", markersize=4)
-        colour = f"C{number}" if line["kind"] == "system" else str(0.45 + 0.2 * (number % 2))
-        axes.bar(places, values, width * 0.9, yerr=list(zip(*errors, strict=True)), label=name, color=colour, capsize=2)
-    axes.set_xticks(range(len(probes)), probes)
-    axes.set_ylabel("test accuracy, %")
-    axes.set_title(f"FER+, frozen, {summary['minutes'] or 0:g} minutes of pretraining each", fontsize=9)
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")

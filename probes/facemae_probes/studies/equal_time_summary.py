@@ -65,6 +65,7 @@ def _line(units: Sequence[Unit], first: Sequence[Unit]) -> dict[str, Any]:
     if units[0].trained:
         line |= {name: sample[name] for name in ("from_recipe", "overrides", "recipe", "samples", "calibration")}
         line["pretraining"] = [unit.data["pretraining"] for unit in units]
+        line["curves"] = [unit.data["curve"] for unit in units]
         line["revisions"] = [unit.data["machine"]["revision"] for unit in units]
     line["probing_seconds"] = [unit.data["probing_seconds"] for unit in units]
     return line

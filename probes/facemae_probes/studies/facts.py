@@ -49,6 +49,20 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
     }
 
 
+def monitored(run: Path) -> list[dict[str, float]]:
+    """What a run's monitor measured: `samples`, `rankme` and, with a label, `knn`, the accuracy on held-out faces."""
+    from facemae.train.folder import RunFolder
+    from facemae.train.log import read_lines
+
+    names = {"samples": "samples", "monitor/rankme": "rankme", "monitor/knn": "knn"}
+    lines = read_lines(RunFolder(run).metrics)
+    return [
+        {short: line[name] for name, short in names.items() if name in line}
+        for line in lines
+        if "monitor/rankme" in line
+    ]
+
+
 def _starts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for event in events:
