@@ -1,6 +1,7 @@
 """Several processes with torch's DistributedDataParallel: gradients travel while the backward pass goes on."""
 
 import contextlib
+import warnings
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ class Ddp(Replicated):
 
     def prepare(self, model: nn.Module, config: OptimConfig) -> nn.Module:
         """See `Strategy`."""
+        # Raised for convolutions of one channel, whose gradient has another stride where it has one element.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides", UserWarning)
         anchored = _Anchored(super().prepare(model, config))
         # Buffers are functions of the recipe: there is nothing to broadcast before every forward pass.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]  # noqa: SLF001

@@ -1,0 +1,125 @@
+"""A tiny recipe of every objective, and batches for it without a shard set.
+
+A new objective adds an entry to `EXAMPLES`, with every way of its own in which samples may depend on each other, on the
+step or on their slot; `test_processes.py` then shows that no number of processes and no accumulation changes it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from facemae.config import Recipe
+from facemae.data.masks import draw_mask
+from facemae.data.schema import Batch, ViewBatch
+from facemae.recipe import view_specs
+from facemae.rng import generator
+
+BATCH = 32
+STREAMS = ("laboratory", "wild")
+
+MASKED = {"mask": {"ratio": 0.5}}
+TWO = {"copies": 2, "mask": None}
+HEAD = {"depth": 2, "hidden": 24, "out": 12}
+DECODER = {"width": 24, "depth": 1, "heads": 2}
+
+EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
+    "masked_image": {
+        "joint": {"views": {"main": MASKED}, "objectives": [{"kind": "masked_image", "decoder": DECODER}]},
+        "cross, a part decoded": {
+            "views": {"main": MASKED},
+            "objectives": [{"kind": "masked_image", "decoder": {**DECODER, "kind": "cross", "fraction": 0.5}}],
+        },
+        "several masks, a mix of layers": {
+            "views": {"main": {"mask": {"ratio": 0.5, "copies": 2}}},
+            "objectives": [
+                {
+                    "kind": "masked_image",
+                    "decoder": {**DECODER, "kind": "cross", "fraction": 0.5, "mix_layers": [0, 2, 5]},
+                }
+            ],
+        },
+    },
+    "contrastive_image": {
+        "groups of a micro-batch": {
+            "views": {"main": TWO},
+            "objectives": [{"kind": "contrastive_image", "group": 4, "head": HEAD}],
+        },
+        "groups of two processes": {
+            "views": {"main": TWO},
+            "objectives": [{"kind": "contrastive_image", "group": 16, "head": HEAD}],
+        },
+        "whole batch, sigmoid": {
+            "views": {"main": TWO},
+            "objectives": [{"kind": "contrastive_image", "loss": "sigmoid", "head": HEAD}],
+        },
+    },
+    "clustering": {
+        "groups of a micro-batch, small views": {
+            "views": {"main": TWO, "small": {"image_size": 16, "mask": None}},
+            "objectives": [
+                {"kind": "clustering", "group": 4, "prototypes": 6, "head": HEAD, "local_views": ["small"]},
+            ],
+        },
+        "whole batch": {
+            "views": {"main": TWO},
+            "objectives": [{"kind": "clustering", "prototypes": 6, "head": HEAD, "pool": "mean"}],
+        },
+    },
+}
+"""By kind: what a recipe says beside encoder and data, by what is special about it."""
+
+
+def example_recipe(blocks: Mapping[str, Any]) -> Recipe:
+    """The recipe of an example: the smallest encoder, two streams."""
+    views = {
+        name: {"normalise": {"mean": [0.5], "std": [0.25]}, **view} for name, view in blocks.get("views", {}).items()
+    }
+    return Recipe.model_validate(
+        {
+            "name": "example",
+            "seed": 5,
+            "data": {"lanes": 4, "streams": [{"name": name, "shards": "none"} for name in STREAMS]},
+            "encoder": {"name": "test_vit", "image_size": 24, "patch_size": 8, "channels": 1},
+            "optim": {"batch_size": BATCH},
+            **blocks,
+            "views": views,
+        }
+    )
+
+
+def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) -> Batch:
+    """The batch of a step as the loader would give it to a single process.
+
+    Args:
+        recipe: The recipe.
+        step: Its number.
+        labels: Slots whose samples have a label in their metadata.
+    """
+    rng = generator(recipe.seed, "example", step)
+    views = {}
+    for spec in view_specs(recipe):
+        image = _images(rng, spec.channels, spec.image_size)
+        visible = None
+        if spec.mask is not None:
+            drawn = [[draw_mask(spec.mask, rng) for _ in range(spec.mask.copies)] for _ in range(BATCH)]
+            visible = torch.from_numpy(np.array(drawn))
+            visible = visible[:, 0] if spec.mask.copies == 1 else visible
+        views[spec.name] = ViewBatch(image, visible)
+    return Batch(
+        step,
+        0,
+        tuple(f"{step}-{slot}" for slot in range(BATCH)),
+        tuple(STREAMS[slot * 3 // BATCH % 2] for slot in range(BATCH)),
+        views,
+        tuple({"label": slot % 3} if slot in labels else {} for slot in range(BATCH)),
+    )
+
+
+def _images(rng: np.random.Generator, channels: int, size: int) -> torch.Tensor:
+    """Light and shade with noise: of pure noise all samples' features are alike, and their gradients cancel."""
+    shades = torch.from_numpy(rng.integers(0, 256, (BATCH, channels, 2, 2)).astype(np.float32))
+    noise = torch.from_numpy(rng.integers(0, 256, (BATCH, channels, size, size)).astype(np.float32))
+    return (0.8 * F.interpolate(shades, size=(size, size), mode="bilinear") + 0.2 * noise).to(torch.uint8)
