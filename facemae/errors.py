@@ -89,6 +89,10 @@ class NonFiniteError(FacemaeError):
     """Loss or gradients stayed non-finite for longer than the recipe tolerates."""
 
 
+class SpikeError(FacemaeError):
+    """Gradients stood out more often than the recipe tolerates."""
+
+
 class ProcessError(FacemaeError):
     """The processes of a run do not find each other, or one of them is gone."""
 

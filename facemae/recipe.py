@@ -24,7 +24,7 @@ from facemae.errors import ConfigError
 FREE_BLOCKS = ("efficiency", "log", "monitor")
 """Blocks that may differ between two starts of one run."""
 
-FREE_KEYS = ("about", "checkpoint", "data.max_damage", "optim.max_bad_steps")
+FREE_KEYS = ("about", "checkpoint", "data.max_damage", "optim.max_bad_steps", "optim.spike.limit")
 """What may differ beside them: words, when to save, and when to give up. None changes what a finished run computed."""
 
 

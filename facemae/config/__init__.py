@@ -2,8 +2,8 @@
 
 A recipe is a YAML file that fills this tree; `facemae.recipe` reads, merges and prints it. Blocks are grouped by
 what they may change: everything except `efficiency`, `log` and `monitor` changes results, and a run that has started
-refuses such a change. Four more may change that cannot either: `about`, `checkpoint`, `data.max_damage`,
-`optim.max_bad_steps`.
+refuses such a change. Five more may change that cannot either: `about`, `checkpoint`, `data.max_damage`,
+`optim.max_bad_steps`, `optim.spike.limit`.
 Every field carries a docstring; an unknown key is an error that names the nearest known one.
 """
 
@@ -12,7 +12,7 @@ from facemae.config.data import DataConfig, StreamConfig
 from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
-from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
+from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig, SpikeConfig
 from facemae.config.views import (
     BlurConfig,
     ColourConfig,
@@ -46,6 +46,7 @@ __all__ = [
     "SolariseConfig",
     "Span",
     "SpanConfig",
+    "SpikeConfig",
     "StageConfig",
     "StreamConfig",
     "ViewConfig",

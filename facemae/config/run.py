@@ -2,9 +2,29 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from facemae.config.base import Config, Span, SpanConfig
+
+
+class SpikeConfig(Config):
+    """What is done about a step whose gradient norm, before clipping, stands out."""
+
+    factor: float = Field(default=5.0, gt=1)
+    """How many times its running median a norm may be."""
+    window: Span = SpanConfig(amount=32_768)
+    """Samples the median is taken over; not in percent, since it must not change when a run is extended."""
+    action: Literal["skip", "rewind"] = "skip"
+    """`skip` leaves the update out; `rewind` goes back to the newest checkpoint and on with the samples after it."""
+    limit: int = Field(default=8, ge=0)
+    """Spikes in a row that may be skipped, or times the run may go back, before it stops."""
+
+    @field_validator("window")
+    @classmethod
+    def _fixed(cls, value: SpanConfig) -> SpanConfig:
+        if value.unit == "percent":
+            raise ValueError("a window in percent would change when the run is extended; give samples or epochs")
+        return value
 
 
 class OptimConfig(Config):
@@ -30,6 +50,8 @@ class OptimConfig(Config):
     """Half-life of the averaged weights; null keeps none."""
     max_bad_steps: int = Field(default=8, ge=0)
     """Consecutive updates that may be skipped for non-finite values before the run stops."""
+    spike: SpikeConfig | None = None
+    """What is done about a gradient that stands out; null does nothing."""
 
 
 class EfficiencyConfig(Config):

@@ -5,6 +5,7 @@ number of worker processes decides only how soon a batch is there, never what is
 """
 
 import atexit
+import copy
 import functools
 import hashlib
 import multiprocessing
@@ -200,10 +201,17 @@ class Loader:
         self.plan = dataset.plan
         self.workers = workers
         self.epoch_samples = sum(stream.order.used_samples for stream in streams)
-        self._dataset, self._steps, self._pin_memory = dataset, steps, pin_memory
+        self._steps: Sequence[int] = steps
+        self._dataset, self._pin_memory = dataset, pin_memory
 
     def __len__(self) -> int:
         return len(self._steps)
+
+    def reading(self, steps: Sequence[int]) -> "Loader":
+        """The same loader with other steps to read, in this order."""
+        other = copy.copy(self)
+        other._steps = steps
+        return other
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches in order of their steps.

@@ -24,18 +24,20 @@ class Quarantine:
         limit: Highest share of samples that may be replaced. The first eight are forgiven, so that one damaged
             sample in the first batch does not stop a run; with a limit of 0 none is.
         writes: Whether this process is the one that writes.
+        seen: Samples of the run before this start.
+        replaced: Replacements among them.
 
     Attributes:
-        seen: Samples recorded since the start of this process.
+        seen: Samples of the run that were recorded.
         replaced: Replacements among them.
     """
 
-    def __init__(self, path: Path, limit: float, *, writes: bool = True) -> None:
+    def __init__(self, path: Path, limit: float, *, writes: bool = True, seen: int = 0, replaced: int = 0) -> None:
         self.path = path
         self.limit = limit
         self._writes = writes
-        self.seen = 0
-        self.replaced = 0
+        self.seen = seen
+        self.replaced = replaced
         self._known, self._torn = _known(path)
 
     def record(self, batch: Batch, replaced: Sequence[Replacement] | None = None, *, world: int = 1) -> None:

@@ -16,6 +16,7 @@ class RunFolder:
         recipe.yaml      the resolved recipe
         lease.json       who is writing here
         quarantine.jsonl samples that had to be replaced
+        rewinds.json     the times the run went back, see `facemae.train.rewind`
         checkpoints/     see `facemae.checkpoint`
         log/             metrics.jsonl, events.jsonl, keys.jsonl, loggers.json, tensorboard/, pictures/
         debug/           what was saved when values stopped being finite
@@ -40,6 +41,11 @@ class RunFolder:
     def quarantine(self) -> Path:
         """Samples that had to be replaced."""
         return self.root / "quarantine.jsonl"
+
+    @property
+    def rewinds(self) -> Path:
+        """The times the run went back."""
+        return self.root / "rewinds.json"
 
     @property
     def metrics(self) -> Path:

@@ -28,8 +28,10 @@ from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
 from facemae.train.preempt import StopRequest
 from facemae.train.resident import resident_bytes
+from facemae.train.rewind import GoBack
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
+from facemae.train.spike import SpikeWatch
 from facemae.train.stages import stages_begun
 from facemae.train.strategy import Strategy, Update
 
@@ -77,6 +79,7 @@ class Trainer:
         lease: The right to write in the folder; None but in the first process.
         stop: Watches for signals.
         state: `trainer.json` of the checkpoint the run continues from; empty for a fresh run.
+        rewinds: How often the run has gone back.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Trainer:
         lease: Lease | None,
         stop: StopRequest,
         state: dict[str, Any],
+        rewinds: int = 0,
     ) -> None:
         self._recipe, self._folder, self._lengths, self._numerics = recipe, folder, lengths, numerics
         self._strategy, self._processes = strategy, strategy.processes
@@ -107,9 +111,17 @@ class Trainer:
         self._bag = MetricBag(numerics.device)
         is_first = strategy.processes.rank == 0
         self._bag.load(state.get("metrics", {}), first=is_first)
-        self._guard = Guard(recipe.optim.max_bad_steps, int(state.get("bad_streak", 0)), int(state.get("skipped", 0)))
-        self._quarantine = Quarantine(folder.quarantine, recipe.data.max_damage, writes=is_first)
+        self._guard = Guard(recipe.optim, state, rewinds)
+        spike = recipe.optim.spike
+        self._spikes = (
+            None if spike is None else SpikeWatch.open(spike, lengths, numerics.device, state.get("norms", ()))
+        )
         self._step = int(state.get("step", 0))
+        self._position = int(state.get("position", self._step))
+        self._quarantine = Quarantine(
+            folder.quarantine, recipe.data.max_damage, writes=is_first,
+            seen=self._samples, replaced=int(state.get("replaced", 0)),
+        )  # fmt: skip
         self._loss = _last_loss(folder)
 
     def train(self) -> RunResult:
@@ -117,6 +129,8 @@ class Trainer:
 
         Raises:
             NonFiniteError: Too many updates in a row had to be skipped; a debug bundle was written.
+            SpikeError: Gradients stood out too often; likewise.
+            GoBack: The run is to be started again from its newest checkpoint, in all processes.
             DamageLimitError: Too many samples do not decode.
             LeaseError: Another job has taken the folder.
             StorageError: Reading or writing failed underneath.
@@ -131,11 +145,11 @@ class Trainer:
             for text in stages_begun(self._recipe, self._lengths, batch.step):
                 self._log.event("stage", text)
             parts = batch.split(micro_steps(self._recipe, len(batch)))
-            update = self._take_step(batch.step, parts, self._global_counts(batch, parts))
-            self._step = batch.step + 1
-            self._heed(self._guard.push(batch, update))
+            update = self._take_step(self._step, parts, self._global_counts(batch, parts))
+            self._step, self._position = self._step + 1, batch.step + 1
+            self._heed(self._guard.push(self._step - 1, batch, update))
             self._log.consumed(self._step, consumed(batch, self._processes) if self._recipe.log.keys else None)
-            self._report(clock, batch.step)
+            self._report(clock, self._step - 1)
             signalled = self._processes.agree(self._stop.reason is not None)
             if signalled or self._due(self._lengths.save):
                 self._save()
@@ -168,7 +182,10 @@ class Trainer:
                 self._strategy.backward(loss)
             for name, value in {"loss": loss.detach(), **metrics}.items():
                 totals[name] = totals[name] + value if name in totals else value
-        update = self._strategy.update(totals["loss"], learning_rate(optim, lengths, before), optim.clip)
+        ceiling = None if self._spikes is None else self._spikes.ceiling()
+        update = self._strategy.update(totals["loss"], learning_rate(optim, lengths, before), optim.clip, ceiling)
+        if self._spikes is not None:
+            self._spikes.push(step, update)
         if self._average is not None and lengths.ema is not None:
             self._average.update(averaging_rate(lengths.ema, before + lengths.batch, lengths.batch))
         # All processes know the norm; the bag adds up over processes.
@@ -187,17 +204,21 @@ class Trainer:
         return [int(count) for count in counts]
 
     def _heed(self, skip: Skip | None) -> None:
-        """Record a skipped update, and stop after too many."""
+        """Record a skipped update, go back where the recipe wants it, and stop after too many."""
         if skip is None:
             return
-        text = f"step {skip.step}: loss or gradients not finite, update skipped ({skip.streak} in a row)"
-        self._log.event("skip", text, skipped_step=skip.step, streak=skip.streak)
-        if self._guard.exhausted():
+        self._log.event("skip", skip.text, skipped_step=skip.step, streak=skip.streak)
+        if self._guard.exhausted(skip):
             facts = {
                 "precision": self._numerics.precision,
                 "lr": learning_rate(self._recipe.optim, self._lengths, skip.step * self._lengths.batch),
             }
             raise self._guard.stop(self._folder, skip, facts, self._processes)
+        if self._guard.goes_back(skip):
+            self._log.event(
+                "rewind", f"going back to the newest checkpoint, and on with the samples after step {skip.step}'s"
+            )
+            raise GoBack(skip.step, skip.position)
 
     def _report(self, clock: Clock, step: int) -> None:
         """Write a line of metrics and draw pictures, where they are due."""
@@ -217,7 +238,7 @@ class Trainer:
                     "lr": learning_rate(self._recipe.optim, self._lengths, step * self._lengths.batch),
                     **clock.read(self._step, self._lengths),
                     "rss_mb": round(int(resident) / 2**20, 1),
-                    "skipped": self._guard.skipped,
+                    **self._guard.counts(),
                     "replaced": self._quarantine.replaced,
                 }
             )
@@ -234,15 +255,22 @@ class Trainer:
 
     def _stream_epochs(self) -> dict[str, float]:
         """How often each stream was seen, where there are several: their epochs are not equally long."""
-        epochs = self._loader.plan.epochs(self._step)
+        epochs = self._loader.plan.epochs(self._position)
         return {f"epochs/{name}": round(seen, 4) for name, seen in epochs.items()} if len(epochs) > 1 else {}
 
     def _save(self) -> None:
         # A step may have taken long enough for another job to take over; its checkpoints are not ours to replace.
         self._check_lease()
         self._heed(self._guard.read())
-        guard, metrics = self._guard, self._bag.state(self._processes.all_reduce_sum)
-        self._saver.save(self._step, bad_streak=guard.streak, skipped=guard.skipped, metrics=metrics)
+        state = {
+            "position": self._position,
+            **self._guard.state(),
+            "replaced": self._quarantine.replaced,
+            "metrics": self._bag.state(self._processes.all_reduce_sum),
+        }
+        if self._spikes is not None:
+            state["norms"] = self._spikes.state()
+        self._saver.save(self._step, state)
 
     def _check_lease(self) -> None:
         if self._lease is not None:

@@ -51,14 +51,12 @@ class Saver:
     log: RunLog
     saved: int | None
 
-    def save(self, step: int, *, bad_streak: int, skipped: int, metrics: Mapping[str, float]) -> None:
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step, unless it is there already, and remove the oldest; called by all processes.
 
         Args:
             step: Optimiser steps done.
-            bad_streak: Updates skipped in a row.
-            skipped: Updates skipped since the run was started.
-            metrics: Sums since the last metrics line.
+            state: What the trainer has to remember beside weights and moments.
 
         Raises:
             StorageError: The disk is full or writing failed; earlier checkpoints are untouched.
@@ -69,11 +67,9 @@ class Saver:
         self.saved = step
         optimizer = self.strategy.optimizer_state()
         if self.strategy.processes.rank == 0:
-            self._write(step, optimizer, bad_streak=bad_streak, skipped=skipped, metrics=metrics)
+            self._write(step, optimizer, state)
 
-    def _write(
-        self, step: int, optimizer: Tensors, *, bad_streak: int, skipped: int, metrics: Mapping[str, float]
-    ) -> None:
+    def _write(self, step: int, optimizer: Tensors, state: Mapping[str, Any]) -> None:
         folder = step_folder(self.folder.root, step)
         # What the logs say about these steps must be on the disk before the steps count as done.
         self.log.sync()
@@ -88,9 +84,7 @@ class Saver:
             "warmup_samples": self.lengths.warmup,
             "stage_samples": {view: list(begins) for view, begins in self.lengths.stages.items()},
             "seed": self.recipe.seed,
-            "bad_streak": bad_streak,
-            "skipped": skipped,
-            "metrics": dict(metrics),
+            **state,
         }
         manifest = Manifest(
             step=step,

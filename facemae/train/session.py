@@ -25,6 +25,7 @@ from facemae.train.optim import Average, group_names
 from facemae.train.preempt import StopRequest
 from facemae.train.process_group import OneProcess, Processes
 from facemae.train.quiet import QuietLog
+from facemae.train.rewind import position
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths
 from facemae.train.start import Start, describe_extension, load_initial, load_weights, resolve_lengths
@@ -127,10 +128,12 @@ class Session:
         monitor = open_monitor(recipe, lengths, self.numerics, model, average, log) if self.is_first else None
         steps = range(self.start.step, lengths.steps)
         loader = self._loader(self.specs, steps, self.processes, workers=recipe.efficiency.workers)
+        if self.start.rewinds:
+            loader = loader.reading([position(self.start.rewinds, step) for step in steps])
         return Trainer(
             recipe, self.folder, lengths=lengths, numerics=self.numerics, strategy=self.strategy, model=model,
             forward=forward, average=average, loader=loader, log=log, saver=saver, gallery=gallery,
-            monitor=monitor, lease=lease, stop=stop, state=dict(self.start.state),
+            monitor=monitor, lease=lease, stop=stop, state=dict(self.start.state), rewinds=len(self.start.rewinds),
         )  # fmt: skip
 
     def _open_gallery(self, log: RunLog) -> Gallery | None:

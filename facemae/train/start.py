@@ -24,6 +24,8 @@ from facemae.data.schema import DatasetCard
 from facemae.errors import CheckpointError, ResumeError
 from facemae.files import storage_errors
 from facemae.recipe import FREE_BLOCKS, FREE_KEYS, difference, recipe_tree
+from facemae.train.folder import RunFolder
+from facemae.train.rewind import Rewind, check_rewinds, read_rewinds
 from facemae.train.schedule import Lengths, learning_rate
 
 ENCODER = "encoder.vit."
@@ -39,12 +41,14 @@ class Start:
         state: The checkpoint's `trainer.json`.
         pinned: The data the run is pinned to, by stream; None takes what is there.
         notes: Sentences for the log: damaged checkpoints, remains of killed saves.
+        rewinds: The times the run has gone back.
     """
 
     checkpoint: Checkpoint | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
     pinned: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    rewinds: tuple[Rewind, ...] = ()
 
     @property
     def step(self) -> int:
@@ -62,7 +66,8 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         adopt_data: Shards that were added since the start may enter.
 
     Raises:
-        ResumeError: The recipe differs from the one the run was started with.
+        ResumeError: The recipe differs from the one the run was started with, or the record of the samples it passed
+            over is not that of its checkpoint.
         CheckpointError: There are checkpoints, but none is intact.
     """
     notes = [f"removed {name}, the remains of a save that was killed" for name in remove_unfinished(run)]
@@ -73,7 +78,13 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
     check_recipe(checkpoint.manifest.recipe, recipe, extend=extend)
     notes += set_aside(run, newer_than=checkpoint.manifest.step)
     pinned = None if adopt_data else checkpoint.document("data")["streams"]
-    return Start(checkpoint, checkpoint.document("trainer"), pinned, tuple(notes))
+    state, step = checkpoint.document("trainer"), checkpoint.manifest.step
+    rewinds = read_rewinds(RunFolder(run).rewinds)
+    check_rewinds(rewinds, step, int(state.get("position", step)))
+    if rewinds and rewinds[-1].step == step:
+        back = rewinds[-1]
+        notes.append(f"back at step {step} because of step {back.spike}: passing over samples up to its own")
+    return Start(checkpoint, state, pinned, tuple(notes), rewinds)
 
 
 def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> None:

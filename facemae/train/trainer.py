@@ -17,6 +17,7 @@ from facemae.train.numerics import Numerics
 from facemae.train.preempt import StopRequest
 from facemae.train.process_group import OneProcess, Place, Processes, ProcessGroup, find_place
 from facemae.train.processes import run_in_processes
+from facemae.train.rewind import GoBack, record_rewind
 from facemae.train.session import Session
 from facemae.train.start import Start, find_start
 from facemae.train.world import check_given_world, check_processes, choose_world, place_by_slurm, visible_gpus
@@ -121,14 +122,20 @@ def pretrain_among(
             folder.create()
             lease = stack.enter_context(Lease(folder.lease))
             began()
-            start = find_start(folder.root, recipe, extend=request.extend, adopt_data=request.adopt_data)
-        # One process decides; the others read the same checkpoint from the file system that they share.
-        start = processes.broadcast_object(start)
         stack.enter_context(numerics.applied())
-        session = Session(recipe, folder, numerics, processes, start)
-        with session.open_log() as log, log.failures():
-            session.announce(log, lease)
-            return session.build(log, lease, stop, init_from=request.init_from).train()
+        while True:
+            if processes.rank == 0:
+                start = find_start(folder.root, recipe, extend=request.extend, adopt_data=request.adopt_data)
+            # One process decides; the others read the same checkpoint from the file system that they share.
+            start = processes.broadcast_object(start)
+            session = Session(recipe, folder, numerics, processes, start)
+            try:
+                with session.open_log() as log, log.failures():
+                    session.announce(log, lease)
+                    return session.build(log, lease, stop, init_from=request.init_from).train()
+            except GoBack as request_to_go_back:
+                if processes.rank == 0:
+                    record_rewind(folder.root, folder.rewinds, request_to_go_back)
 
 
 def _record_loss(folder: RunFolder, reason: str, found: str) -> None:

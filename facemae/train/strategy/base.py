@@ -18,13 +18,17 @@ class Update:
 
     Attributes:
         norm: Gradient norm over all processes, before clipping; scalar.
-        bad: 1.0 where loss or gradients were not finite and the update was skipped; scalar.
+        bad: 1.0 where the update was skipped: loss or gradients were not finite, or the norm stood out; scalar.
+        spike: 1.0 where it was skipped for the norm alone; scalar.
+        ceiling: The norm above which it stands out; scalar.
         broken: 1.0 for each parameter whose gradient, before clipping, has a norm that is not finite; float32 [T].
         names: Those T parameters: all that have a gradient on any process.
     """
 
     norm: torch.Tensor
     bad: torch.Tensor
+    spike: torch.Tensor
+    ceiling: torch.Tensor
     broken: torch.Tensor
     names: tuple[str, ...]
 
@@ -49,15 +53,17 @@ class Strategy(Protocol):
         """Add the gradients of a micro-step; none where nothing in it depends on a parameter."""
         ...
 
-    def update(self, loss: torch.Tensor, lr: float, clip: float | None) -> Update:
-        """Clip the gradients, summed over processes, and step; skip the step where loss or gradients are not finite.
+    def update(self, loss: torch.Tensor, lr: float, clip: float | None, ceiling: torch.Tensor | None = None) -> Update:
+        """Clip the gradients, summed over processes, and step.
 
-        A parameter that has no gradient on any process keeps its weight and its state.
+        The step is skipped where loss or gradients are not finite, or their norm exceeds the ceiling. A parameter that
+        has no gradient on any process keeps its weight and its state.
 
         Args:
             loss: The step's loss on this process, detached.
             lr: Learning rate.
             clip: Largest gradient norm, or None.
+            ceiling: The norm, before clipping, above which the step is skipped; a scalar on the device, or None.
         """
         ...
 

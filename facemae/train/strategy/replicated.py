@@ -51,7 +51,7 @@ class Replicated(ABC):
             The loss summed over processes.
         """
 
-    def update(self, loss: torch.Tensor, lr: float, clip: float | None) -> Update:
+    def update(self, loss: torch.Tensor, lr: float, clip: float | None, ceiling: torch.Tensor | None = None) -> Update:
         """See `Strategy`."""
         optimizer = self._prepared()
         loss = self._sum_over_processes(loss)
@@ -62,7 +62,10 @@ class Replicated(ABC):
         if gradients:
             norms = torch.stack(torch._foreach_norm(list(gradients.values())))  # noqa: SLF001 (as torch's clipping)
         norm = torch.linalg.vector_norm(norms)
-        bad = 1 - (torch.isfinite(norm) & torch.isfinite(loss)).float()
+        finite = torch.isfinite(norm) & torch.isfinite(loss)
+        ceiling = torch.full_like(norm, torch.inf) if ceiling is None else ceiling
+        spike = finite & (norm > ceiling)
+        bad = 1 - (finite & ~spike).float()
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, norm)
         for group in optimizer.param_groups:
@@ -70,7 +73,7 @@ class Replicated(ABC):
         # The fused kernel leaves weights, moments and its step count alone where this is 1: no look from the host.
         optimizer.found_inf = bad  # type: ignore[attr-defined]
         optimizer.step()
-        return Update(norm, bad, 1 - torch.isfinite(norms).float(), tuple(gradients))
+        return Update(norm, bad, spike.float(), ceiling, 1 - torch.isfinite(norms).float(), tuple(gradients))
 
     def clear(self) -> None:
         """See `Strategy`."""
