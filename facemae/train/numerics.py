@@ -14,6 +14,7 @@ import torch
 from facemae.config import EfficiencyConfig
 from facemae.errors import ConfigError
 from facemae.parallel import local_processes
+from facemae.train.allocator import kept_memory
 
 LIBRARIES = ("facemae", "torch", "timm", "numpy", "opencv-python-headless", "pillow")
 """Libraries whose version may change a rounding."""
@@ -53,7 +54,7 @@ class Numerics:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """Fix threads and deterministic algorithms inside the block; restore torch's settings after it."""
+        """Fix threads, deterministic algorithms and memory inside the block; restore the settings after it."""
         threads = torch.get_num_threads()
         deterministic = torch.are_deterministic_algorithms_enabled()
         warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -65,7 +66,8 @@ class Numerics:
         torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
         _fill_memory(False)
         try:
-            yield
+            with kept_memory() if self.device.type == "cpu" else contextlib.nullcontext():
+                yield
         finally:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
