@@ -74,7 +74,8 @@ class Diagnosis:
             lines.append(f"version: {self.version}")
         lines += [f"note: {text}" for text in self.notes]
         lines += [f"wrong ({problem.kind}): {problem.line()}" for problem in self.problems]
-        return [*lines, "nothing is wrong" if self.sound else f"{len(self.problems)} things are wrong"]
+        many = "1 thing is wrong" if len(self.problems) == 1 else f"{len(self.problems)} things are wrong"
+        return [*lines, many if self.problems else "nothing is wrong"]
 
     def judge(self, benchmark: Benchmark, counts: dict[str, Counts], digest: str) -> None:
         """Compare counts with the known versions, and note them in the classes' order."""
