@@ -3,6 +3,7 @@
 Kept apart from `facemae.checkpoint`, which reads and writes what is in them, so that `facemae status` needs no torch.
 """
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -26,15 +27,24 @@ def step_folders(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.name)
 
 
-def remove_old(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints of a run. A failure to remove is no reason to stop."""
+def step_of(folder: Path) -> int:
+    """The step of a checkpoint folder, by its name."""
+    return int(folder.name.removeprefix("step-"))
+
+
+def remove_old(run: Path, keep: int, spare: int | None = None) -> None:
+    """Remove all but the newest `keep` checkpoints of a run, and that of the step to be spared."""
     for folder in step_folders(run)[:-keep]:
-        doomed = folder.with_name(f"{folder.name}.tmp")
-        try:
-            # Renamed first: a crash halfway leaves something that is visibly not a checkpoint.
-            folder.rename(doomed)
-        except OSError:
-            continue
+        if step_of(folder) != spare:
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a checkpoint. A failure to do so is no reason to stop."""
+    doomed = folder.with_name(f"{folder.name}.tmp")
+    # Renamed first: a crash halfway leaves something that is visibly not a checkpoint.
+    with contextlib.suppress(OSError):
+        folder.rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
 
@@ -61,7 +71,7 @@ def set_aside(run: Path, newer_than: int) -> list[str]:
     Raises:
         StorageError: One cannot be renamed.
     """
-    newer = [folder for folder in step_folders(run) if int(folder.name.removeprefix("step-")) > newer_than]
+    newer = [folder for folder in step_folders(run) if step_of(folder) > newer_than]
     for folder in newer:
         aside = folder.with_name(f"{folder.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)

@@ -210,7 +210,7 @@ class Loader:
     def reading(self, steps: Sequence[int]) -> "Loader":
         """The same loader with other steps to read, in this order."""
         other = copy.copy(self)
-        other._steps = steps
+        other._steps = steps  # noqa: SLF001 (its own)
         return other
 
     def __iter__(self) -> Iterator[Batch]:

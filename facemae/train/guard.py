@@ -99,6 +99,7 @@ class Guard:
             "spike_streak": self._streaks[True],
             "skipped": self._skipped,
             "spikes": self._spikes,
+            "rewinds": self._rewinds,
         }
 
     def counts(self) -> dict[str, int]:

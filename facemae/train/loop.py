@@ -28,7 +28,7 @@ from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
 from facemae.train.preempt import StopRequest
 from facemae.train.resident import resident_bytes
-from facemae.train.rewind import GoBack
+from facemae.train.rewind import GoBack, scheduled
 from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
 from facemae.train.spike import SpikeWatch
@@ -215,10 +215,10 @@ class Trainer:
             }
             raise self._guard.stop(self._folder, skip, facts, self._processes)
         if self._guard.goes_back(skip):
-            self._log.event(
-                "rewind", f"going back to the newest checkpoint, and on with the samples after step {skip.step}'s"
-            )
-            raise GoBack(skip.step, skip.position)
+            target = scheduled(self._lengths, skip.step)
+            text = f"going back to the checkpoint of step {target}, and on with the samples after step {skip.step}'s"
+            self._log.event("rewind", text, spike=skip.step, position=skip.position)
+            raise GoBack(skip.step, skip.position, target)
 
     def _report(self, clock: Clock, step: int) -> None:
         """Write a line of metrics and draw pictures, where they are due."""

@@ -4,14 +4,17 @@ The order of samples stays a function of position. Going back sets another posit
 written down before anything else happens, so a run that is killed at any instant knows which samples it passes over.
 """
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from facemae.checkpoint import newest_valid
-from facemae.errors import ResumeError
+from facemae.checkpoint import newest_valid, open_checkpoint
+from facemae.checkpoint_folders import remove, step_folders, step_of
+from facemae.errors import CheckpointError, ResumeError
 from facemae.files import storage_errors, write_text
+from facemae.train.schedule import Lengths
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Rewind:
 
     Attributes:
         spike: The step that stood out, from 0.
-        step: The steps that were done at the checkpoint it went back to.
+        step: The steps that were done where it went back to.
         position: Where in the order of global batches it went on: the one after the spike's.
     """
 
@@ -35,11 +38,21 @@ class GoBack(Exception):  # noqa: N818 (a request, not an error)
     Args:
         spike: The step that stood out.
         position: The global batch it read.
+        target: The steps to go back to; see `scheduled`.
     """
 
-    def __init__(self, spike: int, position: int) -> None:
+    def __init__(self, spike: int, position: int, target: int) -> None:
         super().__init__(f"step {spike}")
-        self.spike, self.position = spike, position
+        self.spike, self.position, self.target = spike, position, target
+
+
+def scheduled(lengths: Lengths, step: int) -> int:
+    """The last step, up to this one, after which a checkpoint was due.
+
+    A run that was stopped and continued has further checkpoints; going back to one of those would make it another run.
+    """
+    every = max(lengths.save, lengths.batch)
+    return -(-(step * lengths.batch // every * every) // lengths.batch)
 
 
 def read_rewinds(path: Path) -> tuple[Rewind, ...]:
@@ -59,18 +72,34 @@ def read_rewinds(path: Path) -> tuple[Rewind, ...]:
 
 
 def record_rewind(run: Path, path: Path, request: GoBack) -> Rewind:
-    """Write down that a run goes back to its newest intact checkpoint, which is older than the spike.
+    """Write down that a run goes back to the checkpoint it should, or to the one before where that is damaged.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: None is intact.
         StorageError: It cannot be written.
     """
-    checkpoint, _ = newest_valid(run)
-    step = 0 if checkpoint is None else checkpoint.manifest.step
-    rewind = Rewind(request.spike, step, request.position + 1)
+    intact = _newest_until(run, request.target)
+    if intact is None:
+        # After `checkpoint.every` was changed there may be none so old; all there are were made before the spike.
+        checkpoint, _ = newest_valid(run)
+        assert checkpoint is not None, "a run saves before its first step"
+        intact = checkpoint.manifest.step
+    rewind = Rewind(request.spike, intact, request.position + 1)
     every = [*read_rewinds(path), rewind]
     write_text(path, json.dumps([asdict(entry) for entry in every], indent=2) + "\n")
     return rewind
+
+
+def remove_abandoned(run: Path, rewinds: Sequence[Rewind]) -> list[str]:
+    """Remove the checkpoints of stretches that the run went back from.
+
+    Returns:
+        Names of what was removed.
+    """
+    gone = [folder for folder in step_folders(run) if _is_abandoned(folder, rewinds)]
+    for folder in gone:
+        remove(folder)
+    return [folder.name for folder in gone]
 
 
 def position(rewinds: Sequence[Rewind], step: int) -> int:
@@ -97,3 +126,19 @@ def check_rewinds(rewinds: Sequence[Rewind], step: int, saved: int) -> None:
             expected="rewinds.json as the run left it",
             fix="put the file back, or start a new run",
         )
+
+
+def _newest_until(run: Path, step: int) -> int | None:
+    for folder in reversed(step_folders(run)):
+        if step_of(folder) <= step:
+            with contextlib.suppress(CheckpointError):
+                return open_checkpoint(folder).manifest.step
+    return None
+
+
+def _is_abandoned(folder: Path, rewinds: Sequence[Rewind]) -> bool:
+    try:
+        known = int(json.loads((folder / "trainer.json").read_text(encoding="utf-8")).get("rewinds", 0))
+    except (OSError, ValueError):
+        return False  # damaged, which is found out and said elsewhere
+    return any(rewind.step < step_of(folder) for rewind in rewinds[known:])

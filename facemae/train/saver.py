@@ -15,6 +15,7 @@ from facemae.train.folder import RunFolder
 from facemae.train.log import RunLog
 from facemae.train.numerics import library_versions
 from facemae.train.optim import Average
+from facemae.train.rewind import scheduled
 from facemae.train.schedule import Lengths
 from facemae.train.strategy import Strategy
 
@@ -98,7 +99,9 @@ class Saver:
         )
         documents: dict[str, Mapping[str, Any]] = {"trainer": trainer, "data": {"streams": dict(self.streams)}}
         write_checkpoint(folder, manifest, tensors=tensors, documents=documents)
-        remove_old(self.folder.root, self.recipe.checkpoint.keep)
+        spike = self.recipe.optim.spike
+        spare = scheduled(self.lengths, step) if spike is not None and spike.action == "rewind" else None
+        remove_old(self.folder.root, self.recipe.checkpoint.keep, spare)
         self.log.event("save", f"saved {folder.name}")
 
     def _initial_cards(self) -> dict[str, DatasetCard]:

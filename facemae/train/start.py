@@ -25,7 +25,7 @@ from facemae.errors import CheckpointError, ResumeError
 from facemae.files import storage_errors
 from facemae.recipe import FREE_BLOCKS, FREE_KEYS, difference, recipe_tree
 from facemae.train.folder import RunFolder
-from facemae.train.rewind import Rewind, check_rewinds, read_rewinds
+from facemae.train.rewind import Rewind, check_rewinds, read_rewinds, remove_abandoned
 from facemae.train.schedule import Lengths, learning_rate
 
 ENCODER = "encoder.vit."
@@ -71,6 +71,8 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         CheckpointError: There are checkpoints, but none is intact.
     """
     notes = [f"removed {name}, the remains of a save that was killed" for name in remove_unfinished(run)]
+    rewinds = read_rewinds(RunFolder(run).rewinds)
+    notes += [f"removed {name}, of a stretch the run went back from" for name in remove_abandoned(run, rewinds)]
     checkpoint, damaged = newest_valid(run)
     if checkpoint is None:
         return Start(notes=tuple(notes))
@@ -79,11 +81,10 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
     notes += set_aside(run, newer_than=checkpoint.manifest.step)
     pinned = None if adopt_data else checkpoint.document("data")["streams"]
     state, step = checkpoint.document("trainer"), checkpoint.manifest.step
-    rewinds = read_rewinds(RunFolder(run).rewinds)
     check_rewinds(rewinds, step, int(state.get("position", step)))
     if rewinds and rewinds[-1].step == step:
         back = rewinds[-1]
-        notes.append(f"back at step {step} because of step {back.spike}: passing over samples up to its own")
+        notes.append(f"back at step {step} because of step {back.spike}: passing over the samples up to its own")
     return Start(checkpoint, state, pinned, tuple(notes), rewinds)
 
 
