@@ -207,6 +207,8 @@ class _Team:
             # As under torchrun: the store is there already, no process of the run has to serve it.
             "TORCHELASTIC_USE_AGENT_STORE": str(True),
             "TORCHELASTIC_RESTART_COUNT": "0",
+            # Python's helper that frees what a killed process left behind would say so on the terminal.
+            "PYTHONWARNINGS": ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"])),
         }
 
     def tell(self, number: signal.Signals) -> None:
