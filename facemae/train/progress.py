@@ -67,16 +67,15 @@ def metrics_line(record: Mapping[str, Any]) -> str:
         f"loss {loss:.4f}" if loss is not None else "loss (skipped)",
         f"lr {record['lr']:.2e}",
         f"{record['samples_per_s']:.0f} samples/s",
-        f"waiting {100 * record['data_wait']:.0f} %",
-        f"ETA {duration(record['eta_s'])}",
+        f"{100 * record['data_wait']:.0f} % waiting for data",
     ]
+    if record.get("eta_s") is not None:
+        parts.append(f"ETA {duration(record['eta_s'])}")
     return "  ".join(parts)
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Hours, minutes and seconds as `1:02:03`, days in front where there are any."""
-    if seconds is None:
-        return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)

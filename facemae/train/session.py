@@ -92,7 +92,7 @@ class Session:
             "epoch_samples": self.lengths.epoch,
             "facts": facts,
         }
-        size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self.lengths.epoch} samples an epoch"
+        size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"
         log.event("setup", f"{self.recipe.name}: {size}; {self.numerics.reason}; {self.numerics.threads} threads")
         checkpoint = self.start.checkpoint
         if checkpoint is None:
@@ -106,6 +106,15 @@ class Session:
             log.event("extend", extension)
         if self.start.pinned is None:
             log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
+
+    def _describe_epoch(self) -> str:
+        total = sum(stream.order.samples_total for stream in self.first.streams)
+        out = total - self.lengths.epoch
+        # A run that has taken new data over keeps the length its epochs began with.
+        if out == 0 or self.first.epoch_samples != self.lengths.epoch:
+            return f"{self.lengths.epoch:,} samples an epoch"
+        others = "other ones" if out > 1 else "another one"
+        return f"{self.lengths.epoch:,} of {total:,} samples an epoch: {out} must sit out, {others} the next"
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them."""

@@ -22,8 +22,8 @@ def read_status(run: Path) -> dict[str, Any]:
         run: The run folder.
 
     Returns:
-        `state` (running, finished, stopped, dead), `step`, `steps`, `metrics` (the last line), `holder`, `checkpoints`
-        and `events` (the last ones).
+        `state` (running, finished, stopped, dead), `ended` (when, as `time.time` counts; None where it has not said so), `step`,
+        `steps`, `metrics` (the last line), `holder`, `checkpoints` and `events` (the last ones).
 
     Raises:
         UsageError: It is not a run folder.
@@ -37,9 +37,11 @@ def read_status(run: Path) -> dict[str, Any]:
     begun: dict[str, Any] = next((event for event in reversed(events) if event["event"] in {"start", "resume"}), {})
     step = max([int(line["step"]) for line in metrics] + [int(event["step"]) for event in events[-1:]], default=0)
     alive = holder is not None and holder.alive()
+    state = "running" if alive else _ended(events)
     return {
         "run": str(run),
-        "state": "running" if alive else _ended(events),
+        "state": state,
+        "ended": events[-1]["time"] if state in {"finished", "stopped"} else None,
         "step": step,
         "steps": begun.get("steps"),
         "metrics": metrics[-1] if metrics else None,
@@ -56,7 +58,7 @@ def describe(status: dict[str, Any]) -> str:
     holder = status["holder"]
     where = "" if holder is None else f" (process {holder['pid']} on {holder['host']}, {holder['age_s']:.0f} s ago)"
     lines = [
-        f"{status['run']}: {status['state']}{where}",
+        f"{status['run']}: {status['state']}{_moment(status['ended'])}{where}",
         f"step {status['step']} of {status['steps'] or '?'}"
         + (f", checkpoints {', '.join(status['checkpoints'])}" if status["checkpoints"] else ", no checkpoint yet"),
     ]
@@ -75,6 +77,12 @@ def _ended(events: list[dict[str, Any]]) -> str:
     if events and events[-1]["event"] == "stop":
         return "finished" if events[-1].get("reason") == "finished" else "stopped"
     return "dead: it ended without saying so; the same command continues it"
+
+
+def _moment(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    return f" on {time.strftime('%Y-%m-%d at %H:%M', time.localtime(seconds))}, {_when(seconds)}"
 
 
 def _when(seconds: float) -> str:

@@ -3,11 +3,18 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
 
+from facemae.data.pack import pack_samples
 from facemae.train.log import StepLog, append_line, read_lines
 from facemae.train.metrics import MetricBag
 from facemae.train.numerics import resume_promise
+from facemae.train.progress import metrics_line
+from facemae.train.status import describe, read_status
+from facemae.train.trainer import pretrain
+from tests.data.test_loader import damage
+from tests.train.conftest import Tiny, noise_items, run_until
 
 
 def test_lines_after_the_checkpoint_are_removed_and_a_torn_one_too(tmp_path: Path) -> None:
@@ -67,3 +74,57 @@ def test_the_promise_names_what_differs() -> None:
     assert "within rounding" in text
     assert "threads 1 -> 2" in text
     assert not resume_promise({"device": "cuda"}, {"device": "cuda"})[0]
+
+
+def test_the_setup_says_who_sits_an_epoch_out(whole: Path) -> None:
+    (setup,) = (event for event in read_lines(whole / "log/events.jsonl") if event["event"] == "setup")
+    assert "8 steps of 8 samples, 36 of 37 samples an epoch: 1 must sit out, another one the next;" in setup["text"]
+
+
+def test_a_line_for_people_says_what_is_waited_for() -> None:
+    record = {"loss": 0.5, "lr": 1e-3, "samples_per_s": 90.0, "data_wait": 0.312, "eta_s": 3723.0}
+    assert metrics_line(record) == "loss 0.5000  lr 1.00e-03  90 samples/s  31 % waiting for data  ETA 1:02:03"
+    assert metrics_line({**record, "eta_s": None}).endswith("31 % waiting for data")
+
+
+def test_status_says_when_a_run_ended(whole: Path, tiny: Tiny, tmp_path: Path) -> None:
+    found = read_status(whole)
+    assert found["state"] == "finished"
+    text = describe({**found, "ended": 0.0})
+    assert "finished on 19" in text.splitlines()[0]
+    assert " ago" in text.splitlines()[0]
+    assert "ETA" not in text
+    run_until(tiny(), tmp_path / "run", 3)
+    assert ": stopped on 20" in describe(read_status(tmp_path / "run"))
+    # Killed: nobody said when.
+    events = tmp_path / "run/log/events.jsonl"
+    events.write_text("".join(events.read_text().splitlines(keepends=True)[:-1]))
+    assert read_status(tmp_path / "run")["ended"] is None
+
+
+def test_replaced_samples_are_those_of_the_whole_run(tiny: Tiny, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    items = noise_items(36)
+    pack_samples(items, folder, shard_size=12)
+    damage(folder, [item.key for item in items[::9]])
+    recipe = tiny(f"data.streams.0.shards={folder}", "data.max_damage=1", "optim.total=96 samples")
+    pretrain(recipe, tmp_path / "whole")
+    run_until(recipe, tmp_path / "run", 5)
+    pretrain(recipe, tmp_path / "run")
+    ours, theirs = (
+        [line["replaced"] for line in read_lines(tmp_path / name / "log/metrics.jsonl")] for name in ("run", "whole")
+    )
+    assert ours == theirs
+    assert ours[-1] > ours[0] > 0
+    assert ours[-1] == len(read_lines(tmp_path / "run/quarantine.jsonl"))
+
+
+def test_several_streams_have_their_own_losses_and_epochs(tiny: Tiny, shards: Path, tmp_path: Path) -> None:
+    pack_samples(noise_items(16, first=100), tmp_path / "other")
+    streams = f"data.streams=[{{name: faces, shards: {shards}, share: 3}}, {{name: other, shards: {tmp_path}/other}}]"
+    pretrain(tiny(streams), tmp_path / "run")
+    for line in read_lines(tmp_path / "run/log/metrics.jsonl"):
+        mean = (3 * line["loss/masked_image/faces"] + line["loss/masked_image/other"]) / 4
+        assert mean == pytest.approx(line["loss/masked_image"], rel=1e-5)
+        assert line["epochs/faces"] == pytest.approx(line["step"] * 6 / 36, abs=1e-4)
+        assert line["epochs/other"] == pytest.approx(line["step"] * 2 / 16, abs=1e-4)
