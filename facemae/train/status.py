@@ -22,8 +22,8 @@ def read_status(run: Path) -> dict[str, Any]:
         run: The run folder.
 
     Returns:
-        `state` (running, finished, stopped, dead), `ended` (when, as `time.time` counts; None where it has not said so), `step`,
-        `steps`, `metrics` (the last line), `holder`, `checkpoints` and `events` (the last ones).
+        `state` (running, finished, stopped, dead), `ended` (when, as `time.time` counts; or None),
+        `step`, `steps`, `metrics` (the last line), `holder`, `checkpoints` and `events` (the last ones).
 
     Raises:
         UsageError: It is not a run folder.
