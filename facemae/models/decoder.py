@@ -8,7 +8,7 @@ from torch import nn
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
-from facemae.models.attention import prepare_attention
+from facemae.models.attention import attend, last_tokens, prepare_attention
 from facemae.models.encoding import Encoding
 from facemae.models.mix import LayerMix
 from facemae.models.patches import hidden_patches
@@ -101,9 +101,11 @@ class JointDecoder(PixelDecoder):
         # Positions tell the blocks where a token is, so the tokens need not be put back into the order of the grid.
         x = torch.cat([prefix.to(seen.dtype), seen, self._queries(encoding, targets).to(seen.dtype)], dim=1)
         prepare_attention(self.blocks, x)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x)
-        hidden = x[:, -targets.shape[1] :]
+        assert isinstance(last, Block)
+        hidden = last_tokens(last, x, targets.shape[1])
         return self.pred(self.norm(hidden))  # type: ignore[no-any-return]
 
 
@@ -172,12 +174,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Queries [B, M, width] and context [B, K, context_width] give [B, M, width]."""
-        batch, queries, width = x.shape
+        batch, queries, _ = x.shape
         q = self.q(x).view(batch, queries, self.heads, -1).transpose(1, 2)
         k, v = self.kv(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        if self.fused_attn:
-            y = F.scaled_dot_product_attention(q, k, v)
-        else:
-            scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-            y = scores.softmax(dim=-1) @ v
-        return self.proj(y.transpose(1, 2).reshape(batch, queries, width))  # type: ignore[no-any-return]
+        return self.proj(attend(q, k, v, fused=self.fused_attn))  # type: ignore[no-any-return]

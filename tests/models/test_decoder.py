@@ -1,10 +1,11 @@
 import pytest
 import torch
 from pydantic import ValidationError
+from timm.models.vision_transformer import Block
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
-from facemae.models.attention import choose_attention, prepare_attention
+from facemae.models.attention import choose_attention, last_tokens, prepare_attention
 from facemae.models.decoder import CrossAttention, CrossDecoder, PixelDecoder, build_decoder
 from facemae.models.encoding import Encoding
 from facemae.models.init import initialise
@@ -116,6 +117,24 @@ def test_plain_and_fused_attention_agree(kind: str, monkeypatch: pytest.MonkeyPa
     flags = [layer.fused_attn for layer in model.modules() if hasattr(layer, "fused_attn")]
     assert flags == [False, False]
     torch.testing.assert_close(plain, fused, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_last_tokens_of_a_block_are_those_of_the_whole_block(fused: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    block = Block(32, 4, qkv_bias=True)
+    initialise(block, 0)
+    for parameter in block.parameters():
+        parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    block.attn.fused_attn = fused
+    x = torch.randn(2, 9, 32, generator=generator, requires_grad=True)
+    weights = torch.randn(2, 5, 32, generator=generator)
+    whole, part = block(x)[:, -5:], last_tokens(block, x, 5)
+    torch.testing.assert_close(part, whole, atol=1e-6, rtol=1e-5)
+    inputs = [x, *block.parameters()]
+    expected = torch.autograd.grad((whole * weights).sum(), inputs)
+    for found, wanted in zip(torch.autograd.grad((part * weights).sum(), inputs), expected, strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_attention_is_chosen_by_the_type_computed_in() -> None:
