@@ -86,3 +86,35 @@ def index(
     from facemae.bench.index import compare_index
 
     show(compare_index(samples, lookups, folder), as_json)
+
+
+@app.command()
+def step(
+    recipe: Annotated[str, typer.Option(help="Recipe whose decoder, views and optimiser are taken.")] = "fmae",
+    encoder: Annotated[
+        str | None, typer.Option(help="timm name of the encoder; vit_small_patch16_224 for recipe fmae, else its own.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(min=8, help="Side of the views in pixels.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Samples in a step.")] = 16,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in a round of each side.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured, in turns.")] = 5,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the model on the CPU.")] = None,
+    run: Annotated[bool, typer.Option(help="Also measure a real run against its loader and its step.")] = True,
+    quick: Annotated[bool, typer.Option("--quick", help="One step, two rounds: to see that it works.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A training step against one written with timm's blocks, in fp32 and under bf16 autocast; and a whole run.
+
+    Example: [bold]facemae bench step --json[/bold]
+
+    All sides start from the same weights, read the same batches with the same masks, and must have the same loss within
+    0.01 at every step. Each is a process of its own, so that its peak memory is its own; they take turns.
+    """
+    from facemae.bench.step import StepBenchSettings, bench_step
+
+    if encoder is None and recipe == "fmae":
+        encoder = "vit_small_patch16_224"
+    settings = StepBenchSettings(
+        recipe, encoder, image_size, batch, 1 if quick else steps, 2 if quick else rounds, threads
+    )
+    show(bench_step(settings, run=run, tell=_tell), as_json)

@@ -1,0 +1,233 @@
+"""The training steps that `facemae bench step` compares, each in a process of its own."""
+
+import contextlib
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from facemae.bench.step_baseline import MaskedAutoencoder
+from facemae.config import Recipe
+from facemae.data.loader import build_loader
+from facemae.data.preprocess import normalise
+from facemae.data.schema import Batch
+from facemae.errors import DataError
+from facemae.objectives.masked_image import MaskedImage
+from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
+from facemae.recipe import parse_recipe, recipe_tree, view_specs
+from facemae.train.device import to_device
+from facemae.train.numerics import Numerics
+from facemae.train.optim import Average, group_names
+from facemae.train.process_group import OneProcess
+from facemae.train.strategy import choose_strategy
+
+SIDES = ("ours", "fp32", "bf16")
+BATCHES = 2
+_RATE = 1e-4
+
+Step = Callable[[Batch], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Some steps of one side.
+
+    Attributes:
+        seconds: Wall time of all.
+        cpu_seconds: Processor time of all, over all threads.
+        losses: The loss of each.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    losses: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a side says of itself once it is built: its `reason` and `threads`."""
+
+    reason: str
+    threads: int
+
+
+class Side:
+    """A side's process; a context manager.
+
+    Args:
+        name: One of `SIDES`.
+        recipe: The recipe.
+    """
+
+    def __init__(self, name: str, recipe: Recipe) -> None:
+        self.name = name
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, name, recipe_tree(recipe)), daemon=True)
+        self._process.start()
+        theirs.close()
+        self.facts: Facts = self._receive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        with contextlib.suppress(OSError):
+            self._ours.send(None)
+        self._process.join()
+        self._ours.close()
+
+    def run(self, steps: int) -> Timing:
+        """Take some steps."""
+        self._ours.send(steps)
+        timing: Timing = self._receive()
+        return timing
+
+    def peak_memory(self) -> int:
+        """The most memory so far, in bytes: resident on the CPU, allocated on a GPU."""
+        self._ours.send("memory")
+        peak: int = self._receive()
+        return peak
+
+    def _receive(self) -> Any:
+        try:
+            return self._ours.recv()
+        except EOFError:
+            self._process.join()
+            raise DataError(
+                f"the process of side {self.name!r} ended with code {self._process.exitcode}",
+                expected="a process that lives as long as the measurement",
+                fix="its own message is above; where there is none, memory ran out: lower --batch",
+            ) from None
+
+
+def _serve(connection: Connection, name: str, tree: dict[str, Any]) -> None:
+    recipe = parse_recipe(tree, origin="the bench")
+    numerics = Numerics.choose(recipe.efficiency)
+    with contextlib.ExitStack() as stack:
+        if name == "ours":
+            stack.enter_context(numerics.applied())
+        elif recipe.efficiency.threads:
+            torch.set_num_threads(recipe.efficiency.threads)
+        batches = _batches(recipe)
+        step = build_ours(recipe, numerics) if name == "ours" else build_baseline(recipe, numerics.device, name)
+        reason = numerics.reason if name == "ours" else f"device {numerics.device.type}, {name}"
+        connection.send(Facts(reason, torch.get_num_threads()))
+        while True:
+            asked = connection.recv()
+            if asked is None:
+                return
+            answer = peak_memory(numerics.device) if asked == "memory" else _time(step, batches, asked, numerics.device)
+            connection.send(answer)
+
+
+def _batches(recipe: Recipe) -> Iterator[Batch]:
+    """The first batches of the recipe, over and over."""
+    loader = build_loader(
+        recipe.data, view_specs(recipe), seed=recipe.seed, batch_size=recipe.optim.batch_size, stop_step=BATCHES
+    )
+    held = list(loader)
+    while True:
+        yield from held
+
+
+def _time(step: Step, batches: Iterator[Batch], steps: int, device: torch.device) -> Timing:
+    start, cpu = time.perf_counter(), time.process_time()
+    losses = [step(next(batches)) for _ in range(steps)]
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    return Timing(seconds, cpu_seconds, tuple(float(loss) for loss in losses))
+
+
+def build_ours(recipe: Recipe, numerics: Numerics) -> Step:
+    """The step as the trainer takes it: strategy, clipping and running average as in the recipe."""
+    model = build_pretrain_model(recipe).to(numerics.device)
+    strategy = choose_strategy(recipe.efficiency, OneProcess(), numerics.device)
+    forward = strategy.prepare(model, recipe.optim)
+    average = None if recipe.optim.ema is None else Average(model)
+
+    def step(batch: Batch) -> torch.Tensor:
+        counts = model.counts(batch)
+        batch = to_device(batch, numerics.device)
+        strategy.clear()
+        with strategy.accumulate(last=True):
+            with numerics.autocast():
+                loss, _ = forward(batch, batch.step, counts)
+            strategy.backward(loss)
+        result: torch.Tensor = loss.detach()
+        strategy.update(result, _RATE, recipe.optim.clip)
+        if average is not None:
+            average.update(0.01)
+        return result
+
+    return step
+
+
+def build_baseline(recipe: Recipe, device: torch.device, precision: str) -> Step:
+    """The same step written with timm's blocks, from the same initial weights.
+
+    Args:
+        recipe: The recipe; see `facemae.bench.step.bench_recipe`.
+        device: Where it runs.
+        precision: `fp32`, or `bf16` under autocast.
+    """
+    source = build_pretrain_model(recipe)
+    objective = _masked(source)
+    model = MaskedAutoencoder(recipe.encoder, objective.settings.decoder)
+    model.load_from(source.state_dict())
+    model.to(device)
+    del source
+    groups, parameters = group_names(model.named_parameters()), dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [parameters[name] for name in groups.decayed], "weight_decay": recipe.optim.weight_decay},
+            {"params": [parameters[name] for name in groups.undecayed], "weight_decay": 0.0},
+        ],
+        lr=_RATE,
+        betas=recipe.optim.betas,
+        fused=True,
+    )
+    view = objective.settings.view
+    scale = recipe.views[view].normalise
+
+    def step(batch: Batch) -> torch.Tensor:
+        given = to_device(batch, device).views[view]
+        assert given.visible is not None
+        images = normalise(given.image, scale.mean, scale.std)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            loss: torch.Tensor = model(images, given.visible)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.optim.clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.clip)
+        optimizer.step()
+        return loss.detach()
+
+    return step
+
+
+def _masked(model: PretrainModel) -> MaskedImage:
+    (objective,) = model.objectives
+    assert isinstance(objective, MaskedImage)
+    return objective
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory this process has held, in bytes: resident on the CPU, allocated on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        # Unlike getrusage's, this number does not begin with that of the process that started this one.
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
