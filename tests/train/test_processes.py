@@ -15,12 +15,14 @@ from facemae.config import EfficiencyConfig
 from facemae.errors import DataError, ProcessError, UsageError
 from facemae.parallel import usable_cores
 from facemae.train import world
+from facemae.train.log import read_lines
 from facemae.train.numerics import Numerics
 from facemae.train.processes import ProcessCrash, run_in_processes
 from facemae.train.trainer import pretrain
 from facemae.train.world import check_processes, choose_world, place_by_slurm
 from tests.train import rank_jobs
-from tests.train.conftest import Facemae, Tiny
+from tests.train.conftest import Facemae, Start, Tiny, wait_for
+from tests.train.process_tree import alive, family, ranks
 
 
 def run(job: Callable[..., Any], count: int = 2, lost: Callable[[str, str], None] | None = None) -> Any:
@@ -32,16 +34,6 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    # In a container without an init process, the dead may stay as entries that nobody collects.
-    state = Path(f"/proc/{pid}/stat")
-    return state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_each_process_is_told_its_place_and_the_first_ones_result_counts() -> None:
@@ -77,7 +69,7 @@ def test_one_that_is_killed_is_named_and_the_others_end(tmp_path: Path) -> None:
     assert caught.value.exit_code == 1
     assert "the same command continues" in str(caught.value)
     assert len(rank_jobs.pids(tmp_path)) == 3
-    assert all(gone(pid) for pid in rank_jobs.pids(tmp_path))
+    assert not any(alive(pid) for pid in rank_jobs.pids(tmp_path))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -92,7 +84,7 @@ def test_a_signal_to_one_process_asks_it_alone_however_often() -> None:
 def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(functools.partial(rank_jobs.insist, tmp_path))
-    assert all(gone(pid) for pid in rank_jobs.pids(tmp_path))
+    assert not any(alive(pid) for pid in rank_jobs.pids(tmp_path))
 
 
 def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
@@ -103,7 +95,31 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     wait_until(lambda: len(rank_jobs.pids(tmp_path)) == 2)
     starter.kill()
     starter.join()
-    wait_until(lambda: all(gone(pid) for pid in rank_jobs.pids(tmp_path)))
+    wait_until(lambda: not any(alive(pid) for pid in rank_jobs.pids(tmp_path)))
+
+
+@pytest.mark.parametrize("everybody", [True, False], ids=["ctrl-c", "sigterm-to-one"])
+def test_a_signal_stops_a_run_of_two_with_one_line(start: Start, tmp_path: Path, everybody: bool) -> None:
+    long = ["optim.total=80_000 samples", "checkpoint.every=80_000 samples", "efficiency.workers=1"]
+    process = start(tmp_path / "run", long, "--processes", "2")
+    assert process.stderr is not None
+    try:
+        wait_for(process, "step 2/")
+        members, numbers = family(process.pid), ranks(process.pid)
+        assert sorted(numbers.values()) == [0, 1]
+        for pid in members if everybody else [max(numbers, key=lambda pid: numbers[pid])]:
+            # A terminal sends Ctrl-C to all of them.
+            os.kill(pid, signal.SIGINT if everybody else signal.SIGTERM)
+        said = [line for line in process.stderr.read().splitlines() if not line.startswith(("step ", "saved "))]
+        assert process.wait() == (130 if everybody else 0)
+    finally:
+        process.kill()
+    name = "SIGINT" if everybody else "SIGTERM"
+    (line,) = said
+    assert line.startswith(f"stopped by {name} after step ")
+    assert line.endswith("saved; the same command continues")
+    assert read_lines(tmp_path / "run/log/events.jsonl")[-1]["reason"] == name
+    wait_until(lambda: not any(alive(pid) for pid in members))
 
 
 def test_an_impossible_number_is_refused_before_anything_is_started(
