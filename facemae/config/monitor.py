@@ -21,7 +21,7 @@ class MonitorConfig(Config):
     """Metadata column with the classes for kNN accuracy; null measures the effective rank (RankMe) alone."""
     every: Span = SpanConfig(amount=5, unit="percent")
     """Distance between measurements; each is made with the next line of metrics."""
-    samples: int = Field(default=2000, ge=2)
+    samples: int = Field(default=1000, ge=2)
     """Samples taken of each part, at most; always the same."""
     k: int = Field(default=20, ge=1)
     """Neighbours that vote."""
