@@ -108,7 +108,7 @@ def _unit(name: str, seed: int, right: float, **changes: Any) -> Unit:
         "curve": [{"samples": 320, "rankme": 3.0, "knn": 0.4}, {"samples": 640, "rankme": 5.0, "knn": 0.5}],
         "probe": "quick",
         "machine": machine,
-        "calibration": {"samples_per_s": 10.0, "spread": 0.01, "machine": machine, "accepted": []},
+        "calibration": {"samples_per_s": 10.0, "spread": 0.01, "machine": machine, "load_before": 0.1, "accepted": []},
         "pretraining": {
             "seconds": 61.0,
             "starts": 1,
@@ -176,10 +176,17 @@ def test_the_table_compares_over_shared_seeds_and_names_what_is_missing(tmp_path
 
 def test_notes_say_where_times_are_not_equal() -> None:
     machine = {"cores": 4, "processor": "Q", "memory_gb": 8, "revision": "abc"}
-    rate = {"samples_per_s": 10.0, "spread": 0.0, "machine": machine, "accepted": ["processor P -> Q"]}
+    rate = {
+        "samples_per_s": 10.0,
+        "spread": 0.0,
+        "machine": machine,
+        "accepted": ["processor P -> Q"],
+        "load_before": 3.0,
+    }
     units = [_unit("a", 0, 0.6), _unit("a", 1, 0.6, samples=1280, calibration=rate)]
     notes = summarise(units, [("a", 0), ("a", 1)], None)["notes"]
     assert notes[0].startswith("the units were calibrated 2 times")
+    assert "when rates were measured, the machine was busy, with a load of 3 on 4 cores" in notes
     assert "seeds of a were trained for different lengths: [640, 1280] samples" in notes
     assert "a, seed 1, was trained for accepted rates: processor P -> Q" in notes
     assert "called from Python" in markdown(summarise(units, [("a", 0)], None))

@@ -26,7 +26,7 @@ from facemae_probes.studies.facts import here, training_code
 from facemae_probes.studies.ferplus_set import published_tree
 
 FILE = "calibration.json"
-SETTLE = 6
+SETTLE = 10
 """Steps of the first, short run of a system, which tells how long the others have to be."""
 WARM = 5
 """First steps of a run that are not timed: workers start and caches fill."""
@@ -35,6 +35,8 @@ PARTS = 10
 the stages."""
 NOT_COMPARED = ("seed", "log", "monitor", "checkpoint", "about")
 """Blocks of a recipe that a study sets, or that change nothing it measures."""
+BUSY = 0.5
+"""Load for each core from which on a machine is called busy."""
 MACHINE = ("processor", "cores", "device", "gpu")
 """Facts that have to be the same for a rate to hold."""
 
@@ -67,7 +69,9 @@ def calibrate(recipes: Mapping[str, Recipe], data: Mapping[str, Any], rounds: Ro
     Raises:
         ProbeError: It was stopped by a signal.
     """
-    load = os.getloadavg()[0]
+    load = round(os.getloadavg()[0], 2)
+    if busy(load, usable_cores()):
+        say(f"calibration: {busy(load, usable_cores())}; on an idle machine the rates would be higher and surer")
     steps, facts = {}, {}
     for name, recipe in recipes.items():
         rate, facts[name] = measure(recipe, SETTLE)
@@ -85,7 +89,7 @@ def calibrate(recipes: Mapping[str, Recipe], data: Mapping[str, Any], rounds: Ro
         "study": "equal-time",
         "rounds": rounds.count,
         "round_seconds": rounds.seconds,
-        "load_before": round(load, 2),
+        "load_before": load,
         "machine": {**here(), **_device(facts)},
         "code": training_code(),
         "data": dict(data),
@@ -94,6 +98,16 @@ def calibrate(recipes: Mapping[str, Recipe], data: Mapping[str, Any], rounds: Ro
             for name, found in combine(rates).items()
         },
     }
+
+
+def busy(load: float, cores: int) -> str | None:
+    """That the machine had other work when it was calibrated; None where it had little.
+
+    Args:
+        load: Processes that wanted to run, on average over the minute before.
+        cores: Cores of the machine.
+    """
+    return f"the machine was busy, with a load of {load:g} on {cores} cores" if load > BUSY * cores else None
 
 
 def measure(recipe: Recipe, steps: int) -> tuple[float, dict[str, Any]]:

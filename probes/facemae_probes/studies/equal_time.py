@@ -152,6 +152,7 @@ def run_equal_time(
     calibration, accepted = study.calibration(calibrating)
     if calibrating.only:
         return calibration
+    summary = None
     for name, number in chosen:
         if study.finished(name, number):
             say(f"{name}, seed {number}: done, its unit is read")
@@ -160,8 +161,8 @@ def run_equal_time(
             study.baseline(name)
         else:
             study.train(name, number, calibration, accepted)
-        write_table(out, table.wanted(), command)
-    return write_table(out, table.wanted(), command)
+        summary = write_table(out, table.wanted(), command)
+    return summary or write_table(out, table.wanted(), command)
 
 
 class _Study:
@@ -245,6 +246,7 @@ class _Study:
                 "samples_per_s": entry["samples_per_s"],
                 "spread": entry["spread"],
                 "machine": calibration["machine"],
+                "load_before": calibration["load_before"],
                 "accepted": accepted,
             },
             pretraining=pretraining_facts(run),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from facemae_probes.bootstrap import Interval, interval, paired_difference
+from facemae_probes.studies.calibration import busy
 from facemae_probes.studies.units import STUDY, Unit
 
 COVER = "the sampling of test images; the values of the seeds are shown beside them"
@@ -184,6 +185,10 @@ def _notes(units: Sequence[Unit]) -> list[str]:
             f"the units were calibrated {len(origins)} times, on other machines or code: times are equal only among "
             "units of one calibration"
         )
+    loads = {
+        (unit.data["calibration"]["load_before"], unit.data["calibration"]["machine"]["cores"]) for unit in trained
+    }
+    notes += [f"when rates were measured, {text}" for load in sorted(loads) if (text := busy(*load))]
     for unit in trained:
         lengths = {other.data["samples"] for other in trained if other.name == unit.name}
         if len(lengths) > 1 and unit.seed == min(other.seed for other in trained if other.name == unit.name):
