@@ -149,7 +149,7 @@ def _time(step: Step, batches: Iterator[Batch], steps: int, device: torch.device
 
 def build_ours(recipe: Recipe, numerics: Numerics) -> Step:
     """The step as the trainer takes it: strategy, clipping and running average as in the recipe."""
-    model = build_pretrain_model(recipe).to(numerics.device)
+    model = numerics.prepare(build_pretrain_model(recipe))
     strategy = choose_strategy(recipe.efficiency, OneProcess(), numerics.device)
     forward = strategy.prepare(model, recipe.optim)
     average = None if recipe.optim.ema is None else Average(model)

@@ -57,8 +57,9 @@ class OptimConfig(Config):
 class EfficiencyConfig(Config):
     """What makes a run fast and must not change its results beyond rounding."""
 
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Arithmetic of the forward and backward pass; weights stay fp32. `auto` takes bf16 where the hardware has it."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Arithmetic of the forward and backward pass; weights stay fp32. `auto` takes bf16 where the hardware has it.
+    `tf32` is fp32 with matrix products in TF32, on a GPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs."""
     micro_batch: int | None = Field(default=None, ge=1)
@@ -73,6 +74,10 @@ class EfficiencyConfig(Config):
     """Loader processes of each process; null chooses from its cores. Never changes what is read."""
     threads: int | None = Field(default=None, ge=1)
     """Threads of each process for the model on the CPU; null leaves torch's choice, divided among the processes."""
+    compile: Literal["auto", "off", "blocks"] = "auto"
+    """Compile each block of encoder and decoder. `auto` does so on a GPU, if the machine can."""
+    checkpointing: bool = False
+    """Compute each block again in the backward pass: less memory, a third more time, the same gradients."""
 
 
 class CheckpointConfig(Config):

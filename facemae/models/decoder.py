@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm, Mlp
+from timm.models import checkpoint
 from timm.models.vision_transformer import Block
 from torch import nn
 
@@ -45,6 +46,7 @@ class PixelDecoder(nn.Module):
         super().__init__()
         self.grid = grid
         self.width = config.width
+        self.checkpointing = False
         self._tables = scaled_tables(grid, config.width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.width))
         # A function of the grid alone: rebuilt, not saved.
@@ -103,7 +105,7 @@ class JointDecoder(PixelDecoder):
         prepare_attention(self.blocks, x)
         *blocks, last = self.blocks
         for block in blocks:
-            x = block(x)
+            x = checkpoint(block, x) if self.checkpointing else block(x)
         assert isinstance(last, Block)
         hidden = last_tokens(last, x, targets.shape[1])
         return self.pred(self.norm(hidden))  # type: ignore[no-any-return]
@@ -137,7 +139,7 @@ class CrossDecoder(PixelDecoder):
         prepare_attention(self.blocks, x)
         contexts = [encoding.tokens] * len(self.blocks) if self.mix is None else self.mix(encoding)
         for block, context in zip(self.blocks, contexts, strict=True):
-            x = block(x, context)
+            x = checkpoint(block, x, context) if self.checkpointing else block(x, context)
         return self.pred(self.norm(x))  # type: ignore[no-any-return]
 
 

@@ -10,6 +10,7 @@ import torch
 
 from facemae.data.schema import Batch
 from facemae.train.schedule import Lengths
+from facemae.train.work import Work
 
 
 class Clock:
@@ -17,9 +18,11 @@ class Clock:
 
     Args:
         step: Steps already done.
+        peak: Operations a second that the hardware can do, or None.
     """
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, peak: float | None = None) -> None:
+        self.work = Work(peak)
         self._begin = self._mark = time.perf_counter()
         self._first = self._last = step
         self._waited = self._aside = 0.0
@@ -51,7 +54,7 @@ class Clock:
 
         Returns:
             `samples_per_s`; `data_wait`, share of the interval; `eta_s`, from the speed since this start; `memory_mb`,
-            the highest so far, and `gpu_memory_mb` where there is a GPU.
+            the highest so far, and `gpu_memory_mb` where there is a GPU; and what `Work.read` gives.
         """
         now = time.perf_counter()
         interval = max(now - self._mark - self._aside, 1e-9)
@@ -64,6 +67,7 @@ class Clock:
         }
         if torch.cuda.is_available():
             numbers["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        numbers |= self.work.read(interval)
         self._mark, self._last, self._waited, self._aside = now, step, 0.0, 0.0
         return numbers
 

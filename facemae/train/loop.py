@@ -16,7 +16,7 @@ from facemae.errors import ConfigError
 from facemae.objectives.pretraining import PretrainModel
 from facemae.train.audit import consumed
 from facemae.train.clock import Clock
-from facemae.train.device import to_device
+from facemae.train.device import Mover
 from facemae.train.folder import RunFolder
 from facemae.train.gallery import Gallery
 from facemae.train.guard import Guard, Skip
@@ -108,6 +108,7 @@ class Trainer:
         self._model, self._forward, self._average = model, forward, average
         self._loader, self._log, self._saver, self._gallery = loader, log, saver, gallery
         self._monitor, self._lease, self._stop = monitor, lease, stop
+        self._move = Mover(numerics.device)
         self._bag = MetricBag(numerics.device)
         is_first = strategy.processes.rank == 0
         self._bag.load(state.get("metrics", {}), first=is_first)
@@ -138,14 +139,16 @@ class Trainer:
         if self._step == 0:
             # From the first moment the folder knows its recipe, its data and its initial weights.
             self._save()
-        clock = Clock(self._step)
+        clock = Clock(self._step, self._numerics.peak())
         reason = "finished"
         for batch in clock.waiting(self._loader):
             self._check_lease()
             for text in stages_begun(self._recipe, self._lengths, batch.step):
                 self._log.event("stage", text)
             parts = batch.split(micro_steps(self._recipe, len(batch)))
-            update = self._take_step(self._step, parts, self._global_counts(batch, parts))
+            counts = self._global_counts(batch, parts)
+            with clock.work.step(batch):
+                update = self._take_step(self._step, parts, counts)
             self._step, self._position = self._step + 1, batch.step + 1
             self._heed(self._guard.push(self._step - 1, batch, update))
             self._log.consumed(self._step, consumed(batch, self._processes) if self._recipe.log.keys else None)
@@ -175,7 +178,7 @@ class Trainer:
         self._strategy.clear()
         totals: dict[str, torch.Tensor] = {}
         for number, part in enumerate(parts, start=1):
-            part = to_device(part, self._numerics.device)
+            part = self._move(part)
             with self._strategy.accumulate(last=number == len(parts)):
                 with self._numerics.autocast():
                     loss, metrics = self._forward(part, step, counts)

@@ -13,8 +13,12 @@ import torch
 
 from facemae.config import EfficiencyConfig
 from facemae.errors import ConfigError
+from facemae.models.attention import PLAIN_TOKENS
+from facemae.objectives.pretraining import PretrainModel
 from facemae.parallel import local_processes
 from facemae.train.allocator import kept_memory
+from facemae.train.blocks import choose_compile, prepare_blocks
+from facemae.train.work import peak_flops
 
 LIBRARIES = ("facemae", "torch", "timm", "numpy", "opencv-python-headless", "pillow")
 """Libraries whose version may change a rounding."""
@@ -26,15 +30,19 @@ class Numerics:
 
     Attributes:
         device: Where the model runs.
-        precision: `fp32` or `bf16`, of the forward and backward pass; weights are fp32 always.
-        reason: Why this device and precision, for the log.
+        precision: `fp32`, `tf32` or `bf16`, of the forward and backward pass; weights are fp32 always.
+        reason: Why all of this, for the log.
         threads: Threads of the model on the CPU.
+        compiled: Whether blocks are compiled.
+        checkpointing: Whether blocks are computed again in the backward pass.
     """
 
     device: torch.device
     precision: str
     reason: str
     threads: int
+    compiled: bool = False
+    checkpointing: bool = False
 
     @classmethod
     def choose(cls, config: EfficiencyConfig) -> "Numerics":
@@ -46,11 +54,28 @@ class Numerics:
         device = _choose_device(config.device)
         precision, why = _choose_precision(config.precision, device)
         threads = config.threads or _default_threads()
-        return cls(device, precision, f"device {device.type}, precision {precision} ({why})", threads)
+        compiled, compiling = choose_compile(config.compile, device)
+        reasons = [f"device {device.type}", f"precision {precision} ({why})"]
+        if device.type == "cpu" and precision == "bf16":
+            reasons.append(f"plain attention up to {PLAIN_TOKENS} tokens")
+        reasons.append(compiling)
+        if config.checkpointing:
+            reasons.append("blocks computed again in the backward pass")
+        return cls(device, precision, ", ".join(reasons), threads, compiled, config.checkpointing)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+    def prepare(self, model: PretrainModel) -> PretrainModel:
+        """Take the model to its device, and let its blocks run as was chosen; before a strategy wraps it."""
+        return prepare_blocks(model.to(self.device), compiled=self.compiled, checkpointing=self.checkpointing)
+
+    def peak(self) -> float | None:
+        """Operations a second that the device can do in this precision; None where that is not known."""
+        if self.device.type != "cuda":
+            return None
+        return peak_flops(torch.cuda.get_device_name(self.device), self.precision)
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
@@ -62,6 +87,10 @@ class Numerics:
         # cuBLAS reads this when it is first used.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_num_threads(self.threads)
+        matmul = torch.get_float32_matmul_precision()
+        if self.device.type == "cuda":
+            # Beside bf16 little is left in fp32; whoever asks for fp32 means it.
+            torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
         # On the GPU some kernels have no deterministic form; there the promise is a tolerance anyway.
         torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
         _fill_memory(False)
@@ -70,6 +99,7 @@ class Numerics:
                 yield
         finally:
             torch.set_num_threads(threads)
+            torch.set_float32_matmul_precision(matmul)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
             _fill_memory(fill)
 
@@ -86,6 +116,8 @@ def machine_facts(numerics: Numerics, *, world: int, strategy: str, micro_batch:
         "strategy": strategy,
         "micro_batch": micro_batch,
     }
+    if numerics.compiled:
+        facts["compile"] = "blocks"
     if numerics.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(numerics.device)
     return facts
@@ -134,6 +166,8 @@ def resume_promise(old: dict[str, Any], new: dict[str, Any]) -> tuple[bool, str]
     if new.get("world", 1) > 2 and new.get("strategy") != "exact":
         # Two numbers have one sum; the order of more changes with the buffers that carry them.
         return False, f"{keys}; loss within rounding, because strategy {new.get('strategy')} may add in another order"
+    if new.get("compile"):
+        return False, f"{keys}; loss within rounding, because the first step of a start is not compiled"
     return True, f"{keys}, and bitwise the weights of an undisturbed run"
 
 
@@ -161,9 +195,17 @@ def _choose_device(wanted: str) -> torch.device:
 
 
 def _choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:
-    able, units = (_gpu_bf16(device) if device.type == "cuda" else _cpu_bf16()) if wanted != "fp32" else (False, "")
+    able, units = (
+        (_gpu_bf16(device) if device.type == "cuda" else _cpu_bf16()) if wanted in {"auto", "bf16"} else (False, "")
+    )
     if wanted == "fp32":
         return "fp32", "as the recipe says"
+    if wanted == "tf32":
+        if device.type == "cpu":
+            raise ConfigError(
+                "efficiency.precision is tf32, which a CPU does not have", fix="efficiency.precision=auto"
+            )
+        return "tf32", "as the recipe says"
     if wanted == "bf16":
         return "bf16", f"as the recipe says; {units}" + ("" if able else ", so it will be slow")
     return ("bf16" if able else "fp32"), units

@@ -178,7 +178,7 @@ class Session:
             decayed=groups.decayed,
             undecayed=groups.undecayed,
         )
-        return model.to(self.numerics.device), init
+        return self.numerics.prepare(model), init
 
     def _loader(self, specs: Sequence[ViewSpec], steps: range, processes: Exchange, *, workers: int | None) -> Loader:
         return build_loader(

@@ -1,0 +1,94 @@
+"""How much a step computes, and how much of what the hardware can do that is."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from facemae.data.schema import Batch
+
+PEAKS = {
+    "A100": {"bf16": 312.0, "tf32": 156.0},
+    "H100 PCIe": {"bf16": 756.0, "tf32": 378.0},
+    "H100": {"bf16": 989.0, "tf32": 494.0},
+    "H200": {"bf16": 989.0, "tf32": 494.0},
+    "L40S": {"bf16": 362.0, "tf32": 183.0},
+    "RTX 3090": {"bf16": 71.0, "tf32": 35.6},
+    "RTX 4090": {"bf16": 165.2, "tf32": 82.6},
+}
+"""TFLOP/s of dense matrix products by a part of the GPU's name, from the makers' data sheets; first match counts."""
+
+
+def peak_flops(name: str, precision: str) -> float | None:
+    """Operations a second that a GPU can do at most; None where it is not known.
+
+    Args:
+        name: The GPU's name.
+        precision: `bf16`, `tf32` or `fp32`.
+    """
+    found = next((peaks for part, peaks in PEAKS.items() if part in name), {})
+    peak = found.get(precision)
+    return None if peak is None else peak * 1e12
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the operations of matrix products, convolutions and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - the registry's key
+        if formula is not None:
+            self.total += int(formula(*args, **kwargs, out_val=out))
+        return out
+
+
+class Work:
+    """Counts the operations of the steps of this process.
+
+    A step is counted when its shapes are first seen; compiled blocks run uncompiled in it, since nothing can be counted
+    inside them. Recomputed blocks count twice: the hardware does them twice.
+
+    Args:
+        peak: Operations a second that the hardware can do, or None.
+    """
+
+    def __init__(self, peak: float | None = None) -> None:
+        self._peak = peak
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._done = 0
+
+    @contextlib.contextmanager
+    def step(self, batch: Batch) -> Iterator[None]:
+        """Count a step, done in the block, on this batch."""
+        key = tuple(
+            (name, tuple(view.image.shape), None if view.visible is None else tuple(view.visible.shape))
+            for name, view in batch.views.items()
+        )
+        if key in self._known:
+            yield
+        else:
+            with torch.compiler.set_stance("force_eager"), _Counter() as counter:
+                yield
+            self._known[key] = counter.total
+        self._done += self._known[key]
+
+    def read(self, seconds: float) -> dict[str, float]:
+        """Numbers since the last reading.
+
+        Args:
+            seconds: How long that took.
+
+        Returns:
+            `gflops`, a second; and `mfu`, its share of what the hardware can do, where that is known.
+        """
+        rate, self._done = self._done / seconds, 0
+        numbers = {"gflops": round(rate / 1e9, 2)}
+        return numbers if self._peak is None else {**numbers, "mfu": round(rate / self._peak, 4)}
