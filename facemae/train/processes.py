@@ -59,8 +59,8 @@ def run_in_processes(job: Job, count: int, lost: Callable[[str, str], None]) -> 
     Args:
         job: What each process does; picklable.
         count: Number of processes.
-        lost: Called with the reason and a sentence where the run ended while it held its folder, but by a process that
-            does not write there, or so suddenly that nothing was written.
+        lost: Called with the reason and a sentence where the run had taken its folder, and the first process could not
+            write down there why it ended: it did not know, or it ended too suddenly.
 
     Returns:
         The first process's result.
@@ -87,7 +87,7 @@ def run_in_processes(job: Job, count: int, lost: Callable[[str, str], None]) -> 
     failure = team.failure()
     if failure is None:
         return team.members[0].result
-    if team.began and failure.unsaid:
+    if team.began and not team.members[0].has_written_why:
         lost(type(failure.error).__name__, failure.found)
     raise failure.error from None
 
@@ -100,13 +100,11 @@ class _Failure:
         moment: When, by the machine's monotonic clock.
         found: What happened, in a sentence.
         error: What to raise.
-        unsaid: Whether the first process could not write it down.
     """
 
     moment: float
     found: str
     error: FacemaeError | ProcessCrash
-    unsaid: bool
 
 
 @dataclass
@@ -129,6 +127,11 @@ class _Member:
     killed: bool = False
     """Whether this process has killed it."""
     ended: bool = False
+
+    @property
+    def has_written_why(self) -> bool:
+        """Whether it ended by an error of which it knew the reason; the first process writes those down."""
+        return self.failed is not None and self.failed.error is not None and not self.failed.is_consequence
 
     def kill(self) -> None:
         self.killed = True
@@ -309,12 +312,12 @@ class _Team:
         for member in self.members:
             if member.died is not None:
                 death = member.death(self.count)
-                yield _Failure(member.died - HEAD_START, death.found, death, unsaid=True), False
+                yield _Failure(member.died - HEAD_START, death.found, death), False
             elif member.failed is not None:
                 failed = member.failed
                 error = failed.error or ProcessCrash(member.rank, failed.text)
                 found = failed.error.found if failed.error is not None else failed.text.strip().splitlines()[-1]
-                yield _Failure(failed.moment, found, error, unsaid=member.rank != 0), failed.is_consequence
+                yield _Failure(failed.moment, found, error), failed.is_consequence
 
 
 class _Relay(StopRequest):

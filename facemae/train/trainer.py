@@ -20,7 +20,14 @@ from facemae.train.processes import run_in_processes
 from facemae.train.rewind import GoBack, record_rewind
 from facemae.train.session import Session
 from facemae.train.start import Start, find_start
-from facemae.train.world import check_given_world, check_processes, choose_world, place_by_slurm, visible_gpus
+from facemae.train.world import (
+    check_given_world,
+    check_gpus,
+    check_share,
+    choose_world,
+    place_by_slurm,
+    visible_gpus,
+)
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,11 @@ def pretrain(
     os.environ.update(place_by_slurm())
     place = find_place()
     world = choose_world(recipe.efficiency) if place is None else place.world
-    check_given_world(recipe.efficiency, world)
-    check_processes(recipe, world)
+    check_share(recipe, world)
+    if place is None:
+        check_gpus(recipe.efficiency, world)
+    else:
+        check_given_world(recipe.efficiency, world)
     initial = None if init_from is None else Path(init_from)
     request = Request(recipe, Path(out), initial, extend=extend, adopt_data=adopt_data)
     if place is None and world > 1:

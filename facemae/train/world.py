@@ -32,18 +32,26 @@ def visible_gpus() -> int:
     return torch.cuda.device_count()
 
 
-def check_processes(recipe: Recipe, world: int) -> None:
-    """Refuse a number of processes that cannot share this recipe's steps on this machine.
+def check_share(recipe: Recipe, world: int) -> None:
+    """Refuse a number of processes that cannot share this recipe's steps.
 
     Raises:
-        UsageError: It does not divide the lanes, its shares cannot be cut into micro-batches, or there are fewer GPUs;
-            the message lists what is possible.
+        UsageError: It does not divide the lanes, or its shares cannot be cut into micro-batches; the message lists what
+            is possible.
     """
     from facemae.train.loop import micro_steps
 
     check_world(recipe.data.lanes, world)
     micro_steps(recipe, recipe.optim.batch_size // world)
-    gpus = 0 if recipe.efficiency.device == "cpu" else visible_gpus()
+
+
+def check_gpus(config: EfficiencyConfig, world: int) -> None:
+    """Refuse to start more processes than this machine has GPUs, where it has any that are to be used.
+
+    Raises:
+        UsageError: Naming both.
+    """
+    gpus = 0 if config.device == "cpu" else visible_gpus()
     if world > 1 and 0 < gpus < world:
         raise UsageError(
             f"{world} processes on a machine that shows {gpus} GPUs",

@@ -28,6 +28,12 @@ def fail_after_the_others(stop: StopRequest, began: Began) -> None:
     raise ProcessError(f"process {RANK} lost the others")
 
 
+def fail_alike(stop: StopRequest, began: Began) -> None:
+    if RANK == 0:
+        began()
+    raise DataError("all of us")
+
+
 def have_a_bug(stop: StopRequest, began: Began) -> None:
     if RANK == 1:
         raise ValueError("a bug")

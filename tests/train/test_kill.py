@@ -106,7 +106,7 @@ def test_ten_kills(start: Start, tmp_path: Path) -> None:
     check(start, tmp_path, overrides, 200, kills)
 
 
-def kill_one(process: "subprocess.Popen[str]", draw: random.Random) -> None:
+def kill_one(process: "subprocess.Popen[str]", out: Path, draw: random.Random) -> None:
     """Kill the process that was started or one of those it has started, and see how the others take it."""
     assert process.stderr is not None
     everyone, numbers = family(process.pid), ranks(process.pid)
@@ -121,6 +121,7 @@ def kill_one(process: "subprocess.Popen[str]", draw: random.Random) -> None:
         assert code == 1
         assert re.search(rf"facemae: rank {rank} of \d \(process {victim}\) was killed by SIGKILL", said), said
         assert said.count("facemae: ") == 1
+        assert "was killed by SIGKILL" in read_lines(out / "log/events.jsonl")[-1]["text"]
     deadline = time.monotonic() + 60
     while any(alive(pid) for pid in everyone):
         assert time.monotonic() < deadline, "a process stayed behind"
@@ -140,7 +141,7 @@ def disturbed_in_worlds(
         wait_for(process, STEPPED)
         wait_for(process, "saved step-")
         time.sleep(draw.uniform(0, most))
-        kill_one(process, draw)
+        kill_one(process, out, draw)
     process = start(out, overrides, "--processes", str(worlds[-1]))
     wait_for(process, "finished")
     assert process.wait() == 0

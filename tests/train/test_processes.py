@@ -19,7 +19,7 @@ from facemae.train.log import read_lines
 from facemae.train.numerics import Numerics
 from facemae.train.processes import ProcessCrash, run_in_processes
 from facemae.train.trainer import pretrain
-from facemae.train.world import check_processes, choose_world, place_by_slurm
+from facemae.train.world import check_gpus, choose_world, place_by_slurm
 from tests.train import rank_jobs
 from tests.train.conftest import Facemae, Start, Tiny, wait_for
 from tests.train.process_tree import alive, family, ranks
@@ -46,6 +46,10 @@ def test_the_error_that_came_first_is_the_one_that_is_raised() -> None:
         run(rank_jobs.fail_after_the_others, 3, lambda reason, found: lost.append((reason, found)))
     assert (caught.value.expected, caught.value.fix) == ("none", "nothing")
     assert lost == [("DataError", "the cause")], "the first process does not know why it had to end"
+    lost.clear()
+    with pytest.raises(DataError, match="all of us"):
+        run(rank_jobs.fail_alike, 2, lambda reason, found: lost.append((reason, found)))
+    assert not lost, "the first process knows, and writes it down itself"
 
 
 def test_a_bug_keeps_its_traceback() -> None:
@@ -98,7 +102,9 @@ def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     wait_until(lambda: not any(alive(pid) for pid in rank_jobs.pids(tmp_path)))
 
 
-@pytest.mark.parametrize("everybody", [True, False], ids=["ctrl-c", "sigterm-to-one"])
+@pytest.mark.parametrize(
+    "everybody", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["ctrl-c", "sigterm-to-one"]
+)
 def test_a_signal_stops_a_run_of_two_with_one_line(start: Start, tmp_path: Path, everybody: bool) -> None:
     long = ["optim.total=80_000 samples", "checkpoint.every=80_000 samples", "efficiency.workers=1"]
     process = start(tmp_path / "run", long, "--processes", "2")
@@ -135,18 +141,18 @@ def test_an_impossible_number_is_refused_before_anything_is_started(
     assert not (tmp_path / "run").exists()
 
 
-def test_one_process_for_each_gpu_and_no_more(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_for_each_gpu_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "visible_gpus", lambda: 0)
     assert choose_world(EfficiencyConfig()) == 1
     monkeypatch.setattr(world, "visible_gpus", lambda: 4)
     assert choose_world(EfficiencyConfig()) == 4
     assert choose_world(EfficiencyConfig(device="cpu")) == 1
     assert choose_world(EfficiencyConfig(processes=2)) == 2
-    recipe = tiny("efficiency.device=auto")
-    check_processes(recipe, 2)
+    check_gpus(EfficiencyConfig(), 2)
+    check_gpus(EfficiencyConfig(device="cpu"), 8)
     monkeypatch.setattr(world, "visible_gpus", lambda: 1)
     with pytest.raises(UsageError, match="2 processes on a machine that shows 1 GPUs") as caught:
-        check_processes(recipe, 2)
+        check_gpus(EfficiencyConfig(), 2)
     assert "--processes 1" in str(caught.value)
 
 
