@@ -1,9 +1,13 @@
-"""How much memory a process and the ones it has started hold, read from the system; Linux only."""
+"""How much memory a process and those it has started hold, as Linux tells it, and whether that grows."""
 
 import os
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 _PROC = Path("/proc")
+_FEWEST = 8
 
 
 def resident_bytes() -> int:
@@ -13,6 +17,24 @@ def resident_bytes() -> int:
     """
     page = os.sysconf("SC_PAGE_SIZE")
     return sum(_resident_pages(pid) for pid in _family(os.getpid())) * page
+
+
+def growth(lines: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:
+    """Whether the memory of a run grows, from the lines of metrics of one start.
+
+    Args:
+        lines: Lines with `rss_mb`, oldest first.
+
+    Returns:
+        `mb`, the median of the last quarter, and `growth_mb`, how much that is above the second quarter's: the first is
+        when caches and loaders fill. None with fewer than eight lines, or where the system does not tell.
+    """
+    used = [float(line["rss_mb"]) for line in lines if line.get("rss_mb")]
+    quarter = len(used) // 4
+    if quarter < _FEWEST // 4:
+        return None
+    early, late = (statistics.median(part) for part in (used[quarter : 2 * quarter], used[-quarter:]))
+    return {"mb": round(late, 1), "growth_mb": round(late - early, 1)}
 
 
 def _family(pid: int) -> list[int]:

@@ -10,6 +10,7 @@ from facemae.train.folder import RunFolder
 from facemae.train.lease import read_holder
 from facemae.train.log import read_lines
 from facemae.train.progress import duration, metrics_line
+from facemae.train.resident import growth
 
 SHOWN = 5
 """Events shown."""
@@ -23,7 +24,8 @@ def read_status(run: Path) -> dict[str, Any]:
 
     Returns:
         `state` (running, finished, stopped, dead), `ended` (when, as `time.time` counts; or None),
-        `step`, `steps`, `metrics` (the last line), `holder`, `checkpoints` and `events` (the last ones).
+        `step`, `steps`, `metrics` (the last line), `memory` (of the last start, see `facemae.train.resident.growth`),
+        `holder`, `checkpoints` and `events` (the last ones).
 
     Raises:
         UsageError: It is not a run folder.
@@ -32,10 +34,10 @@ def read_status(run: Path) -> dict[str, Any]:
     if not folder.exists():
         raise UsageError(f"{run} is not a run folder: it has no {folder.recipe.name}", expected="the --out of a run")
     events = read_lines(folder.events)
-    metrics = read_lines(folder.metrics, last=1)
+    metrics = read_lines(folder.metrics)
     holder = read_holder(folder.lease)
     begun: dict[str, Any] = next((event for event in reversed(events) if event["event"] in {"start", "resume"}), {})
-    step = max([int(line["step"]) for line in metrics] + [int(event["step"]) for event in events[-1:]], default=0)
+    step = max([int(line["step"]) for line in metrics[-1:]] + [int(event["step"]) for event in events[-1:]], default=0)
     alive = holder is not None and holder.alive()
     state = "running" if alive else _ended(events)
     return {
@@ -45,6 +47,7 @@ def read_status(run: Path) -> dict[str, Any]:
         "step": step,
         "steps": begun.get("steps"),
         "metrics": metrics[-1] if metrics else None,
+        "memory": growth([line for line in metrics if int(line["step"]) > int(begun.get("step", 0))]),
         "holder": None
         if holder is None
         else {"host": holder.host, "pid": holder.pid, "age_s": round(holder.age, 1), "alive": alive},
@@ -69,6 +72,9 @@ def describe(status: dict[str, Any]) -> str:
         lines.append(metrics_line(record))
         if record.get("skipped") or record.get("replaced"):
             lines.append(f"{record['skipped']} updates skipped, {record['replaced']} samples replaced")
+    if status["memory"]:
+        used, grown = status["memory"]["mb"], status["memory"]["growth_mb"]
+        lines.append(f"memory {used:.0f} MB in all processes, {grown:+.0f} MB over half of this start")
     lines += [f"  {_when(event['time'])}  {event['text']}" for event in status["events"]]
     return "\n".join(lines)
 
