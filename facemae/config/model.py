@@ -1,6 +1,6 @@
 """The networks and what they learn."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -90,6 +90,9 @@ class HeadConfig(Config):
 
 class ObjectiveConfig(Config):
     """Base of the objectives' own blocks; `kind` picks one from `facemae.objectives.registry`."""
+
+    compares_samples: ClassVar[bool] = False
+    """Whether it sets samples against each other, and so may exchange rows between processes."""
 
     kind: str
     """Name in the registry."""

@@ -21,6 +21,8 @@ from facemae.objectives.groups import Group, add_terms, split_groups
 class ClusteringConfig(ObjectiveConfig):
     """Views of a face predict each other's cluster."""
 
+    compares_samples: ClassVar[bool] = True
+
     kind: Literal["clustering"] = "clustering"
     """Name in the registry."""
     global_views: tuple[str, ...] = Field(default=("main",), min_length=1)
@@ -103,8 +105,8 @@ class Clustering(Objective):
         """The prototypes at length one, fp32 [K, D]."""
         weight = self.prototypes.weight.float()
         if step * self._batch_size < self.settings.freeze_prototypes:
-            # A gradient of zero instead of none: every parameter has one at every step.
-            weight = weight.detach() + 0 * weight
+            # No gradient rather than one of zero: the optimiser leaves the weights and its moments alone.
+            weight = weight.detach()
         return F.normalize(weight, dim=1)
 
     @torch.no_grad()

@@ -21,6 +21,8 @@ from facemae.objectives.groups import Group, add_terms, split_groups
 class ContrastiveImageConfig(ObjectiveConfig):
     """Two or more views of a face are told from the views of other faces."""
 
+    compares_samples: ClassVar[bool] = True
+
     kind: Literal["contrastive_image"] = "contrastive_image"
     """Name in the registry."""
     views: tuple[str, ...] = Field(default=("main",), min_length=1)

@@ -10,6 +10,7 @@ import os
 import pickle
 import selectors
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -73,8 +74,11 @@ def run_in_processes(job: Job, count: int, lost: Callable[[str, str], None]) -> 
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    # Served from here, the meeting point has its port before the processes start: no other program can take it.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    # Served from here, the meeting point has its port before the processes start: no other program can take it. Left to
+    # itself the store would listen to the whole network, and what processes tell each other is unpickled.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
     team = _Team(count, store.port)
     try:
         with _Relay(team) as relay:

@@ -49,7 +49,12 @@ class Session:
         self.recipe, self.folder, self.numerics, self.start = recipe, folder, numerics, start
         self.processes = processes
         self.is_first = processes.rank == 0
-        self.strategy: Strategy = choose_strategy(recipe.efficiency, processes, numerics.device)
+        self.strategy: Strategy = choose_strategy(
+            recipe.efficiency,
+            processes,
+            numerics.device,
+            exchanges=any(objective.compares_samples for objective in recipe.objectives),
+        )
         self.specs: tuple[ViewSpec, ...] = view_specs(recipe)
         # Only opened, to learn the size of an epoch.
         self.first = self._first_loader(self.specs)

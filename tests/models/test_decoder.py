@@ -72,7 +72,7 @@ def test_each_block_reads_its_own_mix_of_layers() -> None:
     weights, norms = model.mix.weights.weight, model.mix.norms
     assert weights.shape == (2, 3)
     with torch.no_grad():
-        norms[1].weight.mul_(3)
+        norms[1].get_parameter("weight").mul_(3)
         x = model.mask_token + model.positions[hidden_patches(given.visible, 16)]
         for number, block in enumerate(model.blocks):
             mixed = torch.zeros(2, 5, 24)

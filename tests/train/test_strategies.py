@@ -200,6 +200,8 @@ def choose(group: ProcessGroup, wanted: str, device: str) -> str:
 
 def choose_all(group: ProcessGroup) -> list[str]:
     asked = [("auto", "cpu"), ("auto", "cuda"), ("ddp", "cpu"), ("exact", "cuda"), ("single", "cpu")]
+    exchanging = choose_strategy(EfficiencyConfig(), group, torch.device("cuda"), exchanges=True)
+    assert exchanging.name == "exact", "gradients and rows must not travel by NCCL at the same time"
     return [choose(group, *each) for each in asked]
 
 

@@ -11,13 +11,16 @@ from facemae.train.strategy.exact import Exact
 from facemae.train.strategy.single import SingleProcess
 
 
-def choose_strategy(config: EfficiencyConfig, processes: Processes, device: torch.device) -> Strategy:
+def choose_strategy(
+    config: EfficiencyConfig, processes: Processes, device: torch.device, *, exchanges: bool = False
+) -> Strategy:
     """The strategy a recipe asks for, or the one that suits.
 
     Args:
         config: The recipe's block.
         processes: The processes that share the run. Without a process group all strategies are the same.
         device: Where the model runs.
+        exchanges: Whether objectives exchange rows in the backward pass.
 
     Raises:
         ConfigError: `single` in several processes.
@@ -31,6 +34,8 @@ def choose_strategy(config: EfficiencyConfig, processes: Processes, device: torc
             fix="set efficiency.strategy=auto, or start one process",
         )
     # On the CPU the overlap of DistributedDataParallel gains nothing: both need the same cores.
-    automatic = "exact" if device.type == "cpu" else "ddp"
+    # On GPUs it would send gradients while objectives exchange rows, and two NCCL channels of one GPU may wait for each
+    # other for ever.
+    automatic = "exact" if device.type == "cpu" or exchanges else "ddp"
     wanted = automatic if config.strategy == "auto" else config.strategy
     return Exact(processes) if wanted == "exact" else Ddp(processes)
