@@ -112,8 +112,9 @@ class StageConfig(Config):
     """A change of a view in mid-run, such as a higher mask ratio, or the full size after a start at a lower one."""
 
     begins: Span = Field(alias="from")
-    """When: the first step before which this much of the run is done. Fixed when the run is started: a run that is
-    extended keeps its stages where they were."""
+    """When: the first global batch of the data order before which this much of the run lies, so a sample's views never
+    depend on what the optimiser did; a run that went back from a spike reaches it sooner, by the steps it passes over.
+    Fixed when the run is started: a run that is extended keeps its stages where they were."""
     image_size: int | None = Field(default=None, ge=1)
     """Side of the view in pixels from then on, a multiple of the encoder's patch size; null leaves it as it was."""
     mask_ratio: float | None = Field(default=None, gt=0, lt=1)

@@ -132,7 +132,8 @@ class StageSpec:
     """What a view becomes in mid-run.
 
     Attributes:
-        samples: It begins with the first step before which the run has consumed so many samples.
+        samples: It begins with the first global batch that has so many samples before it in the order, whether or not
+            the run has passed some over.
         image_size: Side of the square view in pixels.
         mask: The mask, or None.
     """

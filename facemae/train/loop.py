@@ -143,7 +143,7 @@ class Trainer:
         reason = "finished"
         for batch in clock.waiting(self._loader):
             self._check_lease()
-            for text in stages_begun(self._recipe, self._lengths, batch.step):
+            for text in stages_begun(self._recipe, self._lengths, self._step, range(self._position, batch.step + 1)):
                 self._log.event("stage", text)
             parts = batch.split(micro_steps(self._recipe, len(batch)))
             counts = self._global_counts(batch, parts)
@@ -156,7 +156,8 @@ class Trainer:
             signalled = self._processes.agree(self._stop.reason is not None)
             if signalled or self._due(self._lengths.save):
                 self._save()
-            if signalled:
+            # A signal in the last step stops nothing.
+            if signalled and self._step < self._lengths.steps:
                 reason = self._common_reason()
                 break
         self._save()

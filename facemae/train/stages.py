@@ -5,20 +5,22 @@ from facemae.recipe import view_specs
 from facemae.train.schedule import Lengths
 
 
-def stages_begun(recipe: Recipe, lengths: Lengths, step: int) -> list[str]:
+def stages_begun(recipe: Recipe, lengths: Lengths, step: int, positions: range) -> list[str]:
     """A sentence for each view of which a stage begins with a step.
 
     Args:
         recipe: The recipe.
         lengths: The run's lengths.
         step: The optimiser step.
+        positions: The global batches of the order from the one after the step before's to this step's own: more than
+            one only where the run went back and passes some over.
     """
-    before = step * lengths.batch
-    if not any(before - lengths.batch < begin <= before for begins in lengths.stages.values() for begin in begins):
+    last, now = (positions.start - 1) * lengths.batch, positions[-1] * lengths.batch
+    if not any(last < begin <= now for begins in lengths.stages.values() for begin in begins):
         return []
     sentences = []
     for spec in view_specs(recipe, lengths.stages):
-        old, new = spec.at(before - lengths.batch), spec.at(before)
+        old, new = spec.at(last), spec.at(now)
         if old == new:
             continue
         text = f"step {step}: view {spec.name} has {new.image_size} pixels"

@@ -38,12 +38,26 @@ def test_stages_begin_with_the_first_step_that_has_seen_enough(tiny: Tiny) -> No
     assert [size for size, _ in seen] == [8] * 6 + [16] * 2
     assert [mask.keep for _, mask in seen if mask is not None] == [2] * 4 + [1] * 2 + [4] * 2
     assert [mask.grid for _, mask in seen if mask is not None] == [(2, 2)] * 6 + [(4, 4)] * 2
-    said = [stages_begun(recipe, lengths, step) for step in range(8)]
+    said = [stages_begun(recipe, lengths, step, range(step, step + 1)) for step in range(8)]
     assert said[4] == ["step 4: view main has 8 pixels and 1 of 4 patches visible"]
     assert said[6] == ["step 6: view main has 16 pixels and 4 of 16 patches visible"]
     assert not any(said[step] for step in (0, 1, 2, 3, 5, 7))
     (first,) = view_specs(recipe)
     assert first == spec.at(0)
+
+
+def test_stages_follow_the_order_where_a_run_went_back(tiny: Tiny) -> None:
+    recipe = tiny(*STAGES)
+    lengths = Lengths.resolve(recipe, epoch=36)
+    # Step 2 reads global batch 4: the run went back and passes over batches 2 and 3.
+    assert stages_begun(recipe, lengths, 2, range(2, 5)) == [
+        "step 2: view main has 8 pixels and 1 of 4 patches visible"
+    ]
+    assert stages_begun(recipe, lengths, 3, range(5, 6)) == []
+    # What begins among the batches that are passed over is said too.
+    (said,) = stages_begun(recipe, lengths, 3, range(3, 8))
+    assert said == "step 3: view main has 16 pixels and 4 of 16 patches visible"
+    assert stages_begun(recipe, lengths, 4, range(8, 9)) == []
 
 
 def test_a_view_without_stages_has_none_in_the_lengths(tiny: Tiny) -> None:

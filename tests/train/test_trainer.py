@@ -13,7 +13,7 @@ from facemae.objectives.pretraining import build_pretrain_model
 from facemae.train.log import read_lines
 from facemae.train.numerics import Numerics
 from facemae.train.trainer import RunResult, pretrain
-from tests.train.conftest import Tiny, result_files, run_until
+from tests.train.conftest import Tiny, result_files, run_until, stop_at
 
 
 def run_in_two(recipe: Recipe, out: Path, step: int, **options: Any) -> RunResult:
@@ -55,6 +55,17 @@ def test_a_stopped_run_continues_bitwise(tiny: Tiny, tmp_path: Path, whole: Path
     columns = ("step", "loss", "grad_norm", "lr")
     ours, theirs = (read_lines(run / "log/metrics.jsonl") for run in (tmp_path / "run", whole))
     assert [[line[name] for name in columns] for line in ours] == [[line[name] for name in columns] for line in theirs]
+
+
+def test_a_signal_in_the_last_step_stops_nothing(
+    tiny: Tiny, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_at(monkeypatch, 7)
+    assert pretrain(tiny(), tmp_path / "run").stopped == "finished"
+    assert result_files(tmp_path / "run", 8) == result_files(whole, 8)
+    stop = read_lines(tmp_path / "run/log/events.jsonl")[-1]
+    assert (stop["event"], stop["reason"]) == ("stop", "finished")
+    assert stop["text"].startswith("finished: 8 steps")
 
 
 def test_loader_processes_change_nothing(tiny: Tiny, tmp_path: Path, whole: Path) -> None:
