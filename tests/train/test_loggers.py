@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -78,11 +79,38 @@ class Stuck(Broken):
     """Never comes back from its first call."""
 
     def metrics(self, record: Mapping[str, Any]) -> None:
-        import threading
-
         threading.Event().wait()
 
     event = metrics
+
+
+class Unanswered(Broken):
+    """Waits for a server when it is constructed."""
+
+    answer: threading.Event
+
+    def __init__(self, run: LoggerRun) -> None:
+        self.answer.wait(120)
+
+
+class Well:
+    """Takes everything."""
+
+    closed: list[str]
+
+    def __init__(self, run: LoggerRun) -> None:
+        pass
+
+    def metrics(self, record: Mapping[str, Any]) -> None:
+        pass
+
+    event = metrics
+
+    def picture(self, name: str, path: Path, samples: int) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed.append("well")
 
 
 @pytest.fixture
@@ -131,6 +159,54 @@ def test_a_logger_that_hangs_delays_nothing(
     monkeypatch.setattr(base, "WAITING", 2)
     assert pretrain(tiny("log.loggers=[wandb]"), tmp_path / "other").stopped == "finished"
     assert "does not keep up: 2 records wait" in complaints(tmp_path / "other")[0]
+
+
+def test_a_logger_whose_construction_hangs_delays_nothing(
+    tiny: Tiny, tmp_path: Path, as_wandb: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_wandb("Unanswered")
+    monkeypatch.setattr(Unanswered, "answer", threading.Event(), raising=False)
+    monkeypatch.setattr(base, "PATIENCE", 0.05)
+    assert pretrain(tiny("log.loggers=[wandb]"), tmp_path / "run").stopped == "finished"
+    (said,) = complaints(tmp_path / "run")
+    assert "did not open within 0 s of the end" in said
+    Unanswered.answer.set()
+
+
+def test_all_loggers_are_waited_for_together(
+    tmp_path: Path, as_wandb: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_wandb("Stuck")
+    monkeypatch.setitem(base.KINDS, "mlflow", (f"{__name__}:Well", "facemae[mlflow]"))
+    monkeypatch.setattr(Well, "closed", [], raising=False)
+    monkeypatch.setattr(base, "WAITING", 1)
+    deadlines = []
+    join = base._Worker.join
+
+    def joined(worker: base._Worker, deadline: float) -> None:
+        deadlines.append(deadline)
+        # The stuck one is given up at once, the other gets its time.
+        join(worker, 0.0 if worker._name == "wandb" else deadline)
+
+    monkeypatch.setattr(base._Worker, "join", joined)
+    loggers = base.Loggers(["wandb", "mlflow"], LoggerRun(RunFolder(tmp_path), {}, 0, 0))
+    for _ in range(9):
+        loggers._workers[0].send(lambda logger: logger.metrics({}))
+    loggers.close()
+    assert len(deadlines) == 2
+    assert len(set(deadlines)) == 1
+    assert Well.closed == ["well"]
+    assert len(loggers.complaints()) == 1
+
+
+def test_loggers_remember_their_runs_at_the_same_time(tmp_path: Path) -> None:
+    run = LoggerRun(RunFolder(tmp_path), {}, 0, 0)
+    threads = [threading.Thread(target=run.remember, args=(f"kind{number}", str(number))) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [run.identity(f"kind{number}") for number in range(8)] == [str(number) for number in range(8)]
 
 
 def test_an_unknown_logger_is_refused(tiny: Tiny) -> None:

@@ -1,13 +1,15 @@
 """What a logger is, and why none can stop or delay a run.
 
 A run's own files hold everything. Loggers show it elsewhere, some of them over a network, so each works in a thread of
-its own: a server that does not answer costs the run nothing, and what fails is counted and said once.
+its own, from its construction on: a server that does not answer costs the run nothing, and what fails is counted and
+said once.
 """
 
 import importlib
 import json
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,9 @@ WAITING = 1000
 """Records that may wait for a logger; more are dropped and counted."""
 
 PATIENCE = 60.0
-"""Seconds a logger gets at the end of a run to send what is waiting."""
+"""Seconds the loggers get at the end of a run, all together, to send what is waiting."""
+
+_REMEMBERING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,14 @@ class LoggerRun:
 
     def remember(self, kind: str, identity: str) -> None:
         """Keep the run's id, so that the run is continued there too."""
-        known = {**_identities(self.folder.identities), kind: identity}
-        write_text(self.folder.identities, json.dumps(known, indent=2) + "\n")
+        # Another logger's thread may remember its own at the same time.
+        with _REMEMBERING:
+            known = {**_identities(self.folder.identities), kind: identity}
+            write_text(self.folder.identities, json.dumps(known, indent=2) + "\n")
 
 
 class Logger(Protocol):
-    """Shows a run somewhere. Constructed with a `LoggerRun`; may raise anything at any time."""
+    """Shows a run somewhere. Constructed with a `LoggerRun`; may raise anything at any time, or never come back."""
 
     def metrics(self, record: Mapping[str, Any]) -> None:
         """Show a line of metrics; it has `step` and `samples`, and None for what is not finite."""
@@ -111,9 +117,12 @@ class Loggers:
         self._send(lambda logger: logger.picture(name, path, samples))
 
     def close(self) -> None:
-        """Let each send what it has, for `PATIENCE` seconds at most."""
+        """Let all send what they have, for `PATIENCE` seconds at most."""
+        deadline = time.monotonic() + PATIENCE
         for worker in self._workers:
-            worker.close()
+            worker.end()
+        for worker in self._workers:
+            worker.join(deadline)
 
     def complaints(self) -> list[str]:
         """What has to be said since the last call: the first failure of each logger, and all of them at the end."""
@@ -125,43 +134,41 @@ class Loggers:
 
 
 class _Worker:
-    """One logger and the thread it works in."""
+    """One logger and the thread it is constructed and works in."""
 
     def __init__(self, name: str, make: Callable[[LoggerRun], Logger], run: LoggerRun) -> None:
         self._name = name
         self._failures = self._said = 0
         self._first = ""
-        self._closed = False
+        self._opened = self._closed = False
         self._lock = threading.Lock()
-        self._calls: queue.Queue[Callable[[Logger], None] | None] = queue.Queue(WAITING)
-        self._thread: threading.Thread | None = None
-        try:
-            logger = make(run)
-        except Exception as error:  # noqa: BLE001  whatever a service does, the run goes on
-            self._fail(f"cannot be opened: {_short(error)}")
-            return
-        self._thread = threading.Thread(target=self._work, args=(logger,), name=f"facemae-{name}", daemon=True)
+        self._calls: queue.SimpleQueue[Callable[[Logger], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, args=(make, run), name=f"facemae-{name}", daemon=True)
         self._thread.start()
 
     def send(self, call: Callable[[Logger], None]) -> None:
-        if self._thread is None:
-            return
-        try:
-            self._calls.put_nowait(call)
-        except queue.Full:
+        if not self._thread.is_alive():
+            return  # it could not be opened
+        if self._calls.qsize() < WAITING:
+            self._calls.put(call)
+        else:
             self._fail(f"does not keep up: {WAITING} records wait")
 
-    def close(self) -> None:
+    def end(self) -> None:
+        """Ask it to send what is waiting and to close."""
         self._closed = True
-        if self._thread is None:
-            return
-        try:
-            self._calls.put(None, timeout=PATIENCE)
-            self._thread.join(PATIENCE)
-        except queue.Full:
-            pass
+        self._calls.put(None)
+
+    def join(self, deadline: float) -> None:
+        """Wait until it has done so.
+
+        Args:
+            deadline: When to give it up, in seconds of `time.monotonic`.
+        """
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():
-            self._fail(f"did not send everything within {PATIENCE:.0f} s of the end")
+            undone = "send everything" if self._opened else "open"
+            self._fail(f"did not {undone} within {PATIENCE:.0f} s of the end")
 
     def complaints(self) -> list[str]:
         if self._failures == self._said or (self._said and not self._closed):
@@ -171,7 +178,13 @@ class _Worker:
             return [f"logger {self._name} {self._first}; the run goes on, and its own files hold everything"]
         return [f"logger {self._name} failed {self._failures} times; the first: {self._first}"]
 
-    def _work(self, logger: Logger) -> None:
+    def _work(self, make: Callable[[LoggerRun], Logger], run: LoggerRun) -> None:
+        try:
+            logger = make(run)
+        except Exception as error:  # noqa: BLE001  whatever a service does, the run goes on
+            self._fail(f"cannot be opened: {_short(error)}")
+            return
+        self._opened = True
         for call in iter(self._calls.get, None):
             self._try(call, logger)
         self._try(lambda closing: closing.close(), logger)
