@@ -27,6 +27,9 @@ FREE_BLOCKS = ("efficiency", "log", "monitor")
 FREE_KEYS = ("about", "checkpoint", "data.max_damage", "optim.max_bad_steps", "optim.spike.limit")
 """What may differ beside them: words, when to save, and when to give up. None changes what a finished run computed."""
 
+_WHERE_TO_GO_BACK = "checkpoint.every"
+"""Decides where a run goes back to, if `optim.spike.action` is rewind: then it is pinned."""
+
 
 def list_recipes() -> list[str]:
     """Names of the recipes that come with the library."""
@@ -73,6 +76,7 @@ def recipe_to_yaml(recipe: Recipe) -> str:
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed between two recipe trees, outside `FREE_BLOCKS` and `FREE_KEYS`.
 
+    Where spikes make a run go back, `checkpoint.every` is compared too: it goes back to a checkpoint that was due.
     Keys that a tree lacks count as their defaults, so that a key added by a later release does not stop a run that was
     started before it. An old tree that no longer fits the schema is compared as it stands.
 
@@ -87,10 +91,12 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         # Free blocks are left out first: a key that a later release dropped there must not make the rest unreadable.
         pinned = ({key: value for key, value in tree.items() if key not in FREE_BLOCKS} for tree in (old, new))
         old, new = (recipe_tree(Recipe.model_validate(tree)) for tree in pinned)
-    before, after = ({key: value for key, value in leaves(tree) if not _is_free(key)} for tree in (old, new))
+    before, after = (dict(leaves(tree)) for tree in (old, new))
+    goes_back = "rewind" in {before.get("optim.spike.action"), after.get("optim.spike.action")}
     return [
         f"{key}: {before.get(key, '(absent)')} -> {after.get(key, '(absent)')}"
         for key in sorted(before.keys() | after.keys())
+        if not _is_free(key) or (goes_back and key.startswith(f"{_WHERE_TO_GO_BACK}."))
         if before.get(key, "(absent)") != after.get(key, "(absent)")
     ]
 

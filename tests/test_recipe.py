@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -135,6 +136,16 @@ def test_what_cannot_change_results_may_differ(override: str) -> None:
     assert old != new
     assert difference(old, new) == []
     assert difference(old, recipe_tree(load_recipe("fmae_tiny", [override, "data.lanes=4"]))) == ["data.lanes: 8 -> 4"]
+
+
+def test_where_a_run_goes_back_to_is_pinned_if_it_may_go_back() -> None:
+    def tree(action: str, *more: str) -> dict[str, Any]:
+        return recipe_tree(load_recipe("fmae_tiny", [f"optim.spike={{action: {action}}}", *more]))
+
+    often, kept = "checkpoint.every=1 percent", "checkpoint.keep=5"
+    assert difference(tree("skip"), tree("skip", often, kept)) == []
+    assert difference(tree("rewind"), tree("rewind", kept)) == []
+    assert difference(tree("rewind"), tree("rewind", often, kept)) == ["checkpoint.every.amount: 5.0 -> 1.0"]
 
 
 def test_a_key_added_after_the_run_was_started_counts_as_its_default() -> None:

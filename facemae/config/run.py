@@ -84,7 +84,7 @@ class CheckpointConfig(Config):
     """When a run saves."""
 
     every: Span = SpanConfig(amount=5, unit="percent")
-    """Distance between checkpoints."""
+    """Distance between checkpoints. Free to change in mid-run, except where `optim.spike.action` is rewind."""
     keep: int = Field(default=2, ge=2)
     """Newest checkpoints kept; at least two, so a damaged one never leaves none."""
 

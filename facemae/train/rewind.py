@@ -80,7 +80,7 @@ def record_rewind(run: Path, path: Path, request: GoBack) -> Rewind:
     """
     intact = _newest_until(run, request.target)
     if intact is None:
-        # After `checkpoint.every` was changed there may be none so old; all there are were made before the spike.
+        # Those so old are damaged, or removed by hand; all there are were made before the spike.
         checkpoint, _ = newest_valid(run)
         assert checkpoint is not None, "a run saves before its first step"
         intact = checkpoint.manifest.step

@@ -105,6 +105,8 @@ def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> N
     fix = "undo the change, or choose another --out for a new run"
     if changed == longer:
         fix = "add --extend to lengthen the run, or undo the change"
+    elif any(line.startswith("checkpoint.every") for line in changed):
+        fix += "; where optim.spike.action is rewind, checkpoint.every says how far back a run goes"
     raise ResumeError(
         "the recipe is not the one this run was started with:\n" + "\n".join(f"    {line}" for line in changed),
         expected=f"no change outside {', '.join(FREE_BLOCKS + FREE_KEYS)}",

@@ -40,6 +40,14 @@ def test_a_changed_recipe_is_refused_with_the_difference(tiny: Tiny, tmp_path: P
         pretrain(tiny(), out, extend=True)
 
 
+def test_where_a_run_goes_back_to_cannot_change(tiny: Tiny, tmp_path: Path) -> None:
+    rewind = "optim.spike={action: rewind}"
+    run_until(tiny(rewind), tmp_path / "run", 2)
+    with pytest.raises(ResumeError, match=r"checkpoint\.every\.amount: 16\.0 -> 8\.0") as caught:
+        pretrain(tiny(rewind, "checkpoint.every=8 samples"), tmp_path / "run")
+    assert "optim.spike.action is rewind" in str(caught.value)
+
+
 @pytest.fixture
 def growing(tmp_path: Path) -> Path:
     folder = tmp_path / "growing"
