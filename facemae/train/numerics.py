@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,32 +143,28 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def resume_promise(old: dict[str, Any], new: dict[str, Any]) -> tuple[bool, str]:
-    """Which promise holds for a continuation.
+def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Why a continuation may round otherwise than an undisturbed run; None where every bit will be the same.
 
     Args:
         old: Machine facts and library versions of the checkpoint, in one mapping.
         new: The same of this process.
-
-    Returns:
-        Whether the weights will be bitwise those of an undisturbed run, and the sentence that says so.
     """
-    keys = "the same samples, views and masks"
     changed = [
         f"{name} {old.get(name, '(unknown)')} -> {new.get(name, '(none)')}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
     if changed:
-        return False, f"{keys}; loss within rounding, because of other {', '.join(changed)}"
+        return f"of other {', '.join(changed)}"
     if new.get("device") != "cpu":
-        return False, f"{keys}; loss within rounding, because GPU kernels may add in another order"
+        return "GPU kernels may add in another order"
     if new.get("world", 1) > 2 and new.get("strategy") != "exact":
         # Two numbers have one sum; the order of more changes with the buffers that carry them.
-        return False, f"{keys}; loss within rounding, because strategy {new.get('strategy')} may add in another order"
+        return f"strategy {new.get('strategy')} may add in another order"
     if new.get("compile"):
-        return False, f"{keys}; loss within rounding, because the first step of a start is not compiled"
-    return True, f"{keys}, and bitwise the weights of an undisturbed run"
+        return "the first step of a start is not compiled"
+    return None
 
 
 def _fills_memory() -> bool:

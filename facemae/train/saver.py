@@ -37,6 +37,7 @@ class Saver:
         machine: Facts that decide whether a continuation is bitwise.
         log: The run's logs.
         saved: The step whose checkpoint is there already, if any.
+        changed_at: The step since which the run has gone on on the same terms; see `facemae.train.promise.Promise`.
     """
 
     folder: RunFolder
@@ -51,6 +52,7 @@ class Saver:
     machine: Mapping[str, Any]
     log: RunLog
     saved: int | None
+    changed_at: int | None
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of a step, unless it is there already, and remove the oldest; called by all processes.
@@ -85,6 +87,7 @@ class Saver:
             "warmup_samples": self.lengths.warmup,
             "stage_samples": {view: list(begins) for view, begins in self.lengths.stages.items()},
             "seed": self.recipe.seed,
+            "changed_at": self.changed_at,
             **state,
         }
         manifest = Manifest(

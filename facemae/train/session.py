@@ -20,10 +20,11 @@ from facemae.train.lease import Lease
 from facemae.train.log import RunLog
 from facemae.train.loop import Trainer, micro_steps
 from facemae.train.monitor import open_monitor
-from facemae.train.numerics import Numerics, library_versions, machine_facts, resume_promise
+from facemae.train.numerics import Numerics, library_versions, machine_facts
 from facemae.train.optim import Average, group_names
 from facemae.train.preempt import StopRequest
 from facemae.train.process_group import OneProcess, Processes
+from facemae.train.promise import Promise, resume_promise
 from facemae.train.quiet import QuietLog
 from facemae.train.rewind import position
 from facemae.train.saver import Saver
@@ -65,6 +66,7 @@ class Session:
         self.machine: Mapping[str, Any] = machine_facts(
             numerics, world=processes.world, strategy=self.strategy.name, micro_batch=micro
         )
+        self.promise = self._promise()
         if self.is_first:
             write_text(folder.recipe, recipe_to_yaml(recipe))
 
@@ -103,14 +105,29 @@ class Session:
         if checkpoint is None:
             log.event("start", f"starting in {self.folder.root}", **shared)
             return
-        old = {**checkpoint.manifest.machine, **checkpoint.manifest.versions}
-        bitwise, promise = resume_promise(old, facts)
-        log.event("resume", f"continuing from {checkpoint.folder.name}: {promise}", bitwise=bitwise, **shared)
+        promise = self.promise
+        text = f"continuing from {checkpoint.folder.name}: {promise.text}"
+        log.event("resume", text, bitwise=promise.bitwise, changed_at=promise.changed_at, **shared)
         extension = describe_extension(self.recipe, self.start, self.lengths)
         if extension is not None:
             log.event("extend", extension)
         if self.start.pinned is None:
             log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
+
+    def _promise(self) -> Promise:
+        checkpoint, state = self.start.checkpoint, self.start.state
+        if checkpoint is None:
+            return Promise("from the beginning", None)
+        before = int(state.get("total_samples", self.lengths.total))
+        return resume_promise(
+            {**checkpoint.manifest.machine, **checkpoint.manifest.versions},
+            {**self.machine, **library_versions()},
+            step=self.start.step,
+            # Runs of early releases do not know.
+            changed_at=state.get("changed_at"),
+            other_order=checkpoint.document("data")["streams"] != self.first.state_description(),
+            longer=None if before == self.lengths.total else (before, self.lengths.total),
+        )
 
     def _describe_epoch(self) -> str:
         total = sum(stream.order.samples_total for stream in self.first.streams)
@@ -137,6 +154,7 @@ class Session:
         saver = Saver(
             self.folder, recipe, lengths, self.strategy, model, average,
             streams=self.first.state_description(), cards=self._cards(), init=init, machine=self.machine, log=log,
+            changed_at=self.promise.changed_at,
             saved=None if checkpoint is None else self.start.step,
         )  # fmt: skip
         monitor = open_monitor(recipe, lengths, self.numerics, model, average, log) if self.is_first else None

@@ -9,8 +9,8 @@ import torch
 from facemae.data.pack import pack_samples
 from facemae.train.log import StepLog, append_line, read_lines
 from facemae.train.metrics import MetricBag
-from facemae.train.numerics import resume_promise
 from facemae.train.progress import metrics_line
+from facemae.train.promise import Promise, resume_promise
 from facemae.train.status import describe, read_status
 from facemae.train.trainer import pretrain
 from tests.data.test_loader import damage
@@ -65,15 +65,34 @@ def test_means_leave_out_skipped_steps() -> None:
 
 def test_the_promise_names_what_differs() -> None:
     facts = {"device": "cpu", "threads": 1, "torch": "2.6"}
-    assert resume_promise(facts, facts) == (
-        True,
-        "the same samples, views and masks, and bitwise the weights of an undisturbed run",
+    assert resume_promise(facts, facts, step=4) == Promise(
+        "the same samples, views and masks, and bitwise the weights of an undisturbed run", None
     )
-    holds, text = resume_promise(facts, {**facts, "threads": 2})
-    assert not holds
-    assert "within rounding" in text
-    assert "threads 1 -> 2" in text
-    assert not resume_promise({"device": "cuda"}, {"device": "cuda"})[0]
+    changed = resume_promise(facts, {**facts, "threads": 2}, step=4)
+    assert (changed.bitwise, changed.changed_at) == (False, 4)
+    assert "within rounding, because of other threads 1 -> 2" in changed.text
+    assert not resume_promise({"device": "cuda"}, {"device": "cuda"}).bitwise
+
+
+def test_the_promise_does_not_forget_that_terms_have_changed() -> None:
+    facts = {"device": "cpu", "threads": 1}
+    later = resume_promise(facts, facts, step=6, changed_at=4)
+    assert (later.bitwise, later.changed_at) == (False, 4)
+    assert "bitwise as if not interrupted since step 4, where the run went on on other terms" in later.text
+    assert "undisturbed" not in later.text
+    assert resume_promise(facts, {**facts, "threads": 2}, step=6, changed_at=4).changed_at == 6
+
+
+def test_other_data_and_another_length_are_no_undisturbed_run() -> None:
+    facts = {"device": "cpu", "threads": 1}
+    order = resume_promise(facts, facts, step=6, other_order=True)
+    assert (order.bitwise, order.changed_at) == (False, 6)
+    assert order.text.startswith("another order of samples from here")
+    assert "the same samples" not in order.text
+    longer = resume_promise(facts, {**facts, "threads": 2}, step=6, longer=(64, 80))
+    assert (longer.bitwise, longer.changed_at) == (False, 6)
+    assert "another learning rate from here, for 80 samples in place of 64" in longer.text
+    assert "loss within rounding, because of other threads" in longer.text
 
 
 def test_the_setup_says_who_sits_an_epoch_out(whole: Path) -> None:

@@ -18,7 +18,8 @@ from facemae.recipe import view_specs
 from facemae.train.blocks import choose_compile
 from facemae.train.device import Mover
 from facemae.train.log import read_lines
-from facemae.train.numerics import Numerics, machine_facts, resume_promise
+from facemae.train.numerics import Numerics, machine_facts
+from facemae.train.promise import resume_promise
 from facemae.train.work import Work, peak_flops
 
 Tiny = Callable[..., Recipe]
@@ -96,9 +97,9 @@ def test_compiled_runs_promise_no_bits() -> None:
     numerics = Numerics.choose(EfficiencyConfig(device="cpu", precision="fp32"))
     plain = machine_facts(numerics, world=1, strategy="single", micro_batch=8)
     compiled = machine_facts(replace(numerics, compiled=True), world=1, strategy="single", micro_batch=8)
-    assert resume_promise(plain, plain)[0]
-    assert not resume_promise(compiled, compiled)[0]
-    assert "compile (unknown) -> blocks" in resume_promise(plain, compiled)[1]
+    assert resume_promise(plain, plain).bitwise
+    assert not resume_promise(compiled, compiled).bitwise
+    assert "compile (unknown) -> blocks" in resume_promise(plain, compiled).text
 
 
 def test_operations_of_a_step_are_counted_once_for_each_shape(tiny: Tiny) -> None:

@@ -17,7 +17,7 @@ from facemae.objectives.pretraining import build_pretrain_model
 from facemae.train.log import read_lines
 from facemae.train.start import Start, resolve_lengths
 from facemae.train.trainer import pretrain
-from tests.train.conftest import Tiny, noise_items, run_until
+from tests.train.conftest import Tiny, noise_items, result_files, run_until
 
 
 def crash(*_: object, **__: object) -> None:
@@ -72,7 +72,19 @@ def test_growth_enters_only_when_adopted(tiny: Tiny, tmp_path: Path, growing: Pa
     assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == 2
     pretrain(recipe, out, adopt_data=True)
     assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == 3
-    assert "adopt" in {event["event"] for event in read_lines(out / "log/events.jsonl")}
+    events = read_lines(out / "log/events.jsonl")
+    assert "adopt" in {event["event"] for event in events}
+    said = [event for event in events if event["event"] == "resume"]
+    assert [event["bitwise"] for event in said] == [True, False]
+    assert "another order of samples from here" in said[1]["text"]
+
+
+def test_adopting_data_that_is_the_same_changes_nothing(tiny: Tiny, tmp_path: Path, whole: Path) -> None:
+    run_until(tiny(), tmp_path / "run", 2)
+    pretrain(tiny(), tmp_path / "run", adopt_data=True)
+    (said,) = [event for event in read_lines(tmp_path / "run/log/events.jsonl") if event["event"] == "resume"]
+    assert said["bitwise"]
+    assert result_files(tmp_path / "run", 8) == result_files(whole, 8)
 
 
 def test_changed_shards_are_refused_and_moved_ones_are_not(tiny: Tiny, tmp_path: Path, growing: Path) -> None:
@@ -186,6 +198,9 @@ def test_an_extended_run_does_not_warm_up_again(tiny: Tiny, tmp_path: Path) -> N
     assert rates[8:] == sorted(rates[8:], reverse=True)
     (said,) = [event["text"] for event in read_lines(out / "log/events.jsonl") if event["event"] == "extend"]
     assert said.startswith(f"extended from 64 to 160 samples: lr 0.00e+00 -> {rates[8]:.2e}")
+    (resume,) = [event for event in read_lines(out / "log/events.jsonl") if event["event"] == "resume"]
+    assert (resume["bitwise"], resume["changed_at"]) == (False, 8)
+    assert "another learning rate from here, for 160 samples in place of 64" in resume["text"]
 
 
 def test_the_warm_up_of_a_run_that_did_not_save_it_is_that_of_its_first_length(tiny: Tiny) -> None:

@@ -118,6 +118,27 @@ def test_efficiency_and_log_may_change_and_the_promise_says_what_it_means(tiny: 
     assert "micro_batch 8 -> 4" in resume["text"]
 
 
+def test_a_run_on_other_terms_is_never_called_undisturbed_again(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    other = tiny("efficiency.micro_batch=4")
+    run_until(tiny(), out, 1)
+    run_until(tiny(), out, 2)
+    run_until(other, out, 4)
+    run_until(other, out, 5)
+    pretrain(tiny(), out)
+    said = [event for event in read_lines(out / "log/events.jsonl") if event["event"] == "resume"]
+    assert [(event["bitwise"], event["changed_at"]) for event in said] == [
+        (True, None),
+        (False, 3),
+        (False, 3),
+        (False, 6),
+    ]
+    assert "undisturbed" in said[0]["text"]
+    assert "micro_batch 8 -> 4" in said[1]["text"]
+    assert "bitwise as if not interrupted since step 3" in said[2]["text"]
+    assert find_checkpoint(out).document("trainer")["changed_at"] == 6
+
+
 def test_a_folder_of_something_else_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(UsageError, match=r"not a run folder: it holds thesis\.tex"):
