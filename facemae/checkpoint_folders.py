@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+from facemae.errors import StorageError
 from facemae.files import storage_errors
 
 FOLDER = "checkpoints"
@@ -33,19 +34,27 @@ def step_of(folder: Path) -> int:
 
 
 def remove_old(run: Path, keep: int, spare: int | None = None) -> None:
-    """Remove all but the newest `keep` checkpoints of a run, and that of the step to be spared."""
+    """Remove all but the newest `keep` checkpoints of a run, and that of the step to be spared.
+
+    A failure to do so is no reason to stop.
+    """
     for folder in step_folders(run)[:-keep]:
         if step_of(folder) != spare:
-            remove(folder)
+            with contextlib.suppress(StorageError):
+                remove(folder)
 
 
 def remove(folder: Path) -> None:
-    """Remove a checkpoint. A failure to do so is no reason to stop."""
+    """Remove a checkpoint.
+
+    Raises:
+        StorageError: It is still there.
+    """
     doomed = folder.with_name(f"{folder.name}.tmp")
-    # Renamed first: a crash halfway leaves something that is visibly not a checkpoint.
-    with contextlib.suppress(OSError):
+    # Renamed first: a crash or an error halfway leaves something that is visibly not a checkpoint.
+    with storage_errors(folder, "removing"):
         folder.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def remove_unfinished(run: Path) -> list[str]:

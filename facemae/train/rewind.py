@@ -95,6 +95,9 @@ def remove_abandoned(run: Path, rewinds: Sequence[Rewind]) -> list[str]:
 
     Returns:
         Names of what was removed.
+
+    Raises:
+        StorageError: One cannot be removed; the run would otherwise continue from it.
     """
     gone = [folder for folder in step_folders(run) if _is_abandoned(folder, rewinds)]
     for folder in gone:

@@ -143,6 +143,15 @@ def test_old_ones_are_removed_and_unfinished_ones_do_not_count(tmp_path: Path) -
     assert names(tmp_path / "checkpoints") == ["step-00000003", "step-00000004"]
 
 
+def test_an_old_one_that_cannot_be_removed_stops_nothing(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    # No folder can be renamed to the name of a file.
+    (tmp_path / "checkpoints/step-00000001.tmp").touch()
+    remove_old(tmp_path, keep=1)
+    assert [path.name for path in step_folders(tmp_path)] == ["step-00000001", "step-00000003"]
+
+
 POINTS = 7
 """Flushes and the rename while a checkpoint of two parts and one document is written, and the flush after."""
 

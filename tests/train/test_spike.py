@@ -1,5 +1,6 @@
 """Gradients that stand out: noticed before their update, skipped or gone back from; exact however a run is broken."""
 
+import errno
 import json
 import math
 import statistics
@@ -12,13 +13,13 @@ import torch
 from facemae.checkpoint import find_checkpoint
 from facemae.config import Recipe, SpikeConfig
 from facemae.data.schema import Batch
-from facemae.errors import ConfigError, ResumeError, SpikeError
+from facemae.errors import ConfigError, ResumeError, SpikeError, StorageError
 from facemae.objectives.pretraining import PretrainModel
 from facemae.train import trainer
 from facemae.train.log import read_lines
 from facemae.train.preempt import StopRequest
 from facemae.train.process_group import Processes
-from facemae.train.rewind import Rewind, position, read_rewinds, record_rewind, scheduled
+from facemae.train.rewind import Rewind, position, read_rewinds, record_rewind, remove_abandoned, scheduled
 from facemae.train.schedule import Lengths, due
 from facemae.train.spike import SpikeWatch
 from facemae.train.strategy import Update
@@ -264,6 +265,27 @@ def test_too_many_rewinds_stop_the_run(tiny: Tiny, tmp_path: Path, monkeypatch: 
         pretrain(watched(tiny, "rewind"), tmp_path / "run")
     assert "at most 2 times (optim.spike.limit)" in str(caught.value)
     assert read_lines(tmp_path / "run/log/events.jsonl")[-1]["reason"] == "SpikeError"
+
+
+def test_an_abandoned_checkpoint_that_stays_is_not_said_to_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (4, 8):
+        folder = tmp_path / f"checkpoints/step-{step:08d}"
+        folder.mkdir(parents=True)
+        (folder / "trainer.json").write_text("{}")
+    rename = Path.rename
+
+    def refused(self: Path, target: Path) -> Path:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    back = [Rewind(spike=6, step=4, position=7)]
+    with pytest.raises(StorageError, match=r"removing .*/step-00000008 is not permitted"):
+        remove_abandoned(tmp_path, back)
+    monkeypatch.setattr(Path, "rename", rename)
+    assert remove_abandoned(tmp_path, back) == ["step-00000008"]
+    assert not (tmp_path / "checkpoints/step-00000008").exists()
 
 
 def test_a_lost_or_damaged_record_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
