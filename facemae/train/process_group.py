@@ -133,7 +133,7 @@ class ProcessGroup:
 
     Args:
         place: Which process this is and where they meet.
-        device: `cpu`, or `cuda` for the GPU of the place's `local_rank`.
+        device: `cpu`, or `cuda` for the GPU of the place's `local_rank`, or for the only one that is shown.
         timeout: How long a process waits for the others.
 
     Attributes:
@@ -144,7 +144,7 @@ class ProcessGroup:
     def __init__(self, place: Place, device: str = "cpu", *, timeout: timedelta = TIMEOUT) -> None:
         self.place = place
         self.rank, self.world = place.rank, place.world
-        self.device = torch.device("cuda", place.local_rank) if device == "cuda" else torch.device(device)
+        self.device = torch.device(device)
         self.timeout = timeout
         self._interface: str | None = None
 
@@ -172,6 +172,8 @@ class ProcessGroup:
                 expected=f"{self.world} processes that start within {self.timeout.total_seconds():.0f} s",
                 fix="see whether all were started with the same address, and whether its port is free",
             ) from error
+        if self.device.type == "cuda":
+            self._check_own_gpu()
         return self
 
     def __exit__(
@@ -217,13 +219,27 @@ class ProcessGroup:
 
     def _take_gpu(self) -> None:
         found = torch.cuda.device_count()
-        if self.place.local_rank >= found:
+        # Launchers that bind a GPU to each process show it no other.
+        number = 0 if found == 1 else self.place.local_rank
+        if number >= found:
             raise ProcessError(
                 f"process {self.rank} is number {self.place.local_rank} of its machine, which shows {found} GPUs",
                 expected="a GPU for each process",
                 fix="start as many processes on a machine as it has GPUs, or set efficiency.device=cpu",
             )
+        self.device = torch.device("cuda", number)
         torch.cuda.set_device(self.device)
+
+    def _check_own_gpu(self) -> None:
+        gpus = self.gather_objects(_gpu_identity(self.device))
+        rank = gpus.index(gpus[self.rank])
+        if gpus[self.rank] and rank != self.rank:
+            self._close()
+            raise ProcessError(
+                f"process {self.rank} has the same GPU as process {rank}",
+                expected="a GPU for each process",
+                fix="start as many processes on a machine as it has GPUs, or set efficiency.device=cpu",
+            )
 
     def _meeting_point(self) -> str:
         if self.place.rendezvous != "env://":
@@ -235,6 +251,11 @@ class ProcessGroup:
             dist.destroy_process_group()
         if self._interface is None:
             os.environ.pop(_INTERFACE, None)
+
+
+def _gpu_identity(device: torch.device) -> str:
+    """What no other GPU has; empty where torch does not tell."""
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
 def is_peer_failure(error: BaseException) -> bool:

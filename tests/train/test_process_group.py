@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from facemae.errors import ProcessError
+from facemae.train import process_group
 from facemae.train.process_group import OneProcess, Place, ProcessGroup, find_place
 from tests.spawn import RankError, run_in_processes
 
@@ -113,10 +114,31 @@ def test_who_does_not_find_the_others_says_where_it_looked(tmp_path: Path) -> No
 
 
 def test_a_machine_with_too_few_gpus_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    group = ProcessGroup(Place(1, 2, 1, f"file://{tmp_path}/meeting", one_machine=True), "cuda")
-    with pytest.raises(ProcessError, match="number 1 of its machine, which shows 1 GPUs"), group:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    group = ProcessGroup(Place(2, 3, 2, f"file://{tmp_path}/meeting", one_machine=True), "cuda")
+    with pytest.raises(ProcessError, match="number 2 of its machine, which shows 2 GPUs"), group:
         pass
+
+
+def taken_gpus(group: ProcessGroup, only: bool) -> str:
+    taken: list[torch.device] = []
+    identity = "the same" if only else f"GPU {group.rank}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 1)
+        patch.setattr(torch.cuda, "set_device", taken.append)
+        patch.setattr(process_group, "_gpu_identity", lambda _: identity)
+        group._take_gpu()
+        try:
+            group._check_own_gpu()
+        except ProcessError as error:
+            return error.found
+    assert taken == [torch.device("cuda", 0)]
+    return "own"
+
+
+def test_the_only_gpu_a_process_is_shown_is_its_own() -> None:
+    assert run_in_processes(taken_gpus, 2, False) == ["own", "own"]
+    assert run_in_processes(taken_gpus, 2, True) == ["own", "process 1 has the same GPU as process 0"]
 
 
 def enter_twice(group: ProcessGroup) -> str:
