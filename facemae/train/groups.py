@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from facemae.errors import ConfigError
 
 
-def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: int) -> None:
+def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: int, lanes: int) -> None:
     """Refuse a division of the global batch that tears groups apart.
 
     A process owns `share` slots of the global batch that follow each other, and cuts them into micro-batches that do.
@@ -17,6 +17,7 @@ def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: in
         share: Samples of a process in a step.
         micro: Samples of a micro-batch; divides the share.
         world: Number of processes.
+        lanes: `data.lanes`, which the number of processes divides.
 
     Raises:
         ConfigError: A group is torn; lists what can be set instead.
@@ -34,13 +35,15 @@ def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: in
     sizes = list(groups.values())
     micros = [part for part in _divisors(share) if _are_whole(sizes, share, part)]
     worlds = [
-        count for count in _divisors(batch) if batch // count % micro == 0 and _are_whole(sizes, batch // count, micro)
+        count
+        for count in _divisors(lanes)
+        if batch % count == 0 and batch // count % micro == 0 and _are_whole(sizes, batch // count, micro)
     ]
     compared = " and ".join(f"objective {name!r} compares groups of {groups[name]} samples" for name in torn)
+    others = f", or {_listed(worlds)} processes with micro-batches of {micro}" if worlds else ""
     raise ConfigError(
         f"{compared}, and micro-batches of {micro} in {share // micro} turns tear them apart",
-        expected=f"efficiency.micro_batch {_listed(micros)} with {world} processes, "
-        f"or {_listed(worlds)} processes with micro-batches of {micro}",
+        expected=f"efficiency.micro_batch {_listed(micros)} with {world} processes{others}",
         fix="set efficiency.micro_batch=null where memory allows, or give the objective a smaller group",
     )
 

@@ -31,6 +31,7 @@ from facemae.train.saver import Saver
 from facemae.train.schedule import Lengths
 from facemae.train.start import Start, describe_extension, load_initial, load_weights, resolve_lengths
 from facemae.train.strategy import Strategy, choose_strategy
+from facemae.train.world import describe_idle_gpus
 
 
 class Session:
@@ -101,6 +102,9 @@ class Session:
         }
         size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"
         log.event("setup", f"{self.recipe.name}: {size}; {self.numerics.reason}; {self.numerics.threads} threads")
+        idle = describe_idle_gpus(self.recipe, self.processes.world)
+        if idle is not None:
+            log.event("note", idle)
         checkpoint = self.start.checkpoint
         if checkpoint is None:
             log.event("start", f"starting in {self.folder.root}", **shared)
@@ -184,7 +188,7 @@ class Session:
     def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
         model = build_pretrain_model(self.recipe, self.processes)
         share, micro = self._shares()
-        check_groups(model.groups(), share=share, micro=micro, world=self.processes.world)
+        check_groups(model.groups(), share=share, micro=micro, world=self.processes.world, lanes=self.recipe.data.lanes)
         init: InitialWeights | None = None
         if self.start.checkpoint is not None:
             init = self.start.checkpoint.manifest.init

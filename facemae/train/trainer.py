@@ -74,7 +74,7 @@ def pretrain(
     """
     os.environ.update(place_by_slurm())
     place = find_place()
-    world = choose_world(recipe.efficiency) if place is None else place.world
+    world = choose_world(recipe) if place is None else place.world
     check_share(recipe, world)
     if place is None:
         check_gpus(recipe.efficiency, world)

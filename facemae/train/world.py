@@ -7,19 +7,33 @@ from pathlib import Path
 
 from facemae.config import EfficiencyConfig, Recipe
 from facemae.data.plan import check_world
-from facemae.errors import UsageError
+from facemae.errors import FacemaeError, UsageError
 
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """Device files without one of which no GPU can be used; looking at them costs nothing."""
 
-_FIRST_HOST = re.compile(r"([^,\[]+)(?:\[(\d+)[^\]]*\](\S*?))?(?:,|$)")
+_FIRST_HOST = re.compile(r"(?:[^,\[]|\[[^\]]*\])+")
+_NUMBERS = re.compile(r"\[(\d+)[^\]]*\]")
+_TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
 
-def choose_world(config: EfficiencyConfig) -> int:
-    """Processes to start on this machine: as the recipe says, else one for each GPU, else one."""
+def choose_world(recipe: Recipe) -> int:
+    """Processes to start on this machine: as the recipe says, else as many as GPUs that can share a step."""
+    config = recipe.efficiency
     if config.processes is not None:
         return config.processes
-    return 1 if config.device == "cpu" else max(1, visible_gpus())
+    gpus = 0 if config.device == "cpu" else visible_gpus()
+    return max((count for count in range(1, gpus + 1) if _can_share(recipe, count)), default=1)
+
+
+def describe_idle_gpus(recipe: Recipe, world: int) -> str | None:
+    """Why a run that chose its number of processes leaves GPUs idle; None where it does not."""
+    config = recipe.efficiency
+    gpus = 0 if config.device == "cpu" else visible_gpus()
+    if config.processes is not None or not world < gpus or world != choose_world(recipe):
+        return None
+    micro = f", efficiency.micro_batch {config.micro_batch}" if config.micro_batch else ""
+    return f"{world} of {gpus} GPUs: more processes cannot share a step equally (data.lanes {recipe.data.lanes}{micro})"
 
 
 def visible_gpus() -> int:
@@ -43,6 +57,14 @@ def check_share(recipe: Recipe, world: int) -> None:
 
     check_world(recipe.data.lanes, world)
     micro_steps(recipe, recipe.optim.batch_size // world)
+
+
+def _can_share(recipe: Recipe, world: int) -> bool:
+    try:
+        check_share(recipe, world)
+    except FacemaeError:
+        return False
+    return True
 
 
 def check_gpus(config: EfficiencyConfig, world: int) -> None:
@@ -83,7 +105,12 @@ def place_by_slurm(environment: Mapping[str, str] = os.environ) -> dict[str, str
     if count == 1 or environment.get("RANK") or environment.get("WORLD_SIZE"):
         return {}
     job, step = (int(environment.get(name, "0")) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    tasks = environment.get("SLURM_STEP_TASKS_PER_NODE")
+    node = int(environment.get("SLURM_NODEID", "0"))
+    # By these, processes of one machine divide its cores.
+    local = {} if tasks is None else {"LOCAL_WORLD_SIZE": str(_tasks_per_node(tasks)[node])}
     return {
+        **local,
         "RANK": environment["SLURM_PROCID"],
         "WORLD_SIZE": str(count),
         "LOCAL_RANK": environment["SLURM_LOCALID"],
@@ -94,8 +121,17 @@ def place_by_slurm(environment: Mapping[str, str] = os.environ) -> dict[str, str
 
 
 def _first_host(nodes: str) -> str:
-    """The first name of a SLURM host list such as `gpu[03-05,9],login1`."""
+    """The first name of a SLURM host list such as `gpu[03-05,9],login1` or `rack[1-2]node[3,4]`."""
     match = _FIRST_HOST.match(nodes)
     assert match is not None, nodes
-    prefix, number, suffix = match.groups(default="")
-    return prefix + number + suffix
+    return _NUMBERS.sub(r"\1", match.group())
+
+
+def _tasks_per_node(text: str) -> list[int]:
+    """Tasks of each machine of a step, which SLURM writes as `2(x3),1` for 2, 2, 2 and 1."""
+    found = []
+    for part in text.split(","):
+        match = _TASKS.fullmatch(part)
+        assert match is not None, text
+        found += [int(match[1])] * int(match[2] or 1)
+    return found

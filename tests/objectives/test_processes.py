@@ -97,7 +97,7 @@ def take_steps(group: ProcessGroup, blocks: Mapping[str, Any], labels: tuple[int
         for parts in ACCUMULATION:
             model = build_pretrain_model(recipe, group)
             try:
-                check_groups(model.groups(), share=share, micro=share // parts, world=group.world)
+                check_groups(model.groups(), share=share, micro=share // parts, world=group.world, lanes=group.world)
             except ConfigError:
                 assert parts > 1, "without accumulation every group is whole"
                 continue

@@ -19,7 +19,7 @@ from facemae.train.log import read_lines
 from facemae.train.numerics import Numerics
 from facemae.train.processes import ProcessCrash, run_in_processes
 from facemae.train.trainer import pretrain
-from facemae.train.world import check_gpus, choose_world, place_by_slurm
+from facemae.train.world import check_gpus, choose_world, describe_idle_gpus, place_by_slurm
 from tests.train import rank_jobs
 from tests.train.conftest import Facemae, Start, Tiny, wait_for
 from tests.train.process_tree import alive, family, ranks
@@ -141,13 +141,30 @@ def test_an_impossible_number_is_refused_before_anything_is_started(
     assert not (tmp_path / "run").exists()
 
 
-def test_one_process_for_each_gpu_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "visible_gpus", lambda: 0)
-    assert choose_world(EfficiencyConfig()) == 1
+@pytest.mark.parametrize(
+    ("gpus", "lanes", "micro", "expected"),
+    [
+        *((0, 8, None, 1), (3, 8, None, 2), (4, 8, None, 4), (5, 8, None, 4), (7, 8, None, 4), (8, 8, None, 8)),
+        *((6, 6, None, 6), (7, 6, None, 6), (5, 6, None, 3), (8, 8, 12, 4)),
+    ],
+)
+def test_as_many_processes_as_gpus_can_share_the_lanes(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, gpus: int, lanes: int, micro: int | None, expected: int
+) -> None:
+    monkeypatch.setattr(world, "visible_gpus", lambda: gpus)
+    more = ("optim.batch_size=48", f"data.lanes={lanes}", f"efficiency.micro_batch={micro or 'null'}")
+    recipe = tiny("efficiency.device=auto", *more)
+    assert choose_world(recipe) == expected
+    said = describe_idle_gpus(recipe, expected)
+    assert (said is not None) == (expected < gpus)
+    assert said is None or said.startswith(f"{expected} of {gpus} GPUs: more processes cannot share")
+    assert choose_world(tiny(*more)) == 1, "on the CPU"
+    assert choose_world(tiny("efficiency.device=auto", "efficiency.processes=3", *more)) == 3
+    assert describe_idle_gpus(tiny("efficiency.device=auto", "efficiency.processes=1", *more), 1) is None
+
+
+def test_no_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "visible_gpus", lambda: 4)
-    assert choose_world(EfficiencyConfig()) == 4
-    assert choose_world(EfficiencyConfig(device="cpu")) == 1
-    assert choose_world(EfficiencyConfig(processes=2)) == 2
     check_gpus(EfficiencyConfig(), 2)
     check_gpus(EfficiencyConfig(device="cpu"), 8)
     monkeypatch.setattr(world, "visible_gpus", lambda: 1)
@@ -184,6 +201,13 @@ def test_tasks_of_srun_find_each_other() -> None:
         "MASTER_ADDR": "gpu007",
         "MASTER_PORT": str(20_000 + 712),
     }
+    racks = {**task, "SLURM_STEP_NODELIST": "rack[1-2]node[3,4],other"}
+    assert place_by_slurm(racks)["MASTER_ADDR"] == "rack1node3"
+    assert place_by_slurm({**task, "SLURM_STEP_NODELIST": "a[2]b,c"})["MASTER_ADDR"] == "a2b"
+    for node, local in enumerate((2, 2, 2, 1)):
+        there = {**task, "SLURM_STEP_TASKS_PER_NODE": "2(x3),1", "SLURM_NODEID": str(node)}
+        assert place_by_slurm(there)["LOCAL_WORLD_SIZE"] == str(local)
+    assert place_by_slurm({**task, "SLURM_STEP_TASKS_PER_NODE": "8", "SLURM_NODEID": "0"})["LOCAL_WORLD_SIZE"] == "8"
     assert place_by_slurm({**task, "SLURM_STEP_NODELIST": "alone"})["MASTER_ADDR"] == "alone"
     assert place_by_slurm({**task, "MASTER_ADDR": "here", "MASTER_PORT": "1"})["MASTER_ADDR"] == "here"
     # One task of a step starts its own; what torchrun says counts more.
