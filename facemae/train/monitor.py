@@ -14,7 +14,7 @@ from torch.func import functional_call
 from facemae.config import MonitorConfig, Recipe
 from facemae.data.preprocess import normalise
 from facemae.data.schema import ModelInput
-from facemae.errors import ConfigError, FacemaeError
+from facemae.errors import ConfigError, FacemaeError, NonFiniteError
 from facemae.models.encoder import MaskedEncoder
 from facemae.objectives.pretraining import PretrainModel
 from facemae.recipe import model_input
@@ -56,7 +56,12 @@ def open_monitor(
     streams = recipe.data.streams
     faces = HeldOut(config, Path(config.data or streams[0].shards), seed=recipe.seed)
     for stream in streams:
-        both = faces.trained_on(Path(stream.shards), stream.where)
+        try:
+            both = faces.trained_on(Path(stream.shards), stream.where)
+        except FacemaeError as error:
+            asked = f"whether stream {stream.name!r} trains on faces the monitor holds out"
+            log.event("note", f"{asked} could not be told: {error.found}")
+            continue
         if both:
             found = f"{both} of {len(faces.query.rows)} faces the monitor holds out"
             log.event("note", f"{found} are trained on by stream {stream.name!r}")
@@ -109,7 +114,8 @@ class Monitor:
 
         Returns:
             `monitor/rankme`; with a label also `monitor/knn`, the accuracy, and `monitor/majority`, that of always
-            naming the most frequent class. Empty where the faces cannot be read, which the log says.
+            naming the most frequent class. Empty where the faces cannot be read or a feature is not finite, which the
+            log says.
         """
         begin = time.perf_counter()
         try:
@@ -119,7 +125,8 @@ class Monitor:
             self._log.event("monitor", f"held-out faces could not be measured: {error.found}")
             return {}
         seconds = time.perf_counter() - begin
-        text = f"held-out faces: effective rank {found['monitor/rankme']:.1f}"
+        rank = found["monitor/rankme"]
+        text = f"held-out faces: effective rank {rank:.1f}" + ("" if rank else ", all features are zero")
         if "monitor/knn" in found:
             knn, majority = 100 * found["monitor/knn"], 100 * found["monitor/majority"]
             text += f", kNN {knn:.1f} % {self._config.label} (most frequent class {majority:.1f} %)"
@@ -133,7 +140,9 @@ class Monitor:
         if reference is not None:
             bank = self._features(reference)
             labels, truth = _encode(_labels(reference, bank), _labels(query, features))
-            guessed = nearest_vote(bank.values, labels, features.values, self._config.k)
+            # Some that were counted at the start may no longer decode.
+            k = min(self._config.k, len(bank.values))
+            guessed = nearest_vote(bank.values, labels, features.values, k)
             majority = labels.bincount().argmax()
             found["monitor/knn"] = (guessed == truth).double().mean().item()
             found["monitor/majority"] = (truth == majority).double().mean().item()
@@ -162,17 +171,24 @@ class Monitor:
                 module.training = training
         if not values:
             raise ConfigError(f"none of {len(part.rows)} samples of {self._faces.index.folder} decodes")
-        return _Features(torch.cat(values), places)
+        features = torch.cat(values)
+        finite = int(features.isfinite().all(dim=1).sum())
+        if finite < len(features):
+            raise NonFiniteError(f"features of {len(features) - finite} of {len(features)} faces are not finite")
+        return _Features(features, places)
 
 
 def effective_rank(features: torch.Tensor) -> float:
     """RankMe: the exponential of the entropy of the normalised singular values (Garrido et al. 2023, equation 1).
 
-    Between 1, where all features point one way, and the smaller of N and D, where they fill their space.
+    Between 1, where all features point one way, and the smaller of N and D, where they fill their space. 0 where all
+    are zero, for which the equation has no value.
 
     Args:
-        features: [N, D].
+        features: Finite, [N, D].
     """
+    if not features.any():
+        return 0.0
     singular = torch.linalg.svdvals(features.double())
     share = singular / singular.sum() + EPSILON
     return float((-(share * share.log()).sum()).exp())

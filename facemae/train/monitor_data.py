@@ -17,7 +17,7 @@ from facemae.data.preprocess import to_model_input
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import ModelInput
 from facemae.data.select import check_columns, metadata, select
-from facemae.errors import ConfigError, DecodeError, FacemaeError
+from facemae.errors import ConfigError, DecodeError
 from facemae.parallel import in_threads
 from facemae.rng import generator
 
@@ -89,19 +89,24 @@ class HeldOut:
                 yield torch.from_numpy(np.stack(list(found.values()))), list(found)
 
     def trained_on(self, folder: Path, where: Mapping[str, str]) -> int:
-        """How many query samples a stream of the run reads too."""
-        try:
-            index = ShardIndex.open(folder)
-            if index.digest != self.index.digest:
-                return 0
-            read = select(index, where) if where else np.arange(len(index))
-        except FacemaeError:
+        """How many query samples a stream of the run reads too.
+
+        Args:
+            folder: The stream's shard set.
+            where: Its choice among them.
+
+        Raises:
+            FacemaeError: It cannot be told: the stream's index cannot be read, or has no such samples.
+        """
+        index = ShardIndex.open(folder)
+        if index.digest != self.index.digest:
             return 0
+        read = select(index, where) if where else np.arange(len(index))
         return int(np.isin(self.query.rows, read).sum())
 
     def _part(self, name: str, where: Mapping[str, str]) -> Part:
         label = self._config.label
-        rows = select(self.index, where, dropped=False) if where else np.arange(len(self.index), dtype=np.int64)
+        rows = select(self.index, where, dropped=False)
         values: NDArray[Any] | None = None
         if label is not None:
             values = self._column(label)

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from facemae.config import MonitorConfig, Recipe
+from facemae.data.drop import drop_samples
 from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard
 from facemae.errors import ConfigError, UsageError
@@ -21,10 +22,11 @@ from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import load_recipe, model_input
 from facemae.train.folder import RunFolder
 from facemae.train.log import RunLog, read_lines
-from facemae.train.monitor import Monitor, effective_rank, nearest_vote
+from facemae.train.monitor import Monitor, effective_rank, nearest_vote, open_monitor
 from facemae.train.monitor_data import HeldOut
 from facemae.train.numerics import Numerics
 from facemae.train.optim import Average
+from facemae.train.schedule import Lengths
 from facemae.train.trainer import pretrain
 from tests.data.test_loader import damage
 from tests.train.conftest import RECIPE, Facemae, Tiny, noise_items, result_files
@@ -82,6 +84,7 @@ def test_the_effective_rank_is_that_of_the_formula() -> None:
 def test_the_effective_rank_of_what_is_known() -> None:
     assert effective_rank(torch.eye(8)) == pytest.approx(8, rel=1e-4)
     assert effective_rank(torch.outer(torch.arange(1.0, 9.0), torch.ones(5))) == pytest.approx(1, rel=1e-4)
+    assert effective_rank(torch.zeros(8, 5)) == 0
 
 
 def test_the_vote_is_that_of_scikit_learn() -> None:
@@ -115,6 +118,15 @@ def test_the_same_labelled_faces_are_taken_every_time(held_out: Path) -> None:
     assert len(some.query.rows) == 6
     assert set(some.query.rows) < set(whole.query.rows)
     assert HeldOut(config(label=None), held_out, seed=3).reference is None
+
+
+def test_erased_faces_are_never_taken(tmp_path: Path) -> None:
+    folder = packed(tmp_path / "faces", faces(12))
+    drop_samples(folder, keys=["face_003", "face_005"])
+    for where in ({}, {"split": "valid"}):
+        held = HeldOut(config(label=None, query=where), folder, seed=0)
+        assert not held.index.dropped_set & set(held.query.rows.tolist())
+        assert len(held.query.rows) == (3 if where else 10)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +218,33 @@ def test_shards_that_are_gone_are_said_and_stop_nothing(tmp_path: Path, tiny: Ti
     assert "held-out faces could not be measured: shard" in event["text"]
 
 
+def test_more_neighbours_than_faces_that_still_decode_are_all_of_them(tmp_path: Path, tiny: Tiny) -> None:
+    folder = packed(tmp_path / "faces", faces(12))
+    damage(folder, ["face_001", "face_002"])
+    held = HeldOut(config(k=7), folder, seed=0)
+    monitor, _, _ = monitor_of(tiny(), held, config(k=7), tmp_path / "run")
+    assert set(monitor.measure()) == set(COLUMNS)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_features_without_a_rank_are_said_and_stop_nothing(
+    held_out: Path, tiny: Tiny, tmp_path: Path, value: float
+) -> None:
+    monitor, encoder, _ = monitor_of(tiny(), HeldOut(config(), held_out, seed=0), config(), tmp_path)
+    with torch.no_grad():
+        for parameter in (encoder.vit.norm.weight, encoder.vit.norm.bias):
+            parameter.fill_(value)
+    found = monitor.measure()
+    (event,) = read_lines(tmp_path / "log/events.jsonl")
+    if value == 0:
+        assert found["monitor/rankme"] == 0
+        assert "effective rank 0.0, all features are zero" in event["text"]
+    else:
+        assert found == {}
+        expected = "held-out faces could not be measured: features of 10 of 10 faces are not finite"
+        assert event["text"] == expected
+
+
 # --- in a run ------------------------------------------------------------------------------------------------------
 
 
@@ -274,3 +313,14 @@ def test_query_faces_that_are_trained_on_are_said(tiny: Tiny, held_out: Path, tm
     assert notes == ["10 of 10 faces the monitor holds out are trained on by stream 'faces'"]
     pretrain(asked(*short, "data.streams.0.where.split=train"), tmp_path / "other")
     assert not [event for event in read_lines(tmp_path / "other/log/events.jsonl") if event["event"] == "note"]
+
+
+def test_a_stream_whose_index_cannot_be_read_is_not_said_to_be_apart(
+    tiny: Tiny, held_out: Path, tmp_path: Path
+) -> None:
+    recipe = tiny(f"monitor.data={held_out}", "data.streams.0.shards=/nowhere")
+    numerics, model = Numerics.choose(recipe.efficiency), build_pretrain_model(recipe)
+    log = RunLog(RunFolder(tmp_path), step=0, batch=8, steps=1, keys=False)
+    assert open_monitor(recipe, Lengths.resolve(recipe, epoch=8), numerics, model, None, log) is not None
+    (event,) = read_lines(tmp_path / "log/events.jsonl")
+    assert event["text"].startswith("whether stream 'faces' trains on faces the monitor holds out could not be told: ")
