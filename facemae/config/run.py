@@ -65,8 +65,8 @@ class EfficiencyConfig(Config):
     micro_batch: int | None = Field(default=None, ge=1)
     """Samples per forward pass; null takes the whole share of the batch. Divides it."""
     processes: int | None = Field(default=None, ge=1)
-    """Processes a run is started in on this machine: divides `data.lanes`; null takes one for each GPU, one on the CPU.
-    Under torchrun or srun theirs are taken."""
+    """Processes a run is started in on this machine: divides `data.lanes`; null takes one for each GPU, as
+    many as can share a step, and one on the CPU. Under torchrun or srun theirs are taken."""
     strategy: Literal["auto", "single", "ddp", "exact"] = "auto"
     """How several processes share a step: `ddp` exchanges gradients during the backward pass, `exact` after it and
     bitwise repeatably. `auto` takes `exact` on the CPU and `ddp` on GPUs. In one process all are the same."""
