@@ -2,12 +2,20 @@
 
 import contextlib
 import ctypes
+import os
 from collections.abc import Iterator
 
 # glibc, malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
 _KEEPING = {_TRIM_THRESHOLD: 2**30, _MMAP_MAX: 0}
+
+_CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+
+def memory_choice() -> str | None:
+    """The environment variable by which the user chose how memory is kept, or another allocator; None without one."""
+    return next((name for name in _CHOSEN if os.environ.get(name)), None)
 
 
 @contextlib.contextmanager
@@ -16,12 +24,12 @@ def kept_memory() -> Iterator[bool]:
 
     A training step frees and asks again for the same large tensors. By default glibc maps each of them anew, and the
     system fills every page with zeros at its first touch: 14 % of a step of `fmae_tiny`, see
-    docs/decisions/0022-speed.md. No number changes.
+    docs/decisions/0024-speed.md. No number changes.
 
     Yields:
-        Whether the process has this allocator; elsewhere nothing is done.
+        Whether it does; nothing is done with another allocator, or where the user chose (see `memory_choice`).
     """
-    found = _set(_KEEPING)
+    found = memory_choice() is None and _set(_KEEPING)
     try:
         yield found
     finally:

@@ -13,6 +13,7 @@ from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
+from facemae.train.allocator import memory_choice
 from facemae.train.folder import RunFolder
 from facemae.train.gallery import Gallery
 from facemae.train.groups import check_groups
@@ -101,7 +102,10 @@ class Session:
             "facts": facts,
         }
         size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"
-        log.event("setup", f"{self.recipe.name}: {size}; {self.numerics.reason}; {self.numerics.threads} threads")
+        choice = memory_choice() if self.numerics.device.type == "cpu" else None
+        memory = "" if choice is None else f"; {choice} is set and decides what is done with freed memory"
+        machine = f"{self.numerics.reason}; {self.numerics.threads} threads{memory}"
+        log.event("setup", f"{self.recipe.name}: {size}; {machine}")
         idle = describe_idle_gpus(self.recipe, self.processes.world)
         if idle is not None:
             log.event("note", idle)
