@@ -1,7 +1,7 @@
 """A tiny recipe of every objective, and batches for it without a shard set.
 
 A new objective adds an entry to `EXAMPLES`, with every way of its own in which samples may depend on each other, on the
-step or on their slot; `test_processes.py` then shows that no number of processes and no accumulation changes it.
+step or on their slot; `test_every_world.py` then shows that no number of processes and no accumulation changes it.
 """
 
 from collections.abc import Mapping

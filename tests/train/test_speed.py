@@ -46,9 +46,14 @@ def gradients(recipe: Recipe) -> tuple[float, dict[str, torch.Tensor]]:
 def test_checkpointing_gives_the_same_gradients(tiny: Tiny, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = [f"objectives.0.decoder.kind={kind}", "objectives.0.decoder.depth=2"]
     loss, expected = gradients(tiny(*decoder))
-    forwards = []
-    real = LayerNorm.forward
-    monkeypatch.setattr(LayerNorm, "forward", lambda self, x: forwards.append(1) or real(self, x))
+    forwards: list[int] = []
+    real: Callable[[LayerNorm, torch.Tensor], torch.Tensor] = LayerNorm.forward
+
+    def counting(self: LayerNorm, x: torch.Tensor) -> torch.Tensor:
+        forwards.append(1)
+        return real(self, x)
+
+    monkeypatch.setattr(LayerNorm, "forward", counting)
     gradients(tiny(*decoder))
     kept = len(forwards)
     again, found = gradients(tiny(*decoder, "efficiency.checkpointing=true"))
