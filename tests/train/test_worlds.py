@@ -87,7 +87,8 @@ def test_several_processes_train_as_one_does(
     ours, theirs = (read_lines(run / "log/metrics.jsonl") for run in (out, four_lanes))
     for name in ("step", "loss", "loss/masked_image", "grad_norm", "lr"):
         assert [line[name] for line in ours] == pytest.approx([line[name] for line in theirs], rel=1e-4), name
-    assert ours[-1]["rss_mb"] > theirs[-1]["rss_mb"] > 0
+    # Every process counts, and none that has loaded torch holds less than this.
+    assert ours[-1]["rss_mb"] > 100 * world
     for name in ("views-step-0.png", "reconstruction-step-8.png"):
         assert (out / "log/pictures" / name).is_file()
     kinds = [event["event"] for event in read_lines(out / "log/events.jsonl")]
