@@ -25,9 +25,9 @@ from facemae.train.process_group import Place, ProcessGroup
 
 Result = TypeVar("Result")
 
-TIMEOUT = 120.0
-"""Seconds a call may take; a rank that hangs shows where."""
-_GRACE = 10.0
+TIMEOUT = 240.0
+"""Seconds the ranks get to meet, and then a call to end; a rank that hangs shows where."""
+_GRACE = 60.0
 """Seconds the others get to end when a rank has failed, and a rank that hangs to say where."""
 _IMPORTED = (
     "facemae.data.loader",
@@ -66,7 +66,7 @@ def run_in_processes(function: Callable[..., Result], world: int, *args: Any, ti
         function: A function of a module; it and its arguments are pickled, and what a test patched is not there.
         world: Number of processes; one is no exception.
         args: Further arguments, the same for all.
-        timeout: Seconds it may take.
+        timeout: Seconds it may take once all have met.
 
     Returns:
         The results by rank.
@@ -118,7 +118,7 @@ def _run(task: _Task) -> list[_Outcome]:
     with tempfile.TemporaryDirectory(prefix="ranks-") as name:
         folder = Path(name)
         ranks = [_Rank(task, rank, folder) for rank in range(task.world)]
-        deadline = time.monotonic() + task.timeout + _GRACE
+        deadline = time.monotonic() + TIMEOUT + task.timeout + _GRACE
         while waiting := {rank.end: rank for rank in ranks if rank.outcome is None}:
             for end in multiprocessing.connection.wait(list(waiting), max(0.0, deadline - time.monotonic())):
                 assert isinstance(end, multiprocessing.connection.Connection)
@@ -176,10 +176,12 @@ class _Rank:
 def _work(parent: multiprocessing.connection.Connection, task: _Task, number: int, meeting: Path, stack: Path) -> None:
     moment = float("inf")
     with stack.open("w") as file:
-        faulthandler.dump_traceback_later(task.timeout, exit=True, file=file)
+        faulthandler.dump_traceback_later(TIMEOUT, exit=True, file=file)
         try:
             function, args = pickle.loads(task.call)  # noqa: S301
             with ProcessGroup(Place(number, task.world, number, f"file://{meeting}", one_machine=True)) as group:
+                # A short time, in a test of this harness, must not be over before the function has begun.
+                faulthandler.dump_traceback_later(task.timeout, exit=True, file=file)
                 try:
                     outcome = _Outcome(pickle.dumps(function(group, *args)))
                 except BaseException:

@@ -11,6 +11,9 @@ from facemae.train.preempt import StopRequest
 
 RANK = int(os.environ.get("RANK", "0"))
 
+LONG = 240
+"""Seconds until a process that nobody ended gives up."""
+
 Began = Callable[[], None]
 
 
@@ -19,11 +22,13 @@ def tell_place(stop: StopRequest, began: Began) -> list[str]:
     return [os.environ[name] for name in names]
 
 
-def fail_after_the_others(stop: StopRequest, began: Began) -> None:
+def fail_after_the_others(folder: Path, stop: StopRequest, began: Began) -> None:
+    if RANK != 1:
+        began()
+    meet(folder)
     if RANK == 1:
         time.sleep(0.3)
         raise DataError("the cause", expected="none", fix="nothing")
-    began()
     # Its victims may be faster: what they say is no cause.
     raise ProcessError(f"process {RANK} lost the others")
 
@@ -34,7 +39,8 @@ def fail_alike(stop: StopRequest, began: Began) -> None:
     raise DataError("all of us")
 
 
-def have_a_bug(stop: StopRequest, began: Began) -> None:
+def have_a_bug(folder: Path, stop: StopRequest, began: Began) -> None:
+    meet(folder)
     if RANK == 1:
         raise ValueError("a bug")
     raise ProcessError("lost the others")
@@ -44,16 +50,15 @@ def leave(stop: StopRequest, began: Began) -> None:
     if RANK == 1:
         print("last words", flush=True)
         os._exit(3)
-    time.sleep(60)
+    time.sleep(LONG)
 
 
 def be_killed(folder: Path, stop: StopRequest, began: Began) -> None:
     note(folder)
     if RANK == 1:
-        while len(pids(folder)) < 3:
-            time.sleep(0.01)
+        meet(folder)
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(LONG)
 
 
 def signal_the_starter(number: signal.Signals, stop: StopRequest, began: Began) -> str | None:
@@ -75,16 +80,23 @@ def insist(folder: Path, stop: StopRequest, began: Began) -> None:
         os.kill(os.getppid(), signal.SIGINT)
         wait(stop)
         os.kill(os.getppid(), signal.SIGINT)
-    time.sleep(60)
+    time.sleep(LONG)
 
 
 def sleep(folder: Path, stop: StopRequest, began: Began) -> None:
     note(folder)
-    time.sleep(60)
+    time.sleep(LONG)
 
 
 def note(folder: Path) -> None:
     (folder / str(os.getpid())).touch()
+
+
+def meet(folder: Path) -> None:
+    """Wait until all processes have come so far; where one fails, the others have only seconds to start."""
+    note(folder)
+    while len(pids(folder)) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.01)
 
 
 def pids(folder: Path) -> list[int]:
@@ -92,7 +104,7 @@ def pids(folder: Path) -> list[int]:
 
 
 def wait(stop: StopRequest) -> str | None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LONG / 2
     while stop.reason is None and time.monotonic() < deadline:
         time.sleep(0.01)
     return stop.reason

@@ -165,7 +165,7 @@ def test_heartbeat_is_renewed_and_a_lost_lease_noticed(tmp_path: Path, monkeypat
     assert read_holder(path) is not None, "a lost lease is not ours to remove"
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

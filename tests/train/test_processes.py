@@ -29,7 +29,7 @@ def run(job: Callable[..., Any], count: int = 2, lost: Callable[[str, str], None
     return run_in_processes(job, count, lost or (lambda *_: None))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -40,10 +40,11 @@ def test_each_process_is_told_its_place_and_the_first_ones_result_counts() -> No
     assert run(rank_jobs.tell_place, 3) == ["0", "0", "3", "3", "127.0.0.1"]
 
 
-def test_the_error_that_came_first_is_the_one_that_is_raised() -> None:
+def test_the_error_that_came_first_is_the_one_that_is_raised(tmp_path: Path) -> None:
     lost: list[tuple[str, str]] = []
+    job = functools.partial(rank_jobs.fail_after_the_others, tmp_path)
     with pytest.raises(DataError, match="the cause") as caught:
-        run(rank_jobs.fail_after_the_others, 3, lambda reason, found: lost.append((reason, found)))
+        run(job, 3, lambda reason, found: lost.append((reason, found)))
     assert (caught.value.expected, caught.value.fix) == ("none", "nothing")
     assert lost == [("DataError", "the cause")], "the first process does not know why it had to end"
     lost.clear()
@@ -52,9 +53,9 @@ def test_the_error_that_came_first_is_the_one_that_is_raised() -> None:
     assert not lost, "the first process knows, and writes it down itself"
 
 
-def test_a_bug_keeps_its_traceback() -> None:
+def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     with pytest.raises(ProcessCrash) as caught:
-        run(rank_jobs.have_a_bug)
+        run(functools.partial(rank_jobs.have_a_bug, tmp_path))
     text = str(caught.value)
     assert text.startswith("rank 1 failed:\nTraceback")
     assert "in have_a_bug" in text
