@@ -15,7 +15,7 @@ class SpikeConfig(Config):
     window: Span = SpanConfig(amount=32_768)
     """Samples the median is taken over; not in percent, since it must not change when a run is extended."""
     action: Literal["skip", "rewind"] = "skip"
-    """`skip` leaves the update out; `rewind` goes back to the newest checkpoint and on with the samples after it."""
+    """`skip` leaves the update out; `rewind` goes back to the last scheduled checkpoint, then on with later samples."""
     limit: int = Field(default=8, ge=0)
     """Spikes in a row that may be skipped, or times the run may go back, before it stops."""
 

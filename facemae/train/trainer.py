@@ -68,6 +68,8 @@ def pretrain(
         IndexMismatchError: The data is not what the run was started with.
         CheckpointError: No checkpoint is intact, or `init_from` does not fit.
         NonFiniteError: Loss or gradients stayed non-finite.
+        SpikeError: Gradients stood out more often than the recipe tolerates.
+        DamageLimitError: More samples had to be replaced than the recipe allows.
         StorageError: Reading or writing failed underneath.
         ProcessError: The processes do not find each other, or one of them was killed.
         UsageError: The number of processes does not fit the recipe or the machine.
