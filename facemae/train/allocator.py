@@ -24,7 +24,7 @@ def kept_memory() -> Iterator[bool]:
 
     A training step frees and asks again for the same large tensors. By default glibc maps each of them anew, and the
     system fills every page with zeros at its first touch: 14 % of a step of `fmae_tiny`, see
-    docs/decisions/0024-speed.md. No number changes.
+    docs/decisions/0024-kept-memory.md. No number changes.
 
     Yields:
         Whether it does; nothing is done with another allocator, or where the user chose (see `memory_choice`).
