@@ -121,7 +121,10 @@ def _serve(connection: Connection, name: str, tree: dict[str, Any]) -> None:
         reason = numerics.reason if name == "ours" else f"device {numerics.device.type}, {name}"
         connection.send(Facts(reason, torch.get_num_threads()))
         while True:
-            asked = connection.recv()
+            try:
+                asked = connection.recv()
+            except EOFError:
+                return  # the process that asks is gone
             if asked is None:
                 return
             answer = peak_memory(numerics.device) if asked == "memory" else _time(step, batches, asked, numerics.device)
