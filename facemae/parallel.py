@@ -12,7 +12,7 @@ _AHEAD = 256
 
 
 def local_processes() -> int:
-    """Processes of this run on this machine, as torchrun and `facemae.train.processes` tell each of them."""
+    """Processes of this run on this machine, as torchrun and `facemae.train.processes.launcher` tell each of them."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 

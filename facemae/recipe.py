@@ -106,8 +106,8 @@ def view_specs(recipe: Recipe, stages: Mapping[str, Sequence[int]] | None = None
 
     Args:
         recipe: The recipe.
-        stages: For each view with stages, the samples after which each begins; see `facemae.train.schedule.Lengths`.
-            None leaves all views in their first stage.
+        stages: For each view with stages, the samples after which each begins (see
+            `facemae.train.optim.schedule.Lengths`); None leaves all views in their first stage.
 
     Raises:
         ConfigError: A mask leaves no patch visible.

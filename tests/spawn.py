@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from facemae.train.process_group import Place, ProcessGroup
+from facemae.train.processes.process_group import Place, ProcessGroup
 
 Result = TypeVar("Result")
 

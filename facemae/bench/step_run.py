@@ -10,7 +10,7 @@ from facemae.config import CheckpointConfig, Recipe, SpanConfig
 from facemae.data.loader import build_loader
 from facemae.errors import DataError
 from facemae.recipe import recipe_to_yaml, view_specs
-from facemae.train.log import read_lines
+from facemae.train.record.log import read_lines
 
 LINES = 4
 _BATCHES = 24

@@ -22,10 +22,10 @@ from facemae.errors import DataError
 from facemae.objectives.masked_image import MaskedImage
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import parse_recipe, recipe_tree, view_specs
-from facemae.train.device import to_device
-from facemae.train.numerics import Numerics
-from facemae.train.optim import Average, group_names
-from facemae.train.process_group import OneProcess
+from facemae.train.hardware.device import to_device
+from facemae.train.hardware.numerics import Numerics
+from facemae.train.optim.adamw import Average, group_names
+from facemae.train.processes.process_group import OneProcess
 from facemae.train.strategy import choose_strategy
 
 SIDES = ("ours", "fp32", "bf16")

@@ -6,7 +6,7 @@ import torch
 
 
 class Exchange(Protocol):
-    """The processes that share a step; see `facemae.train.process_group` for those of several processes.
+    """The processes that share a step; see `facemae.train.processes.process_group` for those of several processes.
 
     Every process computes the terms of its own samples against the gathered ones; the strategy then sums gradients over
     processes. So `gather` must hand the gradient of what another process did with a row back to the row's owner.

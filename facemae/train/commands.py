@@ -88,7 +88,7 @@ def pretrain(
     """
     from facemae.recipe import load_recipe
     from facemae.train import trainer
-    from facemae.train.processes import ProcessCrash
+    from facemae.train.processes.launcher import ProcessCrash
 
     given = [] if processes is None else [f"efficiency.processes={processes}"]
     resolved = _with_data(load_recipe(recipe, [*(overrides or ()), *given]), data or ())
@@ -113,7 +113,7 @@ def status(
 
     Example: facemae status runs/first
     """
-    from facemae.train.status import describe, read_status
+    from facemae.train.record.status import describe, read_status
 
     found = read_status(run)
     typer.echo(json.dumps(found) if as_json else describe(found))

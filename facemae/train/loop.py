@@ -14,24 +14,24 @@ from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import PretrainModel
-from facemae.train.audit import consumed
-from facemae.train.clock import Clock
-from facemae.train.device import Mover
-from facemae.train.folder import RunFolder
-from facemae.train.gallery import Gallery
-from facemae.train.guard import Guard, Skip
-from facemae.train.lease import Lease
-from facemae.train.log import RunLog, read_lines
-from facemae.train.metrics import MetricBag
-from facemae.train.monitor import Monitor
-from facemae.train.numerics import Numerics
-from facemae.train.optim import Average
-from facemae.train.preempt import StopRequest
-from facemae.train.resident import resident_bytes
-from facemae.train.rewind import GoBack, scheduled
-from facemae.train.saver import Saver
-from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
-from facemae.train.spike import SpikeWatch
+from facemae.train.hardware.device import Mover
+from facemae.train.hardware.numerics import Numerics
+from facemae.train.hardware.resident import resident_bytes
+from facemae.train.monitor.monitor import Monitor
+from facemae.train.optim.adamw import Average
+from facemae.train.optim.guard import Guard, Skip
+from facemae.train.optim.schedule import Lengths, averaging_rate, due, learning_rate
+from facemae.train.optim.spike import SpikeWatch
+from facemae.train.record.audit import consumed
+from facemae.train.record.clock import Clock
+from facemae.train.record.gallery import Gallery
+from facemae.train.record.log import RunLog, read_lines
+from facemae.train.record.metrics import MetricBag
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.lease import Lease
+from facemae.train.saving.preempt import StopRequest
+from facemae.train.saving.rewind import GoBack, scheduled
+from facemae.train.saving.saver import Saver
 from facemae.train.stages import stages_begun
 from facemae.train.strategy import Strategy, Update
 

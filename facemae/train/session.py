@@ -13,26 +13,26 @@ from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
-from facemae.train.allocator import memory_choice
-from facemae.train.folder import RunFolder
-from facemae.train.gallery import Gallery
-from facemae.train.groups import check_groups
-from facemae.train.lease import Lease
-from facemae.train.log import RunLog
+from facemae.train.hardware.allocator import memory_choice
+from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
 from facemae.train.loop import Trainer, micro_steps
-from facemae.train.monitor import open_monitor
-from facemae.train.numerics import Numerics, library_versions, machine_facts
-from facemae.train.optim import Average, group_names
-from facemae.train.preempt import StopRequest
-from facemae.train.process_group import OneProcess, Processes
-from facemae.train.promise import Promise, resume_promise
-from facemae.train.quiet import QuietLog
-from facemae.train.rewind import position
-from facemae.train.saver import Saver
-from facemae.train.schedule import Lengths
+from facemae.train.monitor.monitor import open_monitor
+from facemae.train.optim.adamw import Average, group_names
+from facemae.train.optim.schedule import Lengths
+from facemae.train.processes.groups import check_groups
+from facemae.train.processes.process_group import OneProcess, Processes
+from facemae.train.processes.quiet import QuietLog
+from facemae.train.processes.world import describe_idle_gpus
+from facemae.train.record.gallery import Gallery
+from facemae.train.record.log import RunLog
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.lease import Lease
+from facemae.train.saving.preempt import StopRequest
+from facemae.train.saving.promise import Promise, resume_promise
+from facemae.train.saving.rewind import position
+from facemae.train.saving.saver import Saver
 from facemae.train.start import Start, describe_extension, load_initial, load_weights, resolve_lengths
 from facemae.train.strategy import Strategy, choose_strategy
-from facemae.train.world import describe_idle_gpus
 
 
 class Session:

@@ -2,7 +2,7 @@
 
 from facemae.config import Recipe
 from facemae.recipe import view_specs
-from facemae.train.schedule import Lengths
+from facemae.train.optim.schedule import Lengths
 
 
 def stages_begun(recipe: Recipe, lengths: Lengths, step: int, positions: range) -> list[str]:

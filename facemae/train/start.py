@@ -24,9 +24,9 @@ from facemae.data.schema import DatasetCard
 from facemae.errors import CheckpointError, ResumeError
 from facemae.files import storage_errors
 from facemae.recipe import FREE_BLOCKS, FREE_KEYS, difference, recipe_tree
-from facemae.train.folder import RunFolder
-from facemae.train.rewind import Rewind, check_rewinds, read_rewinds, remove_abandoned
-from facemae.train.schedule import Lengths, learning_rate
+from facemae.train.optim.schedule import Lengths, learning_rate
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.rewind import Rewind, check_rewinds, read_rewinds, remove_abandoned
 
 ENCODER = "encoder.vit."
 """Where an exported encoder's weights belong in the model."""

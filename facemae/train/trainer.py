@@ -9,18 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facemae.config import Recipe
-from facemae.train.folder import RunFolder
-from facemae.train.lease import Lease
-from facemae.train.log import append_line, read_lines
+from facemae.train.hardware.numerics import Numerics
 from facemae.train.loop import RunResult
-from facemae.train.numerics import Numerics
-from facemae.train.preempt import StopRequest
-from facemae.train.process_group import OneProcess, Place, Processes, ProcessGroup, find_place
-from facemae.train.processes import run_in_processes
-from facemae.train.rewind import GoBack, record_rewind
-from facemae.train.session import Session
-from facemae.train.start import Start, find_start
-from facemae.train.world import (
+from facemae.train.processes.launcher import run_in_processes
+from facemae.train.processes.process_group import OneProcess, Place, Processes, ProcessGroup, find_place
+from facemae.train.processes.world import (
     check_given_world,
     check_gpus,
     check_share,
@@ -28,6 +21,13 @@ from facemae.train.world import (
     place_by_slurm,
     visible_gpus,
 )
+from facemae.train.record.log import append_line, read_lines
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.lease import Lease
+from facemae.train.saving.preempt import StopRequest
+from facemae.train.saving.rewind import GoBack, record_rewind
+from facemae.train.session import Session
+from facemae.train.start import Start, find_start
 
 
 @dataclass(frozen=True)

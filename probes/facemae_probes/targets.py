@@ -64,7 +64,7 @@ class Targets:
         if self.kind == "multilabel":
             return np.asarray(self.values != MISSING)
         if self.kind == "regression":
-            return ~np.isnan(self.values)
+            return np.asarray(~np.isnan(self.values))
         return np.ones((len(self), 1), dtype=bool)
 
     def take(self, rows: NDArray[Any]) -> "Targets":

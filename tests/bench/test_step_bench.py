@@ -16,7 +16,7 @@ from facemae.data.loader import build_loader
 from facemae.data.schema import Batch
 from facemae.errors import DataError, UsageError
 from facemae.recipe import view_specs
-from facemae.train.numerics import Numerics
+from facemae.train.hardware.numerics import Numerics
 
 SETTINGS = bench.StepBenchSettings(
     "fmae_tiny", "test_vit", batch=8, overrides=("efficiency.device=cpu", "objectives.0.decoder.width=32")

@@ -13,8 +13,8 @@ from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.objectives.registry import OBJECTIVES
-from facemae.train.groups import check_groups
-from facemae.train.process_group import ProcessGroup
+from facemae.train.processes.groups import check_groups
+from facemae.train.processes.process_group import ProcessGroup
 from facemae.train.strategy import Ddp, Exact, SingleProcess, Strategy
 from tests.objectives.examples import BATCH, EXAMPLES, MASKED, example_recipe, global_batch
 from tests.spawn import run_in_processes

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from facemae.errors import DataError, ProcessError
-from facemae.train.preempt import StopRequest
+from facemae.train.saving.preempt import StopRequest
 
 RANK = int(os.environ.get("RANK", "0"))
 

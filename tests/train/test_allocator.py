@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from facemae.train.allocator import kept_memory, memory_choice
-from facemae.train.log import read_lines
+from facemae.train.hardware.allocator import kept_memory, memory_choice
+from facemae.train.record.log import read_lines
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny
 
@@ -64,7 +64,7 @@ def test_a_run_says_that_the_user_chose(tiny: Tiny, tmp_path: Path, monkeypatch:
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("facemae.train.allocator.memory_choice", lambda: None)
+    monkeypatch.setattr("facemae.train.hardware.allocator.memory_choice", lambda: None)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     with kept_memory() as kept:
         assert not kept

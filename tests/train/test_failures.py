@@ -15,10 +15,10 @@ from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
 from facemae.errors import LeaseError, NonFiniteError, StorageError
 from facemae.objectives.pretraining import PretrainModel
-from facemae.train import lease, saver
-from facemae.train.lease import Holder
-from facemae.train.log import read_lines
-from facemae.train.status import read_status
+from facemae.train.record.log import read_lines
+from facemae.train.record.status import read_status
+from facemae.train.saving import lease, saver
+from facemae.train.saving.lease import Holder
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Facemae, Mount, Tiny, run_until
 

@@ -3,7 +3,7 @@
 import pytest
 
 from facemae.errors import ConfigError
-from facemae.train.groups import check_groups
+from facemae.train.processes.groups import check_groups
 
 
 @pytest.mark.parametrize(

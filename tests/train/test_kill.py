@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from facemae.checkpoint import find_checkpoint
-from facemae.train.log import read_lines
+from facemae.train.record.log import read_lines
 from tests.train.conftest import Start, result_files, wait_for
 from tests.train.process_tree import alive, family, ranks
 

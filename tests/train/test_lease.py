@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from facemae.errors import LeaseError
-from facemae.train import lease as module
-from facemae.train.lease import STALE, Holder, Lease, read_holder
+from facemae.train.saving import lease as module
+from facemae.train.saving.lease import STALE, Holder, Lease, read_holder
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from facemae.train.lease import Lease
+from facemae.train.saving.lease import Lease
 with Lease(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from facemae.data.pack import pack_samples
-from facemae.train.log import StepLog, append_line, read_lines
-from facemae.train.metrics import MetricBag
-from facemae.train.progress import metrics_line
-from facemae.train.promise import Promise, resume_promise
-from facemae.train.status import describe, read_status
+from facemae.train.record.log import StepLog, append_line, read_lines
+from facemae.train.record.metrics import MetricBag
+from facemae.train.record.progress import metrics_line
+from facemae.train.record.status import describe, read_status
+from facemae.train.saving.promise import Promise, resume_promise
 from facemae.train.trainer import pretrain
 from tests.data.test_loader import damage
 from tests.train.conftest import Tiny, noise_items, run_until

@@ -12,9 +12,9 @@ import pytest
 
 from facemae.config import Recipe
 from facemae.errors import ConfigError, MissingExtraError
-from facemae.train.folder import RunFolder
-from facemae.train.log import RunLog, read_lines
-from facemae.train.loggers import LoggerRun, base
+from facemae.train.record.log import RunLog, read_lines
+from facemae.train.record.loggers import LoggerRun, base
+from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny, run_until
 
@@ -23,7 +23,7 @@ def test_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest
     import sys
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    monkeypatch.delitem(sys.modules, "facemae.train.loggers.tensorboard", raising=False)
+    monkeypatch.delitem(sys.modules, "facemae.train.record.loggers.tensorboard", raising=False)
     with pytest.raises(MissingExtraError, match="names tensorboard, which is not installed") as caught:
         RunLog(RunFolder(tmp_path), step=0, batch=8, steps=1, keys=False, loggers=["tensorboard"])
     assert "facemae[train]" in str(caught.value)
@@ -252,9 +252,9 @@ def fake_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any]
     module.init = init  # type: ignore[attr-defined]
     module.Image = lambda path: ("image", path)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "wandb", module)
-    monkeypatch.delitem(sys.modules, "facemae.train.loggers.wandb", raising=False)
+    monkeypatch.delitem(sys.modules, "facemae.train.record.loggers.wandb", raising=False)
     yield calls
-    sys.modules.pop("facemae.train.loggers.wandb", None)
+    sys.modules.pop("facemae.train.record.loggers.wandb", None)
 
 
 def test_wandb_is_told_everything_once_and_continues_its_run(
@@ -350,9 +350,9 @@ def fake_mlflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, Any
     entities.Param = lambda *values: values  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mlflow", module)
     monkeypatch.setitem(sys.modules, "mlflow.entities", entities)
-    monkeypatch.delitem(sys.modules, "facemae.train.loggers.mlflow", raising=False)
+    monkeypatch.delitem(sys.modules, "facemae.train.record.loggers.mlflow", raising=False)
     yield FakeClient.calls
-    sys.modules.pop("facemae.train.loggers.mlflow", None)
+    sys.modules.pop("facemae.train.record.loggers.mlflow", None)
 
 
 def test_mlflow_is_told_everything_once_and_continues_its_run(

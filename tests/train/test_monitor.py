@@ -20,13 +20,13 @@ from facemae.errors import ConfigError, UsageError
 from facemae.models.encoder import MaskedEncoder
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import load_recipe, model_input
-from facemae.train.folder import RunFolder
-from facemae.train.log import RunLog, read_lines
-from facemae.train.monitor import Monitor, effective_rank, nearest_vote, open_monitor
-from facemae.train.monitor_data import HeldOut
-from facemae.train.numerics import Numerics
-from facemae.train.optim import Average
-from facemae.train.schedule import Lengths
+from facemae.train.hardware.numerics import Numerics
+from facemae.train.monitor.faces import HeldOut
+from facemae.train.monitor.monitor import Monitor, effective_rank, nearest_vote, open_monitor
+from facemae.train.optim.adamw import Average
+from facemae.train.optim.schedule import Lengths
+from facemae.train.record.log import RunLog, read_lines
+from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader import damage
 from tests.train.conftest import RECIPE, Facemae, Tiny, noise_items, result_files

@@ -9,7 +9,7 @@ from torch import nn
 from facemae.config import OptimConfig, Recipe
 from facemae.errors import CheckpointError
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.train.optim import Average, group_names
+from facemae.train.optim.adamw import Average, group_names
 from facemae.train.strategy import SingleProcess, Update
 
 

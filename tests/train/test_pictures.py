@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from facemae.data.schema import Batch, MaskSpec, ViewBatch, ViewSpec
-from facemae.train.pictures import views_picture
+from facemae.train.record.pictures import views_picture
 
 
 def test_views_of_different_sizes_and_each_mask_have_a_row() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from facemae.errors import ProcessError
-from facemae.train import process_group
-from facemae.train.process_group import OneProcess, Place, ProcessGroup, find_place
+from facemae.train.processes import process_group
+from facemae.train.processes.process_group import OneProcess, Place, ProcessGroup, find_place
 from tests.spawn import RankError, run_in_processes
 
 

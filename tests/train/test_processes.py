@@ -14,12 +14,12 @@ import pytest
 from facemae.config import EfficiencyConfig
 from facemae.errors import DataError, ProcessError, UsageError
 from facemae.parallel import usable_cores
-from facemae.train import world
-from facemae.train.log import read_lines
-from facemae.train.numerics import Numerics
-from facemae.train.processes import ProcessCrash, run_in_processes
+from facemae.train.hardware.numerics import Numerics
+from facemae.train.processes import world
+from facemae.train.processes.launcher import ProcessCrash, run_in_processes
+from facemae.train.processes.world import check_gpus, choose_world, describe_idle_gpus, place_by_slurm
+from facemae.train.record.log import read_lines
 from facemae.train.trainer import pretrain
-from facemae.train.world import check_gpus, choose_world, describe_idle_gpus, place_by_slurm
 from tests.train import rank_jobs
 from tests.train.conftest import Facemae, Start, Tiny, wait_for
 from tests.train.process_tree import alive, family, ranks

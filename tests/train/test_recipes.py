@@ -12,8 +12,8 @@ from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import list_recipes, load_recipe, parse_recipe, recipe_tree
-from facemae.train.folder import RunFolder
-from facemae.train.log import read_lines
+from facemae.train.record.log import read_lines
+from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 
 PATCH, GRID = 4, 4

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from facemae.train.resident import growth, resident_bytes
-from facemae.train.status import describe, read_status
+from facemae.train.hardware.resident import growth, resident_bytes
+from facemae.train.record.status import describe, read_status
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from facemae.config import Recipe
-from facemae.train.schedule import Lengths, averaging_rate, due, learning_rate
+from facemae.train.optim.schedule import Lengths, averaging_rate, due, learning_rate
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import view_specs
-from facemae.train.blocks import choose_compile
-from facemae.train.device import Mover
-from facemae.train.log import read_lines
-from facemae.train.numerics import Numerics, machine_facts
-from facemae.train.promise import resume_promise
-from facemae.train.work import Work, peak_flops
+from facemae.train.hardware.blocks import choose_compile
+from facemae.train.hardware.device import Mover
+from facemae.train.hardware.numerics import Numerics, machine_facts
+from facemae.train.hardware.work import Work, peak_flops
+from facemae.train.record.log import read_lines
+from facemae.train.saving.promise import resume_promise
 
 Tiny = Callable[..., Recipe]
 CPU = torch.device("cpu")

@@ -16,12 +16,12 @@ from facemae.data.schema import Batch
 from facemae.errors import ConfigError, ResumeError, SpikeError, StorageError
 from facemae.objectives.pretraining import PretrainModel
 from facemae.train import trainer
-from facemae.train.log import read_lines
-from facemae.train.preempt import StopRequest
-from facemae.train.process_group import Processes
-from facemae.train.rewind import Rewind, position, read_rewinds, record_rewind, remove_abandoned, scheduled
-from facemae.train.schedule import Lengths, due
-from facemae.train.spike import SpikeWatch
+from facemae.train.optim.schedule import Lengths, due
+from facemae.train.optim.spike import SpikeWatch
+from facemae.train.processes.process_group import Processes
+from facemae.train.record.log import read_lines
+from facemae.train.saving.preempt import StopRequest
+from facemae.train.saving.rewind import Rewind, position, read_rewinds, record_rewind, remove_abandoned, scheduled
 from facemae.train.strategy import Update
 from facemae.train.trainer import Request, RunResult, pretrain, pretrain_among
 from tests.spawn import run_in_processes

@@ -11,7 +11,7 @@ from PIL import Image
 
 from facemae.errors import ConfigError
 from facemae.recipe import view_specs
-from facemae.train.schedule import Lengths
+from facemae.train.optim.schedule import Lengths
 from facemae.train.stages import stages_begun
 from facemae.train.start import Start, resolve_lengths
 from facemae.train.trainer import pretrain

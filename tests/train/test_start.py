@@ -14,7 +14,7 @@ from facemae.data.quarantine import Quarantine
 from facemae.errors import CheckpointError, IndexMismatchError, ResumeError
 from facemae.features.export import export_encoder
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.train.log import read_lines
+from facemae.train.record.log import read_lines
 from facemae.train.start import Start, resolve_lengths
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny, noise_items, result_files, run_until

@@ -9,7 +9,7 @@ from torch import nn
 from facemae.config import EfficiencyConfig, OptimConfig
 from facemae.errors import ConfigError
 from facemae.rng import generator
-from facemae.train.process_group import OneProcess, ProcessGroup
+from facemae.train.processes.process_group import OneProcess, ProcessGroup
 from facemae.train.strategy import Ddp, Exact, SingleProcess, Strategy, choose_strategy
 from tests.spawn import run_in_processes
 

@@ -10,8 +10,8 @@ from facemae.checkpoint import find_checkpoint
 from facemae.config import Recipe
 from facemae.errors import ConfigError, UsageError
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.train.log import read_lines
-from facemae.train.numerics import Numerics
+from facemae.train.hardware.numerics import Numerics
+from facemae.train.record.log import read_lines
 from facemae.train.trainer import RunResult, pretrain
 from tests.train.conftest import Tiny, result_files, run_until, stop_at
 

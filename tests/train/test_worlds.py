@@ -17,10 +17,10 @@ from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
 from facemae.errors import FacemaeError, LeaseError
 from facemae.objectives.pretraining import PretrainModel
-from facemae.train.lease import Lease
-from facemae.train.log import read_lines
-from facemae.train.preempt import StopRequest
-from facemae.train.process_group import Processes, is_peer_failure
+from facemae.train.processes.process_group import Processes, is_peer_failure
+from facemae.train.record.log import read_lines
+from facemae.train.saving.lease import Lease
+from facemae.train.saving.preempt import StopRequest
 from facemae.train.trainer import Request, RunResult, pretrain, pretrain_among
 from tests.data.test_loader import damage
 from tests.spawn import run_in_processes

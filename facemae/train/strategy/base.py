@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from facemae.config import OptimConfig
-from facemae.train.process_group import Processes
+from facemae.train.processes.process_group import Processes
 
 
 @dataclass(frozen=True)

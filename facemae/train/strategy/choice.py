@@ -4,7 +4,7 @@ import torch
 
 from facemae.config import EfficiencyConfig
 from facemae.errors import ConfigError
-from facemae.train.process_group import Processes, ProcessGroup
+from facemae.train.processes.process_group import Processes, ProcessGroup
 from facemae.train.strategy.base import Strategy
 from facemae.train.strategy.ddp import Ddp
 from facemae.train.strategy.exact import Exact

@@ -11,7 +11,7 @@ from torch.distributed import GradBucket  # type: ignore[attr-defined]  # missin
 from torch.nn.parallel import DistributedDataParallel
 
 from facemae.config import OptimConfig
-from facemae.train.process_group import ProcessGroup
+from facemae.train.processes.process_group import ProcessGroup
 from facemae.train.strategy.replicated import Replicated
 
 

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import nn
 
 from facemae.config import OptimConfig
-from facemae.train.process_group import ProcessGroup
+from facemae.train.processes.process_group import ProcessGroup
 from facemae.train.strategy.replicated import Replicated
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from facemae.config import OptimConfig
-from facemae.train.optim import build_optimizer, load_optimizer_tensors, optimizer_tensors
-from facemae.train.process_group import Processes
+from facemae.train.optim.adamw import build_optimizer, load_optimizer_tensors, optimizer_tensors
+from facemae.train.processes.process_group import Processes
 from facemae.train.strategy.base import Update
 
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from facemae.train.process_group import OneProcess
+from facemae.train.processes.process_group import OneProcess
 from facemae.train.strategy.replicated import Replicated
 
 

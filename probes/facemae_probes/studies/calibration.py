@@ -120,8 +120,8 @@ def measure(recipe: Recipe, steps: int) -> tuple[float, dict[str, Any]]:
     Raises:
         ProbeError: The run was stopped by a signal.
     """
-    from facemae.train.folder import RunFolder
-    from facemae.train.log import read_lines
+    from facemae.train.record.log import read_lines
+    from facemae.train.saving.folder import RunFolder
     from facemae.train.trainer import pretrain
 
     with tempfile.TemporaryDirectory(prefix="facemae-calibration-") as folder:
@@ -323,7 +323,7 @@ def this_device(recipes: Mapping[str, Recipe]) -> dict[str, Any]:
     """What the systems run on here: `device`, and `gpu` where it is one."""
     import torch
 
-    from facemae.train.numerics import Numerics
+    from facemae.train.hardware.numerics import Numerics
 
     kinds = {Numerics.choose(recipe.efficiency).device.type for recipe in recipes.values()}
     device = "+".join(sorted(kinds))

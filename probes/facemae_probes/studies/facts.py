@@ -28,8 +28,8 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
         `median_samples_per_s` (of the log's lines), and of the last start that trained: `processor`, `vector_units`,
         `device`, `threads`, `precision`.
     """
-    from facemae.train.folder import RunFolder
-    from facemae.train.log import read_lines
+    from facemae.train.record.log import read_lines
+    from facemae.train.saving.folder import RunFolder
 
     folder = RunFolder(run)
     starts = [start for start in _starts(read_lines(folder.events)) if start["to"] > start["from"]]
@@ -51,8 +51,8 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
 
 def monitored(run: Path) -> list[dict[str, float]]:
     """What a run's monitor measured: `samples`, `rankme` and, with a label, `knn`, the accuracy on held-out faces."""
-    from facemae.train.folder import RunFolder
-    from facemae.train.log import read_lines
+    from facemae.train.record.log import read_lines
+    from facemae.train.saving.folder import RunFolder
 
     names = {"samples": "samples", "monitor/rankme": "rankme", "monitor/knn": "knn"}
     lines = read_lines(RunFolder(run).metrics)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from facemae.files import atomic_path
-from facemae.train.log import read_lines
+from facemae.train.record.log import read_lines
 
 
 @dataclass(frozen=True)

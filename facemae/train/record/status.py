@@ -6,11 +6,11 @@ from typing import Any
 
 from facemae.checkpoint_folders import step_folders
 from facemae.errors import UsageError
-from facemae.train.folder import RunFolder
-from facemae.train.lease import read_holder
-from facemae.train.log import read_lines
-from facemae.train.progress import duration, metrics_line
-from facemae.train.resident import growth
+from facemae.train.hardware.resident import growth
+from facemae.train.record.log import read_lines
+from facemae.train.record.progress import duration, metrics_line
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.lease import read_holder
 
 SHOWN = 5
 """Events shown."""
@@ -24,7 +24,8 @@ def read_status(run: Path) -> dict[str, Any]:
 
     Returns:
         `state` (running, finished, stopped, dead), `ended` (when, as `time.time` counts; or None),
-        `step`, `steps`, `metrics` (the last line), `memory` (of the last start, see `facemae.train.resident.growth`),
+        `step`, `steps`, `metrics` (the last line), `memory` (of the last start, see
+        `facemae.train.hardware.resident.growth`),
         `holder`, `checkpoints` and `events` (the last ones).
 
     Raises:

@@ -18,11 +18,11 @@ from facemae.errors import ConfigError, FacemaeError, NonFiniteError
 from facemae.models.encoder import MaskedEncoder
 from facemae.objectives.pretraining import PretrainModel
 from facemae.recipe import model_input
-from facemae.train.log import RunLog
-from facemae.train.monitor_data import HeldOut, Part
-from facemae.train.numerics import Numerics
-from facemae.train.optim import Average
-from facemae.train.schedule import Lengths
+from facemae.train.hardware.numerics import Numerics
+from facemae.train.monitor.faces import HeldOut, Part
+from facemae.train.optim.adamw import Average
+from facemae.train.optim.schedule import Lengths
+from facemae.train.record.log import RunLog
 
 TEMPERATURE = 0.07
 """Scale of the similarities in the vote (Wu et al. 2018, arXiv:1805.01978)."""

@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 
 from facemae.data.schema import Batch, ViewSpec
 from facemae.objectives.pretraining import PretrainModel
-from facemae.train.curve import save_curve
-from facemae.train.device import to_device
-from facemae.train.folder import RunFolder
-from facemae.train.log import RunLog
-from facemae.train.pictures import head, reconstruction_picture, save_picture, views_picture
+from facemae.train.hardware.device import to_device
+from facemae.train.record.curve import save_curve
+from facemae.train.record.log import RunLog
+from facemae.train.record.pictures import head, reconstruction_picture, save_picture, views_picture
+from facemae.train.saving.folder import RunFolder
 
 
 class Gallery:

@@ -1,5 +1,5 @@
 """Where a run's numbers, events and pictures go beside its own files."""
 
-from facemae.train.loggers.base import Logger, LoggerRun, Loggers
+from facemae.train.record.loggers.base import Logger, LoggerRun, Loggers
 
 __all__ = ["Logger", "LoggerRun", "Loggers"]

@@ -16,7 +16,7 @@ class RunFolder:
         recipe.yaml      the resolved recipe
         lease.json       who is writing here
         quarantine.jsonl samples that had to be replaced
-        rewinds.json     the times the run went back, see `facemae.train.rewind`
+        rewinds.json     the times the run went back, see `facemae.train.saving.rewind`
         checkpoints/     see `facemae.checkpoint`
         log/             metrics.jsonl, events.jsonl, keys.jsonl, loggers.json, tensorboard/, pictures/
         debug/           what was saved when values stopped being finite

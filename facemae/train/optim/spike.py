@@ -13,7 +13,7 @@ import torch
 
 from facemae.config import SpikeConfig
 from facemae.errors import ConfigError
-from facemae.train.schedule import Lengths
+from facemae.train.optim.schedule import Lengths
 from facemae.train.strategy import Update
 
 FEWEST = 4

@@ -1,4 +1,4 @@
-"""One process of a run that `facemae.train.processes` has started: it works, listens, and says how it ended.
+"""One process of a run that `facemae.train.processes.launcher` has started: it works, listens, and says how it ended.
 
 Light until the job is unpickled, so that it listens from the first moment.
 """
@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from facemae.errors import FacemaeError, ProcessError
-from facemae.train.preempt import WATCHED, StopRequest
+from facemae.train.saving.preempt import WATCHED, StopRequest
 
 
 @dataclass(frozen=True)

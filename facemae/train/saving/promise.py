@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from facemae.train.numerics import rounding_changes
+from facemae.train.hardware.numerics import rounding_changes
 
 _KEYS = "the same samples, views and masks"
 

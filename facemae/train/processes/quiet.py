@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from facemae.train.audit import Consumed
-from facemae.train.log import RunLog
+from facemae.train.record.audit import Consumed
+from facemae.train.record.log import RunLog
 
 
 class QuietLog(RunLog):

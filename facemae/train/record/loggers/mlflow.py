@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from facemae.recipe import leaves
-from facemae.train.loggers.base import LoggerRun
-from facemae.train.loggers.numbers import numbers
+from facemae.train.record.loggers.base import LoggerRun
+from facemae.train.record.loggers.numbers import numbers
 
 EXPERIMENT = "facemae"
 """The experiment where the environment names none."""

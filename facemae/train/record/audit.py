@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from facemae.data.schema import Batch
-from facemae.train.process_group import Processes
+from facemae.train.processes.process_group import Processes
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from facemae.train.loggers.base import LoggerRun
-from facemae.train.loggers.numbers import numbers
+from facemae.train.record.loggers.base import LoggerRun
+from facemae.train.record.loggers.numbers import numbers
 
 
 class TensorBoard:

@@ -11,12 +11,12 @@ from facemae.checkpoint_folders import remove_old, step_folder
 from facemae.config import Recipe
 from facemae.data.schema import DatasetCard
 from facemae.recipe import model_input, recipe_tree
-from facemae.train.folder import RunFolder
-from facemae.train.log import RunLog
-from facemae.train.numerics import library_versions
-from facemae.train.optim import Average
-from facemae.train.rewind import scheduled
-from facemae.train.schedule import Lengths
+from facemae.train.hardware.numerics import library_versions
+from facemae.train.optim.adamw import Average
+from facemae.train.optim.schedule import Lengths
+from facemae.train.record.log import RunLog
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.rewind import scheduled
 from facemae.train.strategy import Strategy
 
 
@@ -37,7 +37,7 @@ class Saver:
         machine: Facts that decide whether a continuation is bitwise.
         log: The run's logs.
         saved: The step whose checkpoint is there already, if any.
-        changed_at: The step since which the run has gone on on the same terms; see `facemae.train.promise.Promise`.
+        changed_at: The step since which the run has gone on on the same terms (`saving.promise.Promise`).
     """
 
     folder: RunFolder

@@ -7,8 +7,8 @@ from typing import Any
 
 import wandb
 
-from facemae.train.loggers.base import LoggerRun
-from facemae.train.loggers.numbers import numbers
+from facemae.train.record.loggers.base import LoggerRun
+from facemae.train.record.loggers.numbers import numbers
 
 PROJECT = "facemae"
 """The project where the environment names none."""

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 
 from facemae.errors import MissingExtraError
 from facemae.files import write_text
-from facemae.train.folder import RunFolder
+from facemae.train.saving.folder import RunFolder
 
 KINDS: dict[str, tuple[str, str]] = {
-    "tensorboard": ("facemae.train.loggers.tensorboard:TensorBoard", "facemae[train]"),
-    "wandb": ("facemae.train.loggers.wandb:WeightsAndBiases", "facemae[wandb]"),
-    "mlflow": ("facemae.train.loggers.mlflow:MLflow", "facemae[mlflow]"),
+    "tensorboard": ("facemae.train.record.loggers.tensorboard:TensorBoard", "facemae[train]"),
+    "wandb": ("facemae.train.record.loggers.wandb:WeightsAndBiases", "facemae[wandb]"),
+    "mlflow": ("facemae.train.record.loggers.mlflow:MLflow", "facemae[mlflow]"),
 }
 """Class of each logger, as `module:Class`, and what brings its library. Its module imports that library at the top."""
 

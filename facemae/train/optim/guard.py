@@ -13,8 +13,8 @@ from facemae.config import OptimConfig
 from facemae.data.schema import Batch
 from facemae.errors import FacemaeError, NonFiniteError, SpikeError
 from facemae.files import write_text
-from facemae.train.folder import RunFolder
-from facemae.train.process_group import Processes
+from facemae.train.processes.process_group import Processes
+from facemae.train.saving.folder import RunFolder
 from facemae.train.strategy import Update
 
 REMEMBERED = 8

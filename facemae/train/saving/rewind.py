@@ -14,7 +14,7 @@ from facemae.checkpoint import newest_valid, open_checkpoint
 from facemae.checkpoint_folders import remove, step_folders, step_of
 from facemae.errors import CheckpointError, ResumeError
 from facemae.files import storage_errors, write_text
-from facemae.train.schedule import Lengths
+from facemae.train.optim.schedule import Lengths
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any, Self, TextIO
 
 from facemae.errors import FacemaeError
 from facemae.files import storage_errors
-from facemae.train.audit import Consumed
-from facemae.train.folder import RunFolder
-from facemae.train.loggers import LoggerRun, Loggers
-from facemae.train.progress import Progress
+from facemae.train.record.audit import Consumed
+from facemae.train.record.loggers import LoggerRun, Loggers
+from facemae.train.record.progress import Progress
+from facemae.train.saving.folder import RunFolder
 
 
 class StepLog:
@@ -65,7 +65,7 @@ class RunLog:
         batch: Samples in a step.
         steps: Steps of the whole run.
         keys: Also write what every step consumed.
-        loggers: Names of what else shows the run; see `facemae.train.loggers`.
+        loggers: Names of what else shows the run; see `facemae.train.record.loggers`.
         recipe: The resolved recipe, for them.
 
     Raises:

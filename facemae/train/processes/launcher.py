@@ -20,8 +20,8 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from facemae.errors import FacemaeError, ProcessError
-from facemae.train.preempt import WATCHED, StopRequest
-from facemae.train.rank import Began, Done, Failed, Job
+from facemae.train.processes.rank import Began, Done, Failed, Job
+from facemae.train.saving.preempt import WATCHED, StopRequest
 
 GRACE = 5.0
 """Seconds that the other processes have, after one has raised an error, to write what they must and to end."""
@@ -33,7 +33,7 @@ HEAD_START = 1.0
 _REMEMBERED = 4096
 _BOOT = (
     "import sys; from multiprocessing.connection import Connection; link = Connection(int(sys.argv[1])); "
-    "sys.path[:] = link.recv(); from facemae.train.rank import main; main(link)"
+    "sys.path[:] = link.recv(); from facemae.train.processes.rank import main; main(link)"
 )
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from facemae.data.schema import Batch
-from facemae.train.schedule import Lengths
-from facemae.train.work import Work
+from facemae.train.hardware.work import Work
+from facemae.train.optim.schedule import Lengths
 
 
 class Clock:

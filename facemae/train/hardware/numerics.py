@@ -16,9 +16,9 @@ from facemae.errors import ConfigError
 from facemae.models.attention import PLAIN_TOKENS
 from facemae.objectives.pretraining import PretrainModel
 from facemae.parallel import local_processes
-from facemae.train.allocator import kept_memory
-from facemae.train.blocks import choose_compile, prepare_blocks
-from facemae.train.work import peak_flops
+from facemae.train.hardware.allocator import kept_memory
+from facemae.train.hardware.blocks import choose_compile, prepare_blocks
+from facemae.train.hardware.work import peak_flops
 
 LIBRARIES = ("facemae", "torch", "timm", "numpy", "opencv-python-headless", "pillow")
 """Libraries whose version may change a rounding."""

@@ -1,0 +1,1 @@
+"""What a run makes of the machine: device, precision, compiled blocks, memory, work."""

@@ -1,0 +1,1 @@
+"""How good the features are while a run goes on."""

@@ -1,0 +1,1 @@
+"""The update: AdamW, its schedule, and what is done about updates that stand out."""

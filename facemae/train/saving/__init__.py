@@ -1,0 +1,1 @@
+"""The run folder: checkpoints, who may write there, and how a run stops and goes on."""
