@@ -149,6 +149,64 @@ def test_what_is_not_finite_in_one_process_skips_the_update_in_all(name: str, wh
     assert run_in_processes(poison, 2, name, where) == [expected] * 2
 
 
+def disagree(group: ProcessGroup, name: str, error: float) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
+    """Flags and norms of three updates, and the weights, where the last process has other norms of gradients."""
+    model, strategy = Toy(), make(name, group)
+    forward = strategy.prepare(model, OptimConfig())
+    exact_norms, found, ceiling = torch._foreach_norm, [], None
+
+    def rounded_otherwise(gradients: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [value * error for value in exact_norms(gradients)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        if group.rank == group.world - 1:
+            patch.setattr(torch, "_foreach_norm", rounded_otherwise)
+        for step in range(3):
+            strategy.clear()
+            with strategy.accumulate(last=True):
+                loss = forward(rows_of(group, 0), "all")[0]
+                strategy.backward(loss)
+            # The third gradient is just where the second was: the first process's value must decide for all.
+            rate = 0.0 if step else 0.01
+            update = strategy.update(loss.detach(), rate, 0.1, ceiling if step == 2 else None)
+            ceiling = update.norm.clone()
+            found.append([value.item() for value in (update.bad, update.spike, update.norm)])
+    return found, {key: value.clone() for key, value in {**model.state_dict(), **strategy.optimizer_state()}.items()}
+
+
+@pytest.mark.parametrize("error", [1.001, float("inf")])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_processes_that_round_norms_otherwise_decide_alike(name: str, error: float) -> None:
+    (first, weights), *others = run_in_processes(disagree, 2, name, error)
+    assert [bad for bad, _, _ in first] == [0.0, 0.0, 0.0]
+    for found, state in others:
+        assert found == first
+        assert all(torch.equal(value, state[key]) for key, value in weights.items())
+
+
+class Counting(OneProcess):
+    """Remembers the sums over processes it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sums = 0
+
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See `Processes`."""
+        self.sums += 1
+        return super().all_reduce_sum(tensor)
+
+
+def test_loss_norm_and_missing_gradients_travel_in_one_message() -> None:
+    strategy, model = SingleProcess(), Toy()
+    strategy.processes = processes = Counting()
+    forward = strategy.prepare(model, OptimConfig())
+    strategy.backward(forward(torch.ones(2, 3), "body")[0])
+    update = strategy.update(torch.tensor(3.0), 0.1, None)
+    assert processes.sums == 1
+    assert {name.partition(".")[0] for name in update.names} == {"body"}
+
+
 def train(group: ProcessGroup, name: str, steps: int, resume_at: int | None = None) -> dict[str, torch.Tensor]:
     """Weights and state after some updates, with clipping; perhaps taken into a new model and strategy on the way."""
     model, strategy = Toy(width=96), make(name, group)

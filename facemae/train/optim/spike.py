@@ -3,7 +3,7 @@
 What is watched is the gradient norm before clipping, not the loss. It is the size of what is about to be done to the
 weights, while the loss of a step tells what the updates before it have done. It has a scale of its own: a loss may lie
 on a large constant, as cross-entropies over many prototypes do, or be negative, and no factor fits it. And every
-process knows the same norm once gradients are summed, so all decide alike without another word between them.
+process knows the same norm, that of the first process, so all decide alike; see `facemae.train.strategy.replicated`.
 """
 
 import math

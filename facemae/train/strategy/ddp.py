@@ -65,11 +65,9 @@ class Ddp(Replicated):
         assert work is not None
         return work.get_future().then(lambda future: future.value()[0])
 
-    def _sum_over_processes(self, loss: torch.Tensor) -> torch.Tensor:
-        self._drop_where_no_process_has_one(
-            [value not in self._without_gradient for value in self._parameters.values()]
-        )
-        return self.processes.all_reduce_sum(loss)
+    def _sum_over_processes(self) -> list[bool]:
+        # The backward pass has done it.
+        return [value not in self._without_gradient for value in self._parameters.values()]
 
 
 class _Anchored(nn.Module):

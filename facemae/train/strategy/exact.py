@@ -35,25 +35,22 @@ class Exact(Replicated):
         forward = super().prepare(model, config)
         ordered = sorted(self._parameters.items())
         ends = list(itertools.accumulate((value.numel() for _, value in ordered), initial=0))
-        # The last number is the loss.
-        self._buffer = torch.zeros(ends[-1] + 1, device=self._group.device)
+        self._buffer = torch.zeros(ends[-1], device=self._group.device)
         self._places = {
             name: self._buffer[start : start + value.numel()].view_as(value)
             for (name, value), start in zip(ordered, ends[:-1], strict=True)
         }
         return forward
 
-    def _sum_over_processes(self, loss: torch.Tensor) -> torch.Tensor:
+    def _sum_over_processes(self) -> list[bool]:
         has_gradient = [value.grad is not None for value in self._parameters.values()]
         for name, value in self._parameters.items():
             if value.grad is None:
                 self._places[name].zero_()
             else:
                 self._places[name].copy_(value.grad)
-        self._buffer[-1] = loss
         dist.all_reduce(self._buffer)
         for name, value in self._parameters.items():
             # The sum stays where it is until the next step.
             value.grad = self._places[name]
-        self._drop_where_no_process_has_one(has_gradient)
-        return self._buffer[-1].clone()
+        return has_gradient

@@ -2,7 +2,7 @@
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -41,27 +41,25 @@ class Replicated(ABC):
             loss.backward()  # type: ignore[no-untyped-call]
 
     @abstractmethod
-    def _sum_over_processes(self, loss: torch.Tensor) -> torch.Tensor:
-        """Leave in every parameter the gradient summed over processes, or None where no process has one.
-
-        Args:
-            loss: The step's loss on this process.
+    def _sum_over_processes(self) -> list[bool]:
+        """Leave in every parameter the gradient summed over processes; zeros, or None, where no process has one.
 
         Returns:
-            The loss summed over processes.
+            For each parameter, whether it had one on this process.
         """
 
     def update(self, loss: torch.Tensor, lr: float, clip: float | None, ceiling: torch.Tensor | None = None) -> Update:
         """See `Strategy`."""
         optimizer = self._prepared()
-        loss = self._sum_over_processes(loss)
-        gradients = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
+        has_gradient = self._sum_over_processes()
+        summed = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
         # As torch's get_total_norm does, but the norms on the way say which gradient is to blame: clipping by a norm
         # that is not a number makes all of them look bad.
-        norms = loss.new_zeros(0)
-        if gradients:
-            norms = torch.stack(torch._foreach_norm(list(gradients.values())))  # noqa: SLF001 (as torch's clipping)
-        norm = torch.linalg.vector_norm(norms)
+        norms = dict(zip(summed, torch._foreach_norm(list(summed.values())), strict=True)) if summed else {}  # noqa: SLF001 (as torch's clipping)
+        norm = torch.linalg.vector_norm(_stacked(norms.values(), loss))
+        loss, norm = self._settle(loss, norm, has_gradient)
+        names = tuple(name for name in norms if self._parameters[name].grad is not None)
+        broken = 1 - torch.isfinite(_stacked([norms[name] for name in names], loss)).float()
         finite = torch.isfinite(norm) & torch.isfinite(loss)
         ceiling = torch.full_like(norm, torch.inf) if ceiling is None else ceiling
         spike = finite & (norm > ceiling)
@@ -73,7 +71,7 @@ class Replicated(ABC):
         # The fused kernel leaves weights, moments and its step count alone where this is 1: no look from the host.
         optimizer.found_inf = bad  # type: ignore[attr-defined]
         optimizer.step()
-        return Update(norm, bad, spike.float(), ceiling, 1 - torch.isfinite(norms).float(), tuple(gradients))
+        return Update(norm, bad, spike.float(), ceiling, broken, names)
 
     def clear(self) -> None:
         """See `Strategy`."""
@@ -87,20 +85,42 @@ class Replicated(ABC):
         """See `Strategy`."""
         load_optimizer_tensors(self._model, self._prepared(), saved)
 
-    def _drop_where_no_process_has_one(self, has_gradient: list[bool]) -> None:
-        """Take the gradients of zeros away from parameters on which no process's loss depends.
+    def _settle(
+        self, loss: torch.Tensor, norm: torch.Tensor, has_gradient: list[bool]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum the loss, take the first process's norm on all, and drop the gradients that no process has.
+
+        All processes have the same gradients, but unlike processors add their squares in unlike orders. One of them
+        might clip, or skip, what another does not, and their weights would part.
 
         To the optimiser a gradient of zero is not the same as none: weights decay and momentum goes on.
 
         Args:
-            has_gradient: For each parameter, whether it had one on this process.
+            loss: The step's loss on this process.
+            norm: The gradient norm as this process has it.
+            has_gradient: For each parameter, whether it had a gradient on this process.
+
+        Returns:
+            Loss and norm, the same bits on every process.
         """
-        # The host knows this without waiting for the device, and so it is told by the host's way.
-        counts = self.processes.all_reduce_sum(torch.tensor(has_gradient, dtype=torch.int32))
+        own = norm if self.processes.rank == 0 else torch.zeros_like(norm)
+        decided, counted = torch.stack([loss.float(), own.float()]), torch.tensor(has_gradient, dtype=torch.float32)
+        if decided.is_cuda:
+            # The host knows the counts without waiting for the device, and so it is told by the host's way.
+            decided, counts = self.processes.all_reduce_sum(decided), self.processes.all_reduce_sum(counted)
+        else:
+            decided, counts = self.processes.all_reduce_sum(torch.cat([decided, counted])).tensor_split([2])
         for parameter, count in zip(self._parameters.values(), counts.tolist(), strict=True):
             if count == 0:
                 parameter.grad = None
+        return decided[0], decided[1]
 
     def _prepared(self) -> torch.optim.AdamW:
         assert self._optimizer is not None, "prepare() comes first"
         return self._optimizer
+
+
+def _stacked(values: Iterable[torch.Tensor], like: torch.Tensor) -> torch.Tensor:
+    """Scalars in one tensor, which may be empty."""
+    found = list(values)
+    return torch.stack(found) if found else like.new_zeros(0)
