@@ -103,6 +103,14 @@ class ObjectiveConfig(Config):
         """The views it encodes; the recipe must have them."""
         return ()
 
+    def group_size(self, batch_size: int) -> int:
+        """Samples that are compared with each other, in a global batch of this size.
+
+        Raises:
+            ConfigError: They do not divide the batch, or it is too small.
+        """
+        return 1
+
     @model_validator(mode="wrap")
     @classmethod
     def _of_its_kind(cls, value: Any, handler: Any) -> Any:

@@ -59,7 +59,7 @@ class Plan:
         self.batch_size = batch_size
         self.lanes = lanes
         shares = [share for _, _, share in streams]
-        _check_batch(batch_size, lanes, shares)
+        check_batch(batch_size, lanes, shares)
         self.slots_per_lane = {name: batch_size * share // (sum(shares) * lanes) for name, _, share in streams}
 
     def check_world(self, world: int) -> None:
@@ -117,8 +117,8 @@ def check_world(lanes: int, world: int) -> None:
         )
 
 
-def _check_batch(batch_size: int, lanes: int, shares: Sequence[int]) -> None:
-    """Every stream's part of the batch must be a multiple of the lanes."""
+def check_batch(batch_size: int, lanes: int, shares: Sequence[int]) -> None:
+    """Raise UsageError, listing legal sizes, where a stream's part of the batch is no multiple of the lanes."""
     total = sum(shares)
     unit = math.lcm(*(lanes * total // math.gcd(lanes * total, share) for share in shares))
     if batch_size > 0 and batch_size % unit == 0:

@@ -86,6 +86,9 @@ class Objective(nn.Module, ABC):
 
     The trainer sums counts over micro-batches and processes before the first backward pass and divides by them, so a
     sample weighs the same at any number of processes and accumulation steps.
+
+    One that compares samples says in `ObjectiveConfig.group_size` how many, N: positions [kN, (k+1)N) of the global
+    batch. The trainer refuses settings in which such a group would not lie within one micro-step over all processes.
     """
 
     Config: ClassVar[type[ObjectiveConfig]]
@@ -95,14 +98,6 @@ class Objective(nn.Module, ABC):
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config: ObjectiveConfig = config
-
-    @property
-    def group(self) -> int:
-        """Number N of samples that are compared with each other: positions [kN, (k+1)N) of the global batch.
-
-        The trainer refuses settings in which a group would not lie within one micro-step over all processes.
-        """
-        return 1
 
     @abstractmethod
     def needs(self) -> tuple[Need, ...]:

@@ -50,6 +50,10 @@ class ClusteringConfig(ObjectiveConfig):
         """All views."""
         return self.global_views + self.local_views
 
+    def group_size(self, batch_size: int) -> int:
+        """See `ObjectiveConfig`."""
+        return group_size(self.kind, self.group, batch_size)
+
 
 class Clustering(Objective):
     """SwAV's swapped prediction (eq. 2 and 6); a sample counts once, with the mean over its pairs of views.
@@ -69,14 +73,9 @@ class Clustering(Objective):
         check_pool(config.kind, config.pool, setting)
         self.exchange = setting.exchange
         self._batch_size = setting.batch_size
-        self._group = group_size(config.kind, config.group, setting.batch_size)
+        self._group = config.group_size(setting.batch_size)
         self.head = ProjectionHead(config.head, setting.encoder_width)
         self.prototypes = nn.Linear(config.head.out, config.prototypes, bias=False)
-
-    @property
-    def group(self) -> int:
-        """See `Objective`."""
-        return self._group
 
     def needs(self) -> tuple[Need, ...]:
         """One encoding of each view; the last layer."""

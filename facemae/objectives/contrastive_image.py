@@ -46,6 +46,10 @@ class ContrastiveImageConfig(ObjectiveConfig):
         """All views."""
         return self.views
 
+    def group_size(self, batch_size: int) -> int:
+        """See `ObjectiveConfig`."""
+        return group_size(self.kind, self.group, batch_size)
+
 
 class ContrastiveImage(Objective):
     """NT-Xent of SimCLR (Chen et al., 2020, eq. 1), or the sigmoid loss of SigLIP (Zhai et al., 2023, eq. 1).
@@ -62,7 +66,7 @@ class ContrastiveImage(Objective):
         self.views = several_views(config.kind, config.views, setting.views)
         check_pool(config.kind, config.pool, setting)
         self.exchange = setting.exchange
-        self._group = group_size(config.kind, config.group, setting.batch_size)
+        self._group = config.group_size(setting.batch_size)
         self.head = ProjectionHead(config.head, setting.encoder_width)
         sigmoid = config.loss == "sigmoid"
         learned = sigmoid if config.learn_temperature is None else config.learn_temperature
@@ -71,11 +75,6 @@ class ContrastiveImage(Objective):
         self.log_scale = LearnedNumber(start) if learned else None
         self.scale = 1 / config.temperature
         self.bias = LearnedNumber(config.bias) if sigmoid else None
-
-    @property
-    def group(self) -> int:
-        """See `Objective`."""
-        return self._group
 
     def needs(self) -> tuple[Need, ...]:
         """One encoding of each view; the last layer."""

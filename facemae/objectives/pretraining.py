@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from facemae.config import NormaliseConfig, Recipe, copy_names
+from facemae.config import NormaliseConfig, ObjectiveConfig, Recipe, copy_names
 from facemae.data.preprocess import normalise
 from facemae.data.schema import Batch
 from facemae.models.encoder import MaskedEncoder, build_encoder
@@ -65,17 +65,9 @@ class PretrainModel(nn.Module):
         self.encoder = encoder
         self.objectives = nn.ModuleList(objectives)
         self.normalisation = normalisation
-        kinds = [objective.config.kind for objective in objectives]
-        self.names = tuple(
-            kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:place].count(kind)}"
-            for place, kind in enumerate(kinds)
-        )
+        self.names = objective_names([objective.config for objective in objectives])
         self._plan = encode_plan(objectives)
         self._streams = StreamLosses(streams)
-
-    def groups(self) -> dict[str, int]:
-        """How many samples each objective compares with each other, by its name in the log."""
-        return {name: objective.group for name, objective in zip(self.names, self._terms(), strict=True)}
 
     def counts(self, batch: Batch) -> tuple[int, ...]:
         """Each objective's count of a batch, on the CPU; the trainer adds them up over the global batch.
@@ -127,6 +119,24 @@ class PretrainModel(nn.Module):
 
     def _terms(self) -> list[Objective]:
         return [objective for objective in self.objectives if isinstance(objective, Objective)]
+
+
+def objective_names(objectives: Sequence[ObjectiveConfig]) -> tuple[str, ...]:
+    """What each objective is called in the log: its kind, numbered where a kind occurs twice."""
+    kinds = [objective.kind for objective in objectives]
+    return tuple(
+        kind if kinds.count(kind) == 1 else f"{kind}_{kinds[:place].count(kind)}" for place, kind in enumerate(kinds)
+    )
+
+
+def compared_groups(recipe: Recipe) -> dict[str, int]:
+    """How many samples each objective of a recipe compares with each other, by its name in the log.
+
+    Raises:
+        ConfigError: They do not divide the batch.
+    """
+    sizes = [objective.group_size(recipe.optim.batch_size) for objective in recipe.objectives]
+    return dict(zip(objective_names(recipe.objectives), sizes, strict=True))
 
 
 def encode_plan(objectives: Sequence[Objective]) -> dict[str, tuple[int, ...]]:

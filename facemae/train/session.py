@@ -19,7 +19,6 @@ from facemae.train.loop import Trainer, micro_steps
 from facemae.train.monitor.monitor import open_monitor
 from facemae.train.optim.adamw import Average, group_names
 from facemae.train.optim.schedule import Lengths
-from facemae.train.processes.groups import check_groups
 from facemae.train.processes.process_group import OneProcess, Processes
 from facemae.train.processes.quiet import QuietLog
 from facemae.train.processes.world import describe_idle_gpus
@@ -64,9 +63,12 @@ class Session:
         self.lengths: Lengths = resolve_lengths(recipe, start, self.first.epoch_samples)
         # Where a view changes is known only now.
         self.specs = view_specs(recipe, self.lengths.stages)
-        _, micro = self._shares()
+        share = recipe.optim.batch_size // processes.world
         self.machine: Mapping[str, Any] = machine_facts(
-            numerics, world=processes.world, strategy=self.strategy.name, micro_batch=micro
+            numerics,
+            world=processes.world,
+            strategy=self.strategy.name,
+            micro_batch=share // micro_steps(recipe, share),
         )
         self.promise = self._promise()
         if self.is_first:
@@ -191,8 +193,6 @@ class Session:
 
     def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
         model = build_pretrain_model(self.recipe, self.processes)
-        share, micro = self._shares()
-        check_groups(model.groups(), share=share, micro=micro, world=self.processes.world, lanes=self.recipe.data.lanes)
         init: InitialWeights | None = None
         if self.start.checkpoint is not None:
             init = self.start.checkpoint.manifest.init
@@ -225,11 +225,6 @@ class Session:
             pinned=self.start.pinned,
             pin_memory=self.numerics.device.type == "cuda",
         )
-
-    def _shares(self) -> tuple[int, int]:
-        """Samples of this process in a step, and in a micro-batch."""
-        share = self.recipe.optim.batch_size // self.processes.world
-        return share, share // micro_steps(self.recipe, share)
 
     def _cards(self) -> dict[str, Any]:
         return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}

@@ -73,6 +73,8 @@ def pretrain(
         StorageError: Reading or writing failed underneath.
         ProcessError: The processes do not find each other, or one of them was killed.
         UsageError: The number of processes does not fit the recipe or the machine.
+        ConfigError: Settings that do not go together. Sizes that do not divide each other are refused before the
+            folder is made.
     """
     os.environ.update(place_by_slurm())
     place = find_place()

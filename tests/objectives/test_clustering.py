@@ -166,4 +166,5 @@ def test_a_single_view_is_refused() -> None:
     with pytest.raises(ConfigError, match="compares views with each other and has only 'main'"):
         objective(settings(local_views=[]), {"main": 1}, batch_size=6)
     built = objective(settings(local_views=[]), {"main": 2}, batch_size=6)
-    assert (built.group, built.count(part(3, 0)), [need.view for need in built.needs()]) == (6, 3, list(VIEWS[:2]))
+    assert built.config.group_size(6) == 6
+    assert (built.count(part(3, 0)), [need.view for need in built.needs()]) == (3, list(VIEWS[:2]))

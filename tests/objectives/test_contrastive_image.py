@@ -201,5 +201,5 @@ def test_a_group_beyond_the_micro_step_is_refused() -> None:
     given = tokens(8, VIEWS)
     with pytest.raises(UsageError, match=r"groups of 8 samples do not lie within a micro-step: positions 4 to 7"):
         term(built, given, slice(4, 8))
-    assert built.group == 8
+    assert built.config.group_size(8) == 8
     assert built.count(part(4, 0)) == 4

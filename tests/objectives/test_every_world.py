@@ -11,7 +11,7 @@ import torch
 
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
-from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
+from facemae.objectives.pretraining import PretrainModel, build_pretrain_model, compared_groups
 from facemae.objectives.registry import OBJECTIVES
 from facemae.train.processes.groups import check_groups
 from facemae.train.processes.process_group import ProcessGroup
@@ -97,7 +97,9 @@ def take_steps(group: ProcessGroup, blocks: Mapping[str, Any], labels: tuple[int
         for parts in ACCUMULATION:
             model = build_pretrain_model(recipe, group)
             try:
-                check_groups(model.groups(), share=share, micro=share // parts, world=group.world, lanes=group.world)
+                check_groups(
+                    compared_groups(recipe), share=share, micro=share // parts, world=group.world, lanes=group.world
+                )
             except ConfigError:
                 assert parts > 1, "without accumulation every group is whole"
                 continue

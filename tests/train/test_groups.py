@@ -1,9 +1,16 @@
 """Which divisions of a batch keep the samples together that an objective compares."""
 
+from pathlib import Path
+
 import pytest
 
-from facemae.errors import ConfigError
+from facemae.errors import ConfigError, UsageError
 from facemae.train.processes.groups import check_groups
+from facemae.train.processes.world import check_share
+from facemae.train.trainer import pretrain
+from tests.train.conftest import Tiny
+
+TWO_VIEWS = ("views.main.copies=2", "views.main.mask=null")
 
 
 @pytest.mark.parametrize(
@@ -61,3 +68,34 @@ def test_a_group_that_does_not_divide_the_batch_is_refused() -> None:
         ConfigError, match="'contrast' compares groups of 5 samples, which do not divide the batch of 32"
     ):
         check_groups({"contrast": 5}, share=8, micro=8, world=4, lanes=8)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("objectives.0.group=4", "efficiency.micro_batch=2"), "micro-batches of 2 in 4 turns tear them apart"),
+        (("objectives.0.group=4", "efficiency.micro_batch=2", "efficiency.processes=2"), "with 2 processes"),
+        (("objectives.0.group=3",), "compares groups of 3 samples and optim.batch_size is 8"),
+        (("efficiency.micro_batch=3",), "efficiency.micro_batch 3 does not divide"),
+        (
+            ("data.streams=[{name: a, shards: nowhere, share: 2}, {name: b, shards: nowhere}]",),
+            "a batch of 8 cannot be cut into 2 lanes and shares 2:1",
+        ),
+        (("efficiency.processes=3",), "3 processes cannot share 2 lanes"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    tiny: Tiny, tmp_path: Path, overrides: tuple[str, ...], message: str
+) -> None:
+    contrast = "objectives=[{kind: contrastive_image, pool: mean}]"
+    recipe = tiny(contrast, *TWO_VIEWS, *overrides)
+    with pytest.raises((ConfigError, UsageError)) as caught:
+        pretrain(recipe, tmp_path / "run")
+    assert message in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_objectives_of_a_kind_are_numbered_where_their_groups_are_named(tiny: Tiny) -> None:
+    two = "objectives=[{kind: contrastive_image, pool: mean}, {kind: contrastive_image, pool: mean, group: 4}]"
+    with pytest.raises(ConfigError, match="objective 'contrastive_image_0' compares groups of 8 samples, and micro"):
+        check_share(tiny(two, *TWO_VIEWS, "efficiency.micro_batch=4"), 1)

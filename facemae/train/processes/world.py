@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from facemae.config import EfficiencyConfig, Recipe
-from facemae.data.plan import check_world
+from facemae.data.plan import check_batch, check_world
 from facemae.errors import FacemaeError, UsageError
+from facemae.train.processes.groups import check_groups
 
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """Device files without one of which no GPU can be used; looking at them costs nothing."""
@@ -47,16 +48,23 @@ def visible_gpus() -> int:
 
 
 def check_share(recipe: Recipe, world: int) -> None:
-    """Refuse a number of processes that cannot share this recipe's steps.
+    """Refuse a number of processes that cannot share this recipe's steps; needs neither data nor a model.
 
     Raises:
-        UsageError: It does not divide the lanes, or its shares cannot be cut into micro-batches; the message lists what
-            is possible.
+        UsageError: The lanes do not divide the batch, or the number of processes does not divide them; the message
+            lists what is possible.
+        ConfigError: Micro-batches do not divide a process's share, or they tear samples apart that an objective
+            compares; likewise.
     """
+    from facemae.objectives.pretraining import compared_groups
     from facemae.train.loop import micro_steps
 
-    check_world(recipe.data.lanes, world)
-    micro_steps(recipe, recipe.optim.batch_size // world)
+    lanes, batch = recipe.data.lanes, recipe.optim.batch_size
+    check_world(lanes, world)
+    check_batch(batch, lanes, [stream.share for stream in recipe.data.streams])
+    share = batch // world
+    micro = share // micro_steps(recipe, share)
+    check_groups(compared_groups(recipe), share=share, micro=micro, world=world, lanes=lanes)
 
 
 def _can_share(recipe: Recipe, world: int) -> bool:
