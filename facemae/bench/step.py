@@ -13,7 +13,7 @@ from facemae.bench.report import BenchResult, machine
 from facemae.bench.step_run import loader_rate, run_rate
 from facemae.bench.step_sides import SIDES, Side, Timing
 from facemae.config import Recipe
-from facemae.data.loader import default_workers
+from facemae.data.workers import default_workers
 from facemae.errors import DataError, UsageError
 from facemae.objectives.masked_image import MaskedImageConfig
 from facemae.recipe import load_recipe, view_specs

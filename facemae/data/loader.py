@@ -4,23 +4,13 @@ One item of the underlying DataLoader is one process's whole batch of one step, 
 number of worker processes decides only how soon a batch is there, never what is in it.
 """
 
-import atexit
 import copy
-import functools
 import hashlib
-import multiprocessing
-import multiprocessing.context
-import multiprocessing.process
-import os
-import signal
-import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
@@ -34,15 +24,11 @@ from facemae.data.plan import Plan, SlotRef
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import Batch, Replacement, Sample, ViewBatch, ViewSpec
 from facemae.data.select import select
+from facemae.data.workers import context, default_workers, remembered_workers, start_worker
 from facemae.errors import ConfigError, DataError, DecodeError, FacemaeError, IndexMismatchError
-from facemae.parallel import usable_cores
 
 _NEIGHBOURS = 32
-_MOST_WORKERS = 8
 _PREFETCH = 2
-
-_WORKERS: "weakref.WeakSet[multiprocessing.process.BaseProcess]" = weakref.WeakSet()
-"""Workers of all loaders, to be ended when the interpreter does."""
 
 _Pinned = Mapping[str, Mapping[str, Any]]
 
@@ -219,9 +205,8 @@ class Loader:
         Raises:
             FacemaeError: What went wrong in reading, as it was raised, also when it happened in a worker.
         """
-        others = set(multiprocessing.active_children())
-        items = iter(self._data_loader())
-        _WORKERS.update(set(multiprocessing.active_children()) - others)
+        with remembered_workers():
+            items = iter(self._data_loader())
         try:
             for item in items:
                 if isinstance(item, _Failure):
@@ -249,8 +234,8 @@ class Loader:
         parallel: dict[str, Any] = {}
         if self.workers:
             parallel = {
-                "multiprocessing_context": _context(),
-                "worker_init_fn": _start_worker,
+                "multiprocessing_context": context(__name__),
+                "worker_init_fn": start_worker,
                 "prefetch_factor": _PREFETCH,
             }
         return DataLoader(
@@ -313,11 +298,6 @@ def build_loader(
     return Loader(streams, dataset, range(start_step, stop_step), workers=workers, pin_memory=pin_memory)
 
 
-def default_workers() -> int:
-    """Worker processes for the cores this process may use: one core is left to the training process."""
-    return min(usable_cores() - 1, _MOST_WORKERS)
-
-
 def _open_stream(
     number: int, config: StreamConfig, data: DataConfig, seed: int, pinned: Mapping[str, Any] | None
 ) -> Stream:
@@ -371,67 +351,3 @@ def _check_selection(config: StreamConfig, found: Mapping[str, Any] | None, pinn
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _start_worker(_: int) -> None:
-    # One thread a worker: workers are the parallelism. Signals are the training process's business: a scheduler sends
-    # them to every process of a job, and a worker that died of one would take the batches with it.
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    for number in _signals():
-        signal.signal(number, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
-
-
-def _end_with(parent: Any) -> None:
-    """End this worker when the training process is gone, however it went.
-
-    torch looks at the parent's process id, which is the fork server's; the two would keep each other alive for ever.
-    """
-    parent.join()
-    os._exit(1)
-
-
-def _signals() -> list[signal.Signals]:
-    names = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
-    return [getattr(signal, name) for name in names if hasattr(signal, name)]
-
-
-@atexit.register
-def _end_workers() -> None:
-    """End workers whose loader was left in mid-run; they do not hear the SIGTERM that multiprocessing sends at exit."""
-    for worker in list(_WORKERS):
-        if worker.is_alive():
-            worker.kill()
-
-
-@functools.cache
-def _context() -> multiprocessing.context.BaseContext:
-    """How workers are started.
-
-    Forking a process whose torch threads run can deadlock, and CUDA does not survive it. A fork server is a clean
-    process that imports this module once and forks quickly from then on.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    _start_server()
-    return context
-
-
-def _start_server() -> None:
-    """Start the fork server deaf to the signals that are meant for the training process."""
-    from multiprocessing import forkserver
-
-    if threading.current_thread() is not threading.main_thread():
-        forkserver.ensure_running()
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in _signals()}
-    try:
-        forkserver.ensure_running()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

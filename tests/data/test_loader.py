@@ -16,9 +16,10 @@ from PIL import Image
 from facemae.config import DataConfig, StreamConfig
 from facemae.data.drop import drop_samples
 from facemae.data.index import ShardIndex, build_index
-from facemae.data.loader import Loader, build_loader, default_workers
+from facemae.data.loader import Loader, build_loader
 from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import Batch, MaskSpec, ViewSpec
+from facemae.data.workers import default_workers
 from facemae.errors import ConfigError, DataError, IndexMismatchError, UsageError
 
 COUNT = 53
