@@ -42,6 +42,26 @@ def generator(seed: int, *path: Part) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key))
 
 
+def uniform_by_slot(seed: int, *path: Part, first: int, slots: int, each: int) -> np.ndarray:
+    """Numbers uniform in [0, 1) for some slots of a global batch; how the batch is divided does not change them.
+
+    Args:
+        seed: The run's seed.
+        *path: What the draw is for, with the step; see `generator`.
+        first: The first slot.
+        slots: How many follow each other from it.
+        each: Numbers for a slot.
+
+    Returns:
+        float64 [slots, each].
+    """
+    # One Philox stream serves the step: a slot owns a fixed run of its counters, four draws to a counter.
+    counters = -(-each // 4)
+    rng = generator(seed, *path)
+    rng.bit_generator.advance(first * counters)  # type: ignore[attr-defined]
+    return rng.random((slots, 4 * counters))[:, :each]
+
+
 def integer_seed(seed: int, *path: Part) -> int:
     """A 63-bit integer for libraries that take a seed, such as scikit-learn's or torch's."""
     return int.from_bytes(_digest(seed, path)[:8], "little") >> 1

@@ -9,7 +9,7 @@ Every field carries a docstring; an unknown key is an error that names the neare
 
 from facemae.config.base import Config, Span, SpanConfig
 from facemae.config.data import DataConfig, StreamConfig
-from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, ObjectiveConfig
+from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, LabelCounts, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig, SpikeConfig
@@ -18,6 +18,7 @@ from facemae.config.views import (
     ColourConfig,
     CropConfig,
     MaskConfig,
+    MixupConfig,
     NormaliseConfig,
     SolariseConfig,
     StageConfig,
@@ -36,8 +37,10 @@ __all__ = [
     "EfficiencyConfig",
     "EncoderConfig",
     "HeadConfig",
+    "LabelCounts",
     "LogConfig",
     "MaskConfig",
+    "MixupConfig",
     "MonitorConfig",
     "NormaliseConfig",
     "ObjectiveConfig",

@@ -7,12 +7,13 @@ from pydantic import BeforeValidator, Field
 from facemae.config.base import Config
 
 
-def _as_texts(value: object) -> object:
+def as_texts(value: object) -> object:
     """YAML reads `{AU12: 1}` as a number; metadata is compared as text, written as the metadata columns write it."""
-    return {name: _as_text(item) for name, item in value.items()} if isinstance(value, dict) else value
+    return {name: as_text(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
-def _as_text(value: object) -> object:
+def as_text(value: object) -> object:
+    """A number as metadata is compared: as text, written as the metadata columns write it. Anything else stays."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
@@ -20,7 +21,7 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
-Where = Annotated[dict[str, str], BeforeValidator(_as_texts)]
+Where = Annotated[dict[str, str], BeforeValidator(as_texts)]
 """Only samples whose metadata has these values, for example `{split: train}`."""
 
 
@@ -33,6 +34,9 @@ class StreamConfig(Config):
     """Folder of the indexed shard set. Given on the command line: `--data DIR`."""
     where: Where = Field(default_factory=dict)
     """Only samples whose metadata has these values, for example `{split: train}`."""
+    keys: str | None = None
+    """Text file with the keys of the samples to read, one a line, such as a fold; null reads all that pass `where`. The
+    run is pinned to what the file says, not to where it lies."""
     share: int = Field(default=1, ge=1)
     """How many parts of each global batch come from this stream."""
 

@@ -1,10 +1,14 @@
 """The networks and what they learn."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from facemae.config.base import Config
+
+LabelCounts = Mapping[str, Mapping[str, Mapping[Any, int]]]
+"""By stream and label column, how many samples have each value, None among them; only columns that the stream has."""
 
 
 class EncoderConfig(Config):
@@ -22,6 +26,9 @@ class EncoderConfig(Config):
     """Extra learned tokens beside the class token."""
     position: Literal["sincos", "learned"] = "sincos"
     """Fixed sine-cosine position embedding, or a learned one that starts from it."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth (Huang et al. 2016): the share of samples for which a branch of the last block is left out in
+    training, rising linearly from 0 in the first block. Nothing is left out of an exported or frozen encoder."""
 
     @model_validator(mode="after")
     def _patches_fit(self) -> "EncoderConfig":
@@ -110,6 +117,19 @@ class ObjectiveConfig(Config):
             ConfigError: They do not divide the batch, or it is too small.
         """
         return 1
+
+    def label_columns(self) -> tuple[str, ...]:
+        """Metadata columns it learns from."""
+        return ()
+
+    def completed(self, found: Callable[[], LabelCounts], started: "ObjectiveConfig | None") -> "ObjectiveConfig":
+        """With what it leaves to the data filled in.
+
+        Args:
+            found: Gives the values of its label columns.
+            started: What the run was started with, where it goes on.
+        """
+        return self
 
     @model_validator(mode="wrap")
     @classmethod

@@ -44,6 +44,9 @@ class OptimConfig(Config):
     """AdamW's averaging factors."""
     weight_decay: float = Field(default=0.05, ge=0)
     """Decoupled weight decay; never on biases, norms, positions and tokens."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Factor of the learning rate from each block of the encoder to the one below it, as in fine-tuning of BEiT (Bao et
+    al. 2022) and MAE: everything behind the blocks has the full rate; null has one rate for all."""
     clip: float | None = Field(default=None, gt=0)
     """Largest gradient norm; null for no clipping."""
     ema: Span | None = None

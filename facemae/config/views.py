@@ -95,6 +95,17 @@ class NormaliseConfig(Config):
         return self
 
 
+class MixupConfig(Config):
+    """Samples mixed in pairs: slots 2j and 2j + 1 of the global batch (Zhang et al., "mixup", 2018).
+
+    Both of a pair are mixed with one share: x = share * own + (1 - share) * other. An objective has to mix the losses
+    of the labels likewise, so only those that learn from labels take such a view.
+    """
+
+    alpha: float = Field(default=0.8, gt=0)
+    """The share is drawn from Beta(alpha, alpha), anew for each pair and step."""
+
+
 class MaskConfig(Config):
     """Which patches of a view the encoder does not see."""
 
@@ -130,7 +141,10 @@ class StageConfig(Config):
 
 
 class ViewConfig(Config):
-    """One view of a sample, made in this order: crop, colour, grey, blur, solarise, flip, normalisation, mask."""
+    """One view of a sample, made in this order: crop, colour, grey, blur, solarise, flip, normalisation, mixup, mask.
+
+    Mixing is the only part that takes two samples.
+    """
 
     image_size: int | None = Field(default=None, ge=1)
     """Side of the view in pixels, a multiple of the encoder's patch size; null takes the encoder's image size."""
@@ -150,6 +164,8 @@ class ViewConfig(Config):
     """Random solarisation; null for none."""
     normalise: NormaliseConfig = NormaliseConfig()
     """Pixel normalisation."""
+    mixup: MixupConfig | None = None
+    """Pairs of samples mixed; null for none. For objectives that learn from labels."""
     mask: MaskConfig | None = MaskConfig()
     """The mask; null lets the encoder see everything."""
     stages: tuple[StageConfig, ...] = ()

@@ -5,13 +5,11 @@ number of worker processes decides only how soon a batch is there, never what is
 """
 
 import copy
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
@@ -19,11 +17,12 @@ from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import make_view
 from facemae.data.decode import Pixels, decode_image
 from facemae.data.index import ShardIndex
+from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import Batch, Replacement, Sample, ViewBatch, ViewSpec
-from facemae.data.select import select
+from facemae.data.selection import check_selection, choose_samples
 from facemae.data.workers import context, default_workers, remembered_workers, start_worker
 from facemae.errors import ConfigError, DataError, DecodeError, FacemaeError, IndexMismatchError
 
@@ -113,7 +112,7 @@ class StepDataset(Dataset[Batch | _Failure]):
             keys=tuple(sample.key for sample in used),
             streams=tuple(slot.stream for slot in slots),
             views=views,
-            meta=tuple(sample.meta for sample in used),
+            meta=tuple(_metadata(sample) for sample in used),
             replaced=tuple(replaced[place] for place in sorted(replaced)),
         )
 
@@ -147,6 +146,12 @@ class StepDataset(Dataset[Batch | _Failure]):
             channels: decode_image(data, channels=channels, name=sample.key)
             for channels in {spec.channels for spec in self.specs}
         }
+
+
+def _metadata(sample: Sample) -> dict[str, Any]:
+    """A sample's metadata; a `cls` member is a label in it, as in the metadata columns."""
+    cls = sample.members.get("cls")
+    return sample.meta if cls is None else {**sample.meta, "labels": sample_labels(sample.meta, cls)}
 
 
 def _empty_view(spec: ViewSpec, count: int) -> ViewBatch:
@@ -310,10 +315,9 @@ def _open_stream(
     index = ShardIndex.open(Path(config.shards))
     if pinned is not None:
         index = _pinned_index(index, config.name, pinned)
-    subset = select(index, config.where) if config.where else None
-    selection = None if subset is None else {"samples": len(subset), "digest": _selection_digest(subset)}
+    subset, selection = choose_samples(index, config)
     if pinned is not None:
-        _check_selection(config, selection, pinned.get("selection"))
+        check_selection(config, selection, pinned.get("selection"))
     order = Order(index.shard_sizes, seed=seed, lanes=data.lanes, block=data.block, stream=config.name, subset=subset)
     return Stream(config.name, index, order, config.share, selection)
 
@@ -328,25 +332,6 @@ def _pinned_index(index: ShardIndex, name: str, pinned: Mapping[str, Any]) -> Sh
             fix="restore the shard set, or start a new run in another folder",
         )
     return prefix
-
-
-def _selection_digest(positions: np.ndarray[Any, Any]) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(positions, dtype="<i8").tobytes(), digest_size=32).hexdigest()
-
-
-def _check_selection(config: StreamConfig, found: Mapping[str, Any] | None, pinned: Mapping[str, Any] | None) -> None:
-    """Refuse another selection from accepted shards: the same step would read other samples without a word."""
-    # Runs of older versions did not record their selection.
-    if found is None or pinned is None or found == pinned:
-        return
-    where = ", ".join(f"{column}={value}" for column, value in config.where.items())
-    raise IndexMismatchError(
-        f"`where` of stream {config.name!r} ({where}) selects {found['samples']} samples of {config.shards} and not "
-        "those the run started with",
-        expected=f"its {pinned['samples']} samples, digest {str(pinned['digest'])[:12]}",
-        fix="where samples were erased, they keep their split and lose every label: start a new run in another folder, "
-        "or go on in another order with --adopt-data",
-    )
 
 
 def _as_it_is(item: Any) -> Any:

@@ -6,6 +6,7 @@ the plain values of the `json` object count as labels, and a `cls` member is the
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,22 @@ def label_name(name: str) -> str:
     return f"label_{name}" if name in RESERVED else name
 
 
+def sample_labels(meta: Mapping[str, Any], cls: bytes | None = None) -> dict[str, Any]:
+    """A sample's labels by the names of their metadata columns.
+
+    Args:
+        meta: Its `json` member.
+        cls: Its `cls` member, where it has one.
+    """
+    labels = meta.get("labels")
+    if not isinstance(labels, dict):
+        labels = {k: v for k, v in meta.items() if k not in _OWN_FIELDS and isinstance(v, str | int | float)}
+    if cls is not None:
+        text = cls.decode(errors="replace").strip()
+        labels = {**labels, "cls": int(text) if text.isdecimal() else text}
+    return {label_name(name): value for name, value in labels.items()}
+
+
 def metadata_row(key: str, members: dict[str, bytes], shard: Path) -> Row:
     """The row of one sample.
 
@@ -59,12 +76,6 @@ def metadata_row(key: str, members: dict[str, bytes], shard: Path) -> Row:
         shard: For messages.
     """
     meta = parse_json(members["json"], key, shard) if "json" in members else {}
-    labels = meta.get("labels")
-    if not isinstance(labels, dict):
-        labels = {k: v for k, v in meta.items() if k not in _OWN_FIELDS and isinstance(v, str | int | float)}
-    if "cls" in members:
-        text = members["cls"].decode(errors="replace").strip()
-        labels = {**labels, "cls": int(text) if text.isdecimal() else text}
     split = _text(meta.get("split"))
     row: Row = {
         "key": key,
@@ -76,7 +87,7 @@ def metadata_row(key: str, members: dict[str, bytes], shard: Path) -> Row:
         "height": _count(meta.get("height")),
         "dropped": bool(meta.get("dropped", False)),
     }
-    row.update({label_name(name): value for name, value in labels.items()})
+    row.update(sample_labels(meta, members.get("cls")))
     return row
 
 

@@ -127,6 +127,11 @@ class Order:
         self._shuffle = functools.lru_cache(maxsize=4 * self.lanes + 64)(self._build_shuffle)
 
     @property
+    def subset(self) -> Indices | None:
+        """Ascending sample indices that are read; None where all are."""
+        return self._subset
+
+    @property
     def used_samples(self) -> int:
         """Samples read in one epoch: all but the N mod C that sit it out."""
         return self.lane_length * self.lanes

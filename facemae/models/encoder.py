@@ -17,6 +17,7 @@ from torch import nn
 from facemae.config import EncoderConfig
 from facemae.errors import ConfigError, UsageError
 from facemae.models.attention import prepare_attention
+from facemae.models.drop_path import Branch, give_branches, run_block
 from facemae.models.encoding import Encoding
 from facemae.models.patches import patchify, take
 from facemae.models.positions import Grid, GridTables, resampling, scaled_tables, sincos_positions
@@ -55,7 +56,9 @@ def build_encoder(config: EncoderConfig) -> "MaskedEncoder":
             f"encoder.name {config.name!r} builds a {type(vit).__name__} on {type(vit.patch_embed).__name__}",
             expected="timm's VisionTransformer on a plain patch projection, for example vit_base_patch16_224",
         )
-    return MaskedEncoder(vit, learned_positions=config.position == "learned")
+    if config.drop_path:
+        give_branches(vit.blocks)
+    return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
 
 
 def _check_name(config: EncoderConfig) -> None:
@@ -89,11 +92,15 @@ class MaskedEncoder(nn.Module):
         grid: Rows and columns of patches of the image size the encoder was built for.
         patch: Side of a patch in pixels.
         prefix: Leading tokens that are no patches.
+        drop_path: Rate of stochastic depth in training; what is left out is handed to `forward`.
+        branches: For each block, how many residual branches can be left out; 0 where the rate is 0.
     """
 
-    def __init__(self, vit: Any, *, learned_positions: bool) -> None:
+    def __init__(self, vit: Any, *, learned_positions: bool, drop_path: float = 0.0) -> None:
         super().__init__()
         self.vit: Any = vit
+        self.drop_path = drop_path
+        self.branches = [sum(isinstance(part, Branch) for part in block.modules()) for block in vit.blocks]
         self.width = int(vit.embed_dim)
         self.depth = len(vit.blocks)
         self.grid: Grid = tuple(vit.patch_embed.grid_size)
@@ -129,6 +136,7 @@ class MaskedEncoder(nn.Module):
         layers: Sequence[int] = (),
         *,
         norm_layers: bool = False,
+        factors: Sequence[torch.Tensor] = (),
     ) -> Encoding:
         """Encode images, or the visible patches of them.
 
@@ -140,6 +148,8 @@ class MaskedEncoder(nn.Module):
                 rows of the encoding; None encodes all.
             layers: 0-based numbers of blocks whose outputs are wanted too.
             norm_layers: Apply the final norm to those outputs.
+            factors: For each block [B, branches], by which the branches of each sample are scaled
+                (`facemae.models.drop_path.draw_factors`); empty leaves all as they are.
 
         Raises:
             UsageError: The image has another number of channels or is not made of whole patches, or a layer does not
@@ -153,7 +163,9 @@ class MaskedEncoder(nn.Module):
         prepare_attention(self.vit, x)
         kept: dict[int, torch.Tensor] = {}
         for number, block in enumerate(self.vit.blocks):
-            x = checkpoint(block, x) if self.vit.grad_checkpointing else block(x)
+            scale = factors[number].repeat_interleave(masks, dim=0) if factors else None
+            recomputed = self.vit.grad_checkpointing
+            x = checkpoint(run_block, block, x, scale) if recomputed else run_block(block, x, scale)
             if number in layers:
                 kept[number] = self.vit.norm(x) if norm_layers else x
         return Encoding(self.vit.norm(x), self.prefix, visible, kept, grid, masks)

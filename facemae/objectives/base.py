@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from facemae.config import EncoderConfig, ObjectiveConfig, ViewConfig
+from facemae.config import EncoderConfig, LabelCounts, ObjectiveConfig, ViewConfig
 from facemae.data.schema import Batch
 from facemae.models.encoding import Encoding
 from facemae.objectives.exchange import Alone, Exchange
@@ -95,6 +95,9 @@ class Objective(nn.Module, ABC):
     takes_masks: ClassVar[bool] = False
     """Whether it understands encodings of several masked versions of a sample (`Encoding.masks`)."""
 
+    takes_mixup: ClassVar[bool] = False
+    """Whether it mixes losses as views mix their samples (`views.NAME.mixup`)."""
+
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config: ObjectiveConfig = config
@@ -119,6 +122,17 @@ class Objective(nn.Module, ABC):
             batch: The batch.
             step: The optimiser step.
         """
+
+    def check_labels(self, found: LabelCounts) -> str | None:
+        """Refuse labels it does not understand, before a run starts; what it found, for the log.
+
+        Args:
+            found: The values of its label columns.
+
+        Raises:
+            FacemaeError: A column is missing, or a value has no meaning.
+        """
+        return None
 
     def reconstruct(
         self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]

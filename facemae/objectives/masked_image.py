@@ -12,7 +12,7 @@ from facemae.errors import ConfigError
 from facemae.models.encoding import Encoding
 from facemae.models.patches import hidden_patches, patchify, take, unpatchify
 from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
-from facemae.rng import generator
+from facemae.rng import uniform_by_slot
 
 EPSILON = 1e-6
 
@@ -172,10 +172,7 @@ def draw_subset(
     """
     samples, hidden = shape
     count = max(1, round(fraction * hidden))
-    # One Philox stream serves the step: a slot owns a fixed run of its counters, four draws to a counter.
-    counters = -(-hidden // 4)
-    rng = generator(seed, "decode", step, *([copy] if copy else []))
-    rng.bit_generator.advance(first_slot * counters)  # type: ignore[attr-defined]
-    priority = rng.random((samples, 4 * counters))[:, :hidden]
+    further = (copy,) if copy else ()
+    priority = uniform_by_slot(seed, "decode", step, *further, first=first_slot, slots=samples, each=hidden)
     chosen = np.argsort(priority, axis=1)[:, :count]
     return torch.from_numpy(np.sort(chosen, axis=1))

@@ -1,6 +1,7 @@
 """The whole model of a pretraining run: the encoder, the objectives, and the plan that encodes each view once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from torch import nn
@@ -8,11 +9,13 @@ from torch import nn
 from facemae.config import NormaliseConfig, ObjectiveConfig, Recipe, copy_names
 from facemae.data.preprocess import normalise
 from facemae.data.schema import Batch
+from facemae.models.drop_path import draw_factors
 from facemae.models.encoder import MaskedEncoder, build_encoder
 from facemae.models.encoding import Encoding
 from facemae.models.init import initialise
 from facemae.objectives.base import Objective, Setting
 from facemae.objectives.exchange import Alone, Exchange
+from facemae.objectives.mixup import draw_shares, mix
 from facemae.objectives.registry import build_objective
 from facemae.objectives.streams import StreamLosses
 
@@ -40,7 +43,13 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
         copy: view.normalise for name, view in recipe.views.items() for copy in copy_names(recipe.views, name)
     }
     streams = [stream.name for stream in recipe.data.streams]
-    model = PretrainModel(encoder, objectives, normalisation, streams)
+    mixups = {
+        copy: view.mixup.alpha
+        for name, view in recipe.views.items()
+        if view.mixup is not None
+        for copy in copy_names(recipe.views, name)
+    }
+    model = PretrainModel(encoder, objectives, normalisation, streams, seed=recipe.seed, mixups=mixups)
     initialise(model, recipe.seed)
     return model
 
@@ -60,6 +69,9 @@ class PretrainModel(nn.Module):
         objectives: Sequence[Objective],
         normalisation: dict[str, NormaliseConfig],
         streams: Sequence[str] = (),
+        *,
+        seed: int = 0,
+        mixups: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -68,6 +80,7 @@ class PretrainModel(nn.Module):
         self.names = objective_names([objective.config for objective in objectives])
         self._plan = encode_plan(objectives)
         self._streams = StreamLosses(streams)
+        self._seed, self._mixups = seed, dict(mixups)
 
     def counts(self, batch: Batch) -> tuple[int, ...]:
         """Each objective's count of a batch, on the CPU; the trainer adds them up over the global batch.
@@ -91,7 +104,7 @@ class PretrainModel(nn.Module):
             The loss to run backward from, and detached metrics by name, `loss/<objective>` among them, unweighted, and
             `loss/<objective>/<stream>` where the recipe has several streams and the objective tells samples apart.
         """
-        pixels, encodings = self.encode(batch)
+        pixels, encodings = self.encode(batch, step)
         losses: list[torch.Tensor] = []
         metrics: dict[str, torch.Tensor] = {}
         terms, streams = self._terms(), len(self._streams.names)
@@ -107,15 +120,46 @@ class PretrainModel(nn.Module):
             metrics |= self._streams.metrics(name, term.samples, batch, counts[first : first + streams])
         return torch.stack(losses).sum(), metrics
 
-    def encode(self, batch: Batch) -> tuple[dict[str, torch.Tensor], dict[str, Encoding]]:
-        """Normalised pixels, fp32, and encodings, by view: each view the objectives need is encoded once."""
+    def encode(self, batch: Batch, step: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Encoding]]:
+        """Normalised pixels, fp32, and encodings, by view: each view the objectives need is encoded once.
+
+        Args:
+            batch: The batch.
+            step: The optimiser step, which decides how samples are mixed and what stochastic depth leaves out; None
+                for evaluation, which does neither.
+        """
         pixels: dict[str, torch.Tensor] = {}
         encodings: dict[str, Encoding] = {}
         for view, layers in self._plan.items():
             given, settings = batch.views[view], self.normalisation[view]
             pixels[view] = normalise(given.image, settings.mean, settings.std, torch.float32)
-            encodings[view] = self.encoder(pixels[view], given.visible, layers)
+            factors: list[torch.Tensor] = []
+            if step is not None:
+                pixels[view] = self._mixed(pixels[view], view, batch, step)
+                factors = self._factors(view, batch, step, given.image.device)
+            encodings[view] = self.encoder(pixels[view], given.visible, layers, factors=factors)
         return pixels, encodings
+
+    def _mixed(self, pixels: torch.Tensor, view: str, batch: Batch, step: int) -> torch.Tensor:
+        alpha = self._mixups.get(view)
+        if alpha is None:
+            return pixels
+        return mix(pixels, draw_shares(alpha, seed=self._seed, step=step, view=view, batch=batch))
+
+    def _factors(self, view: str, batch: Batch, step: int, device: torch.device) -> list[torch.Tensor]:
+        encoder = self.encoder
+        if not encoder.drop_path:
+            return []
+        drawn = draw_factors(
+            encoder.drop_path,
+            encoder.branches,
+            seed=self._seed,
+            step=step,
+            view=view,
+            first_slot=batch.first_slot,
+            slots=len(batch),
+        )
+        return [factors.to(device, non_blocking=True) for factors in drawn]
 
     def _terms(self) -> list[Objective]:
         return [objective for objective in self.objectives if isinstance(objective, Objective)]

@@ -11,6 +11,7 @@ OBJECTIVES: dict[str, str] = {
     "clustering": "facemae.objectives.clustering:Clustering",
     "contrastive_image": "facemae.objectives.contrastive_image:ContrastiveImage",
     "masked_image": "facemae.objectives.masked_image:MaskedImage",
+    "supervised": "facemae.objectives.supervised:Supervised",
 }
 """Class of each objective, as `module:Class`. Another objective is one more file and one more line here."""
 
@@ -43,10 +44,15 @@ def build_objective(config: ObjectiveConfig, setting: Setting) -> Objective:
     """Build the objective a recipe asks for.
 
     Raises:
-        ConfigError: It does not understand several masks a sample, and a view of its own has them.
+        ConfigError: It does not understand several masks a sample or mixed samples, and a view of its own has them.
     """
     found = objective_class(config.kind)
     for view in config.view_names():
+        if setting.views[view].mixup is not None and not found.takes_mixup:
+            raise ConfigError(
+                f"views.{view}.mixup mixes samples, and objective {config.kind!r} has no labels to mix with them",
+                fix=f"set views.{view}.mixup=null, or give objective {config.kind!r} another view",
+            )
         mask = setting.views[view].mask
         if mask is not None and mask.copies > 1 and not found.takes_masks:
             raise ConfigError(

@@ -15,6 +15,7 @@ from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
 from facemae.train.hardware.allocator import memory_choice
 from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
+from facemae.train.labels import check_labels
 from facemae.train.loop import Trainer, micro_steps
 from facemae.train.monitor.monitor import open_monitor
 from facemae.train.optim.adamw import Average, group_names
@@ -87,6 +88,7 @@ class Session:
             keys=settings.keys,
             loggers=settings.loggers,
             recipe=recipe_tree(self.recipe),
+            rewinds=len(self.start.rewinds),
         )
 
     def announce(self, log: RunLog, lease: Lease | None) -> None:
@@ -193,6 +195,8 @@ class Session:
 
     def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
         model = build_pretrain_model(self.recipe, self.processes)
+        for sentence in check_labels(model, self.first.streams):
+            log.event("labels", sentence)
         init: InitialWeights | None = None
         if self.start.checkpoint is not None:
             init = self.start.checkpoint.manifest.init
@@ -200,7 +204,7 @@ class Session:
             if init_from is not None:
                 log.event("note", f"--init-from {init_from} was used at the start of this run and is ignored now")
         elif init_from is not None:
-            init, text = load_initial(model, init_from)
+            init, text = load_initial(model, init_from, self.recipe)
             log.event("init", text, digest=init.digest)
         groups = group_names(model.named_parameters())
         log.event(

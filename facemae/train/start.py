@@ -91,7 +91,7 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
 def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> None:
     """Compare a run's recipe with the one asked for.
 
-    Where the shards lie does not count: their content is pinned by digest.
+    Where shards and lists of keys lie does not count: their content is pinned by digest.
 
     Raises:
         ResumeError: Listing every change that may change results, see `facemae.recipe.difference`.
@@ -157,13 +157,14 @@ def describe_extension(recipe: Recipe, start: Start, lengths: Lengths) -> str | 
     return f"extended from {before} to {lengths.total} samples: lr {old:.2e} -> {new:.2e}, on the longer cosine"
 
 
-def load_initial(model: nn.Module, path: Path) -> tuple[InitialWeights, str]:
-    """Put given weights into a fresh model.
+def load_initial(model: nn.Module, path: Path, recipe: Recipe) -> tuple[InitialWeights, str]:
+    """Put given weights into a fresh model: all of them, or the encoder's where they are of a run on other objectives.
 
     Args:
         model: The model of the recipe.
         path: A run or checkpoint folder (its averaged weights where it has them), an exported encoder, or a
             safetensors file with the names of either.
+        recipe: The recipe.
 
     Returns:
         Their record for the manifest, and a sentence for the log.
@@ -171,13 +172,18 @@ def load_initial(model: nn.Module, path: Path) -> tuple[InitialWeights, str]:
     Raises:
         CheckpointError: The weights do not fit, naming the differences.
     """
-    found, source, record = _read_initial(path)
-    wanted = model.state_dict()
+    initial = _read_initial(path)
+    found, wanted = initial.tensors, model.state_dict()
     encoder = {name[len(ENCODER) :]: value for name, value in wanted.items() if name.startswith(ENCODER)}
     whole = any(name.startswith(ENCODER) for name in found)
-    check_names(found, wanted if whole else encoder, str(source))
+    ours, why = tuple(objective.kind for objective in recipe.objectives), ""
+    if whole and initial.objectives is not None and initial.objectives != ours:
+        # As when a pretrained encoder is fine-tuned: what the other objectives learned has no place here.
+        found = {name[len(ENCODER) :]: value for name, value in found.items() if name.startswith(ENCODER)}
+        whole, why = False, f", trained on {', '.join(initial.objectives)}; {', '.join(ours)} starts anew"
+    check_names(found, wanted if whole else encoder, str(initial.source))
     model.load_state_dict(found if whole else {ENCODER + name: value for name, value in found.items()}, strict=whole)
-    return record, f"initial weights of the {'whole model' if whole else 'encoder'} from {source}"
+    return initial.record, f"initial weights of the {'whole model' if whole else 'encoder'} from {initial.source}{why}"
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
@@ -191,13 +197,23 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
     model.load_state_dict(found)
 
 
-def _read_initial(path: Path) -> tuple[Tensors, Path, InitialWeights]:
+@dataclass(frozen=True)
+class _Initial:
+    """Given weights, the file they are from, its record, and the kinds of objectives they were trained on, if known."""
+
+    tensors: Tensors
+    source: Path
+    record: InitialWeights
+    objectives: tuple[str, ...] | None = None
+
+
+def _read_initial(path: Path) -> _Initial:
     if path.is_file():
         tensors = read_tensors(path)
         with storage_errors(path, "reading"):
             digest = file_digest(path)
         # The file says nothing about its data, and silence must not pass for permission.
-        return tensors, path, InitialWeights(digest=digest, cards={"unknown": DatasetCard(name="unknown")})
+        return _Initial(tensors, path, InitialWeights(digest=digest, cards={"unknown": DatasetCard(name="unknown")}))
     if not path.exists():
         raise CheckpointError(
             f"--init-from {path} does not exist", expected="a run, checkpoint, export or weights file"
@@ -210,11 +226,14 @@ def _read_initial(path: Path) -> tuple[Tensors, Path, InitialWeights]:
         recipe=str(manifest.recipe.get("name", "unknown")),
         cards=manifest.cards,
     )
-    return checkpoint.tensors(part), checkpoint.folder / f"{part}.safetensors", record
+    kinds = tuple(str(objective.get("kind")) for objective in manifest.recipe.get("objectives", []))
+    return _Initial(checkpoint.tensors(part), checkpoint.folder / f"{part}.safetensors", record, kinds)
 
 
 def _without_paths(tree: Mapping[str, Any]) -> dict[str, Any]:
     plain = copy.deepcopy(dict(tree))
     for stream in plain.get("data", {}).get("streams", []):
         stream.pop("shards", None)
+        if stream.get("keys"):
+            stream["keys"] = "a file"
     return plain

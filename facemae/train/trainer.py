@@ -10,6 +10,7 @@ from pathlib import Path
 
 from facemae.config import Recipe
 from facemae.train.hardware.numerics import Numerics
+from facemae.train.labels import complete_recipe
 from facemae.train.loop import RunResult
 from facemae.train.processes.launcher import run_in_processes
 from facemae.train.processes.process_group import OneProcess, Place, Processes, ProcessGroup, find_place
@@ -84,6 +85,7 @@ def pretrain(
         check_gpus(recipe.efficiency, world)
     else:
         check_given_world(recipe.efficiency, world)
+    recipe = complete_recipe(recipe, Path(out))
     initial = None if init_from is None else Path(init_from)
     request = Request(recipe, Path(out), initial, extend=extend, adopt_data=adopt_data)
     if place is None and world > 1:

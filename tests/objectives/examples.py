@@ -20,10 +20,14 @@ from facemae.rng import generator
 BATCH = 32
 STREAMS = ("laboratory", "wild")
 
+ENCODER = {"name": "test_vit", "image_size": 24, "patch_size": 8, "channels": 1}
 MASKED = {"mask": {"ratio": 0.5}}
 TWO = {"copies": 2, "mask": None}
 HEAD = {"depth": 2, "hidden": 24, "out": 12}
 DECODER = {"width": 24, "depth": 1, "heads": 2}
+
+MIXED = {"mask": None, "mixup": {"alpha": 0.8}}
+UNITS = ["AU1", "AU2", "AU4"]
 
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "masked_image": {
@@ -68,6 +72,25 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "objectives": [{"kind": "clustering", "prototypes": 6, "head": HEAD, "pool": "mean"}],
         },
     },
+    "supervised": {
+        "classes with gaps, dropout": {
+            "views": {"main": {"mask": None}},
+            "objectives": [
+                {
+                    "kind": "supervised",
+                    "labels": "expression",
+                    "classes": ["calm", "glad", "cross"],
+                    "smoothing": 0.1,
+                    "dropout": 0.2,
+                }
+            ],
+        },
+        "binary columns with unknowns, mixup, drop path": {
+            "views": {"main": MIXED},
+            "encoder": {**ENCODER, "drop_path": 0.3},
+            "objectives": [{"kind": "supervised", "task": "multilabel", "labels": UNITS, "pool": "cls+mean"}],
+        },
+    },
 }
 """By kind: what a recipe says beside encoder and data, by what is special about it."""
 
@@ -82,7 +105,7 @@ def example_recipe(blocks: Mapping[str, Any]) -> Recipe:
             "name": "example",
             "seed": 5,
             "data": {"lanes": 4, "streams": [{"name": name, "shards": "none"} for name in STREAMS]},
-            "encoder": {"name": "test_vit", "image_size": 24, "patch_size": 8, "channels": 1},
+            "encoder": ENCODER,
             "optim": {"batch_size": BATCH},
             **blocks,
             "views": views,
@@ -114,8 +137,19 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
         tuple(f"{step}-{slot}" for slot in range(BATCH)),
         tuple(STREAMS[slot * 3 // BATCH % 2] for slot in range(BATCH)),
         views,
-        tuple({"label": slot % 3} if slot in labels else {} for slot in range(BATCH)),
+        tuple(_metadata(slot) | ({"label": slot % 3} if slot in labels else {}) for slot in range(BATCH)),
     )
+
+
+def _metadata(slot: int) -> dict[str, Any]:
+    """Labels of a class and of binary columns with gaps: in the first quarter of the batch one sample has any."""
+    if slot < BATCH // 4 and slot != 5:
+        return {}
+    labels: dict[str, Any] = {}
+    if slot % 3:
+        labels["expression"] = ("calm", "glad", "cross")[slot % 7 % 3]
+    labels |= {name: (slot >> place) % 2 for place, name in enumerate(UNITS) if (slot + place) % 4}
+    return {"labels": labels}
 
 
 def _images(rng: np.random.Generator, channels: int, size: int) -> torch.Tensor:

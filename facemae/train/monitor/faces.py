@@ -16,7 +16,7 @@ from facemae.data.index import ShardIndex
 from facemae.data.preprocess import to_model_input
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import ModelInput
-from facemae.data.select import check_columns, metadata, select
+from facemae.data.select import check_columns, choose, metadata, select
 from facemae.errors import ConfigError, DecodeError
 from facemae.parallel import in_threads
 from facemae.rng import generator
@@ -88,12 +88,13 @@ class HeldOut:
             if found:
                 yield torch.from_numpy(np.stack(list(found.values()))), list(found)
 
-    def trained_on(self, folder: Path, where: Mapping[str, str]) -> int:
+    def trained_on(self, folder: Path, where: Mapping[str, str], keys: Path | None = None) -> int:
         """How many query samples a stream of the run reads too.
 
         Args:
             folder: The stream's shard set.
             where: Its choice among them.
+            keys: The file that lists them, if any.
 
         Raises:
             FacemaeError: It cannot be told: the stream's index cannot be read, or has no such samples.
@@ -101,7 +102,8 @@ class HeldOut:
         index = ShardIndex.open(folder)
         if index.digest != self.index.digest:
             return 0
-        read = select(index, where) if where else np.arange(len(index))
+        chosen = choose(index, where, keys)
+        read = np.arange(len(index)) if chosen is None else chosen
         return int(np.isin(self.query.rows, read).sum())
 
     def _part(self, name: str, where: Mapping[str, str]) -> Part:

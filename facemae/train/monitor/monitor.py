@@ -57,7 +57,8 @@ def open_monitor(
     faces = HeldOut(config, Path(config.data or streams[0].shards), seed=recipe.seed)
     for stream in streams:
         try:
-            both = faces.trained_on(Path(stream.shards), stream.where)
+            keys = None if stream.keys is None else Path(stream.keys)
+            both = faces.trained_on(Path(stream.shards), stream.where, keys)
         except FacemaeError as error:
             asked = f"whether stream {stream.name!r} trains on faces the monitor holds out"
             log.event("note", f"{asked} could not be told: {error.found}")

@@ -1,5 +1,6 @@
 """AdamW with groups checked by name, and the running average of the weights."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -12,6 +13,11 @@ from facemae.errors import CheckpointError
 
 UNDECAYED = ("*pos_embed", "*position*", "*_token", "*_tokens", "*.gamma")
 """Names that get no weight decay, beside everything of fewer than two dimensions (biases and norms)."""
+
+
+_ENCODER = "encoder.vit."
+_BLOCK = re.compile(r"encoder\.vit\.blocks\.(\d+)\.")
+_BELOW = ("patch_embed.", "pos_embed", "cls_token", "reg_token", "norm_pre.")
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,44 @@ def group_names(named: Iterable[tuple[str, nn.Parameter]]) -> Groups:
     return Groups(tuple(decayed), tuple(undecayed))
 
 
+def rate_factor(name: str, depth: int, decay: float | None) -> float:
+    """The learning rate of a parameter as a share of the full one: `decay` once for each block from the head down.
+
+    Patch embedding, tokens and positions are the layer below the first block; the encoder's norm and everything outside
+    it have the full rate (`get_layer_id_for_vit` in the code of BEiT, Bao et al. 2022, and of MAE).
+
+    Args:
+        name: The parameter's full name.
+        depth: Blocks of the encoder.
+        decay: `optim.layer_decay`.
+    """
+    if decay is None or not name.startswith(_ENCODER):
+        return 1.0
+    part = name.removeprefix(_ENCODER)
+    block = _BLOCK.match(name)
+    if block:
+        return float(decay ** (depth - int(block[1])))
+    return float(decay ** (depth + 1)) if part.startswith(_BELOW) else 1.0
+
+
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters.
+    """AdamW over the model's trainable parameters; each group's `factor` is its share of the learning rate.
 
     The fused form updates all parameters in one kernel (on two CPU cores 4 times as fast as the foreach form) and takes
     a tensor that tells it to leave weights and moments alone, which needs no look from the host.
     """
     parameters = dict(model.named_parameters())
     groups = group_names(parameters.items())
+    depth = 1 + max((int(found[1]) for name in parameters if (found := _BLOCK.match(name))), default=-1)
+    by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for names, weight_decay in ((groups.decayed, config.weight_decay), (groups.undecayed, 0.0)):
+        for name in names:
+            factor = rate_factor(name, depth, config.layer_decay)
+            by_kind.setdefault((weight_decay, factor), []).append(parameters[name])
     return torch.optim.AdamW(
         [
-            {"params": [parameters[name] for name in groups.decayed], "weight_decay": config.weight_decay},
-            {"params": [parameters[name] for name in groups.undecayed], "weight_decay": 0.0},
+            {"params": members, "weight_decay": weight_decay, "factor": factor}
+            for (weight_decay, factor), members in by_kind.items()
         ],
         lr=config.base_lr,
         betas=config.betas,

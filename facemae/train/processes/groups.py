@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping
 
+from facemae.config import ViewConfig
 from facemae.errors import ConfigError
+
+PAIR = 2
+"""Samples that a view with mixup mixes."""
 
 
 def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: int, lanes: int) -> None:
@@ -45,6 +49,34 @@ def check_groups(groups: Mapping[str, int], *, share: int, micro: int, world: in
         f"{compared}, and micro-batches of {micro} in {share // micro} turns tear them apart",
         expected=f"efficiency.micro_batch {_listed(micros)} with {world} processes{others}",
         fix="set efficiency.micro_batch=null where memory allows, or give the objective a smaller group",
+    )
+
+
+def check_pairs(views: Mapping[str, ViewConfig], *, share: int, micro: int, batch: int) -> None:
+    """Refuse micro-batches that tear apart the pairs in which a view mixes samples.
+
+    Pixels do not travel between processes, so a pair has to lie in one of them.
+
+    Args:
+        views: The recipe's views.
+        share: Samples of a process in a step.
+        micro: Samples of a micro-batch; divides the share.
+        batch: Samples of a step.
+
+    Raises:
+        ConfigError: Their number is odd; lists what can be set instead.
+    """
+    mixed = [name for name, view in views.items() if view.mixup is not None]
+    if not mixed or micro % PAIR == 0:
+        return
+    micros = [part for part in _divisors(share) if part % PAIR == 0]
+    found = f"views.{mixed[0]}.mixup mixes samples in pairs, and a micro-batch of {micro} tears one apart"
+    if micros:
+        raise ConfigError(found, expected=f"efficiency.micro_batch {_listed(micros)}, or null")
+    raise ConfigError(
+        f"{found}: each of {batch // share} processes has {share} samples of a step",
+        expected="an even number in each",
+        fix="start fewer processes, or a new run with another optim.batch_size",
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from facemae.config import EfficiencyConfig, Recipe
 from facemae.data.plan import check_batch, check_world
 from facemae.errors import FacemaeError, UsageError
-from facemae.train.processes.groups import check_groups
+from facemae.train.processes.groups import check_groups, check_pairs
 
 _NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 """Device files without one of which no GPU can be used; looking at them costs nothing."""
@@ -65,6 +65,7 @@ def check_share(recipe: Recipe, world: int) -> None:
     share = batch // world
     micro = share // micro_steps(recipe, share)
     check_groups(compared_groups(recipe), share=share, micro=micro, world=world, lanes=lanes)
+    check_pairs(recipe.views, share=share, micro=micro, batch=batch)
 
 
 def _can_share(recipe: Recipe, world: int) -> bool:

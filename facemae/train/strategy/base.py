@@ -61,7 +61,7 @@ class Strategy(Protocol):
 
         Args:
             loss: The step's loss on this process, detached.
-            lr: Learning rate.
+            lr: Learning rate, of which each group of parameters takes its share.
             clip: Largest gradient norm, or None.
             ceiling: The norm, before clipping, above which the step is skipped; a scalar on the device, or None.
         """

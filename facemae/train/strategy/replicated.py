@@ -67,7 +67,7 @@ class Replicated(ABC):
         if clip is not None:
             torch.nn.utils.clip_grads_with_norm_(self._parameters.values(), clip, norm)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["factor"]
         # The fused kernel leaves weights, moments and its step count alone where this is 1: no look from the host.
         optimizer.found_inf = bad  # type: ignore[attr-defined]
         optimizer.step()

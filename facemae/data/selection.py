@@ -1,0 +1,68 @@
+"""Which samples of its shards a stream reads, and how a run is pinned to that choice."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facemae.config import StreamConfig
+from facemae.data.index import ShardIndex
+from facemae.data.select import choose
+from facemae.errors import IndexMismatchError
+from facemae.files import storage_errors
+
+
+def choose_samples(
+    index: ShardIndex, config: StreamConfig
+) -> tuple["np.ndarray[Any, Any] | None", dict[str, Any] | None]:
+    """The positions that a stream's `where` and `keys` choose, and what pins them; None and None where it has neither.
+
+    Raises:
+        UsageError: As `facemae.data.select.choose`.
+    """
+    keys = None if config.keys is None else Path(config.keys)
+    subset = choose(index, config.where, keys)
+    if subset is None:
+        return None, None
+    pins: dict[str, Any] = {"samples": len(subset), "digest": _selection_digest(subset)}
+    if keys is not None:
+        with storage_errors(keys, "reading"):
+            pins["keys"] = hashlib.sha256(keys.read_bytes()).hexdigest()
+    return subset, pins
+
+
+def _selection_digest(positions: np.ndarray[Any, Any]) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(positions, dtype="<i8").tobytes(), digest_size=32).hexdigest()
+
+
+def check_selection(config: StreamConfig, found: Mapping[str, Any] | None, pinned: Mapping[str, Any] | None) -> None:
+    """Refuse another selection from accepted shards: the same step would read other samples without a word.
+
+    Args:
+        config: The stream.
+        found: What `choose_samples` says of it now.
+        pinned: What it said when the run was started.
+
+    Raises:
+        IndexMismatchError: They differ.
+    """
+    # Runs of older versions did not record their selection.
+    if found is None or pinned is None or found == pinned:
+        return
+    if found.get("keys") != pinned.get("keys"):
+        raise IndexMismatchError(
+            f"{config.keys}, the list of keys of stream {config.name!r}, is not the one the run started with: "
+            f"sha256 {str(found.get('keys'))[:12]}",
+            expected=f"sha256 {str(pinned.get('keys'))[:12]}, {pinned['samples']} samples",
+            fix="restore the file, or start a new run in another folder",
+        )
+    where = ", ".join(f"{column}={value}" for column, value in config.where.items())
+    raise IndexMismatchError(
+        f"`where` of stream {config.name!r} ({where}) selects {found['samples']} samples of {config.shards} and not "
+        "those the run started with",
+        expected=f"its {pinned['samples']} samples, digest {str(pinned['digest'])[:12]}",
+        fix="where samples were erased, they keep their split and lose every label: start a new run in another folder, "
+        "or go on in another order with --adopt-data",
+    )
