@@ -67,6 +67,7 @@ class RunLog:
         keys: Also write what every step consumed.
         loggers: Names of what else shows the run; see `facemae.train.record.loggers`.
         recipe: The resolved recipe, for them.
+        rewinds: How often the run has gone back.
 
     Raises:
         MissingExtraError: A logger's library is not installed.
@@ -82,9 +83,10 @@ class RunLog:
         keys: bool,
         loggers: Sequence[str] = (),
         recipe: Mapping[str, Any] | None = None,
+        rewinds: int = 0,
     ) -> None:
         self._folder, self._step, self._batch = folder, step, batch
-        sent = max((int(line.get("samples", 0)) for line in read_lines(folder.metrics, last=1)), default=0)
+        sent = _sent(folder.metrics, rewinds, default=step * batch)
         self._loggers = Loggers(loggers, LoggerRun(folder, recipe or {}, step * batch, sent))
         self._metrics = StepLog(folder.metrics, step)
         self._keys = StepLog(folder.keys, step) if keys else None
@@ -196,6 +198,14 @@ def read_lines(path: Path, last: int | None = None) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):
             records.append(json.loads(line))
     return records
+
+
+def _sent(path: Path, rewinds: int, default: int) -> int:
+    """Samples up to which a run's present stretch was logged: steps it goes back from are not those it does then."""
+    for line in read_lines(path, last=1):
+        if int(line.get("rewinds", rewinds)) == rewinds:
+            return int(line.get("samples", 0))
+    return default
 
 
 def _cut_after(path: Path, step: int) -> None:

@@ -17,6 +17,7 @@ from facemae.train.record.loggers import LoggerRun, base
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny, run_until
+from tests.train.optim.test_spike import spike_at, watched
 
 
 def test_missing_tensorboard_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,6 +280,35 @@ def test_wandb_is_told_everything_once_and_continues_its_run(
     assert [given for name, given in fake_wandb if name == "finish"] == [0, 0, 0]
 
 
+def gone_back(tiny: Tiny, kind: str, out: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """A run that goes back from batch 7 to the checkpoint of step 4, and is lost after step 7, which it does again."""
+    spike_at(monkeypatch, 7)
+    recipe = watched(tiny, "rewind", f"log.loggers=[{kind}]", "optim.total=80 samples")
+    run_until(recipe, out, 10)
+    shutil.rmtree(out / "checkpoints/step-00000007")
+    pretrain(recipe, out)
+    return recipe
+
+
+POINTS = [
+    *((step * 8, 0) for step in range(1, 8)),  # to the spike in the eighth step
+    *((step * 8, 1) for step in range(5, 11)),
+]
+"""Samples and times back of every line, in the order of sending: a stretch that is another one is sent again."""
+
+
+def test_wandb_gets_the_stretch_after_a_rewind_beside_the_one_passed_over(
+    tiny: Tiny, tmp_path: Path, fake_wandb: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone_back(tiny, "wandb", tmp_path / "run", monkeypatch)
+    logged = [given for name, given in fake_wandb if name == "log"]
+    points = [(given["samples"], given["rewinds"]) for given in logged if "loss" in given]
+    assert [point for point in points if point != (64, 0)] == POINTS
+    assert [given["samples"] for given in logged if "events/rewind" in given] == [64]
+    # No step of the service's own is given, which it would insist on going up.
+    assert all("step" not in given for given in logged)
+
+
 def test_wandb_hears_of_an_end_by_an_error(tmp_path: Path, fake_wandb: list[tuple[str, Any]]) -> None:
     with (
         pytest.raises(ConfigError),
@@ -373,6 +403,16 @@ def test_mlflow_is_told_everything_once_and_continues_its_run(
     assert ("log_artifact", ("f00", str(out / "log/pictures/views-step-0.png"), "pictures")) in fake_mlflow
     ends = [given[1] for name, given in fake_mlflow if name == "set_terminated"]
     assert ends == ["KILLED", "KILLED", "FINISHED"]
+
+
+def test_mlflow_gets_the_stretch_after_a_rewind_beside_the_one_passed_over(
+    tiny: Tiny, tmp_path: Path, fake_mlflow: list[tuple[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone_back(tiny, "mlflow", tmp_path / "run", monkeypatch)
+    batches = [metrics for name, given in fake_mlflow if name == "log_batch" for metrics in given[1:2]]
+    points = [(step, value) for metrics in batches for key, value, _, step in metrics if key == "rewinds"]
+    assert [point for point in points if point != (64, 0)] == POINTS
+    assert "event.rewind" in [given[1] for name, given in fake_mlflow if name == "set_tag"]
 
 
 def test_mlflow_itself_in_a_local_folder(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

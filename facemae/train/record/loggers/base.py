@@ -43,7 +43,8 @@ class LoggerRun:
         folder: Its folder.
         recipe: Its resolved recipe.
         samples: Samples consumed so far.
-        sent: Samples up to which an earlier process has logged, at least `samples` where that one was killed.
+        sent: Samples up to which an earlier process has logged, at least `samples` where that one was killed; but only
+            of the stretch the run is on, not of one it went back from.
     """
 
     folder: RunFolder
