@@ -121,6 +121,7 @@ class Checkpoint:
 
         Raises:
             CheckpointError: There is no such part, or its file is not readable as safetensors.
+            StorageError: Its file cannot be read.
         """
         if not self.has(part):
             present = sorted(name for name in self.manifest.files if name.endswith(".safetensors"))
@@ -128,7 +129,11 @@ class Checkpoint:
         return read_tensors(self.folder / f"{part}.safetensors", prefix=prefix)
 
     def document(self, name: str) -> dict[str, Any]:
-        """Read `trainer.json` or `data.json` by its bare name."""
+        """Read `trainer.json` or `data.json` by its bare name.
+
+        Raises:
+            StorageError: It cannot be read.
+        """
         with storage_errors(self.folder / f"{name}.json", "reading"):
             content: dict[str, Any] = json.loads((self.folder / f"{name}.json").read_text())
         return content

@@ -44,6 +44,14 @@ class Session:
         numerics: Device, precision, threads.
         processes: The processes of the run.
         start: Where the run goes on from.
+
+    Raises:
+        ConfigError: Settings that do not go together.
+        UsageError: A batch or number of processes that does not fit the data.
+        DataError: A stream's data cannot be read.
+        IndexMismatchError: The data is not what the run was started with.
+        ResumeError: The run would become shorter than it was.
+        StorageError: The recipe cannot be written.
     """
 
     def __init__(
@@ -76,7 +84,12 @@ class Session:
             write_text(folder.recipe, recipe_to_yaml(recipe))
 
     def open_log(self) -> RunLog:
-        """The run's log in the first process, a quiet one in the others."""
+        """The run's log in the first process, a quiet one in the others.
+
+        Raises:
+            MissingExtraError: A logger's library is not installed.
+            StorageError: The log cannot be continued.
+        """
         if not self.is_first:
             return QuietLog()
         settings = self.recipe.log
@@ -151,7 +164,13 @@ class Session:
         return f"{self.lengths.epoch:,} of {total:,} samples an epoch: {out} must sit out, {others} the next"
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
-        """Build model, optimiser and trainer, and put the checkpoint's state into them."""
+        """Build model, optimiser and trainer, and put the checkpoint's state into them.
+
+        Raises:
+            ConfigError: An objective, the monitor or the spike watch cannot be made as the recipe wants it.
+            CheckpointError: The checkpoint, or `init_from`, does not fit the model.
+            StorageError: Reading or writing failed underneath.
+        """
         recipe, lengths, checkpoint = self.recipe, self.lengths, self.start.checkpoint
         model, init = self._build_model(log, init_from)
         forward = self.strategy.prepare(model, recipe.optim)

@@ -69,6 +69,7 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         ResumeError: The recipe differs from the one the run was started with, or the record of the samples it passed
             over is not that of its checkpoint.
         CheckpointError: There are checkpoints, but none is intact.
+        StorageError: What lies there cannot be read, or remains cannot be removed or set aside.
     """
     notes = [f"removed {name}, the remains of a save that was killed" for name in remove_unfinished(run)]
     rewinds = read_rewinds(RunFolder(run).rewinds)
@@ -170,7 +171,8 @@ def load_initial(model: nn.Module, path: Path, recipe: Recipe) -> tuple[InitialW
         Their record for the manifest, and a sentence for the log.
 
     Raises:
-        CheckpointError: The weights do not fit, naming the differences.
+        CheckpointError: There are none, or they do not fit, naming the differences.
+        StorageError: They cannot be read.
     """
     initial = _read_initial(path)
     found, wanted = initial.tensors, model.state_dict()
@@ -191,6 +193,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
     Raises:
         CheckpointError: They do not fit, naming the differences.
+        StorageError: They cannot be read.
     """
     found = checkpoint.tensors("model")
     check_names(found, model.state_dict(), str(checkpoint.folder))

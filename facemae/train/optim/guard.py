@@ -154,6 +154,9 @@ class Guard:
 
         Returns:
             The error to raise.
+
+        Raises:
+            StorageError: The bundle cannot be written.
         """
         step, parameters = skip.step, list(skip.parameters)
         path = folder.debug / f"{'nonfinite' if skip.spike is None else 'spike'}-step-{step:08d}.json"

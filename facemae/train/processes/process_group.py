@@ -136,6 +136,10 @@ class ProcessGroup:
         device: `cpu`, or `cuda` for the GPU of the place's `local_rank`, or for the only one that is shown.
         timeout: How long a process waits for the others.
 
+    Raises:
+        ProcessError: On entering: the processes do not find each other, or have too few GPUs. On leaving: another one
+            is gone.
+
     Attributes:
         device: The device of this process.
         timeout: As given.

@@ -30,7 +30,11 @@ PANELS = (
 
 
 def save_curve(metrics: Path, path: Path) -> None:
-    """Draw what `metrics.jsonl` has of `PANELS`; nothing where there are no lines yet."""
+    """Draw what `metrics.jsonl` has of `PANELS`; nothing where there are no lines yet.
+
+    Raises:
+        StorageError: Reading or writing failed underneath.
+    """
     from matplotlib.figure import Figure
 
     lines = read_lines(metrics)

@@ -23,6 +23,9 @@ class StepLog:
     Args:
         path: The file.
         step: Lines after this many steps are removed: those steps will be done again.
+
+    Raises:
+        StorageError: It cannot be written.
     """
 
     def __init__(self, path: Path, step: int) -> None:
@@ -34,7 +37,11 @@ class StepLog:
         self._unsynced = False
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append a line. Numbers that JSON does not know become null."""
+        """Append a line. Numbers that JSON does not know become null.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
         clean = {name: _finite(value) for name, value in record.items()}
         with storage_errors(self._path):
             self._handle.write(json.dumps(clean, ensure_ascii=False) + "\n")
@@ -42,7 +49,11 @@ class StepLog:
             self._unsynced = True
 
     def sync(self) -> None:
-        """Bring all lines to the disk."""
+        """Bring all lines to the disk.
+
+        Raises:
+            StorageError: That failed.
+        """
         if not self._unsynced:
             return
         with storage_errors(self._path):
@@ -71,6 +82,7 @@ class RunLog:
 
     Raises:
         MissingExtraError: A logger's library is not installed.
+        StorageError: What is there cannot be read or continued. So from every method that writes.
     """
 
     def __init__(
@@ -172,7 +184,11 @@ class RunLog:
 
 
 def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append one JSON line to a file, whole, also where an earlier write was cut off."""
+    """Append one JSON line to a file, whole, also where an earlier write was cut off.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
     line = json.dumps({name: _finite(value) for name, value in record.items()}, ensure_ascii=False) + "\n"
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +204,9 @@ def read_lines(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     Args:
         path: The file; a missing one has no records.
         last: Only this many from the end.
+
+    Raises:
+        StorageError: It cannot be read.
     """
     if not path.is_file():
         return []

@@ -30,6 +30,7 @@ def read_status(run: Path) -> dict[str, Any]:
 
     Raises:
         UsageError: It is not a run folder.
+        StorageError: It cannot be read.
     """
     folder = RunFolder(run)
     if not folder.exists():

@@ -113,6 +113,7 @@ class Lease:
 
         Raises:
             LeaseError: Another job holds the folder; the message names it.
+            StorageError: The lease cannot be written.
         """
         resolved = self._path.resolve()
         with _held_guard:

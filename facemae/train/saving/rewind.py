@@ -60,6 +60,7 @@ def read_rewinds(path: Path) -> tuple[Rewind, ...]:
 
     Raises:
         ResumeError: The file is not what was written.
+        StorageError: It cannot be read.
     """
     if not path.is_file():
         return ()
@@ -76,7 +77,8 @@ def record_rewind(run: Path, path: Path, request: GoBack) -> Rewind:
 
     Raises:
         CheckpointError: None is intact.
-        StorageError: It cannot be written.
+        ResumeError: The record so far is not what was written.
+        StorageError: The record cannot be read or written.
     """
     intact = _newest_until(run, request.target)
     if intact is None:

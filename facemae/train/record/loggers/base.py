@@ -63,7 +63,11 @@ class LoggerRun:
         return None if found is None else str(found)
 
     def remember(self, kind: str, identity: str) -> None:
-        """Keep the run's id, so that the run is continued there too."""
+        """Keep the run's id, so that the run is continued there too.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
         # Another logger's thread may remember its own at the same time.
         with _REMEMBERING:
             known = {**_identities(self.folder.identities), kind: identity}
