@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from facemae.errors import UsageError
 from facemae_probes.quickstart import app
 from facemae_probes.results import ProbeResult
+from facemae_probes.targets import Kind, Targets
 from facemae_probes.tour.page import write_page
 from facemae_probes.tour.probing import chance
 from facemae_probes.tour.settings import Places, Settings
@@ -138,9 +139,10 @@ def test_the_page_shows_names_and_never_runs_them(tour: tuple[Path, dict[str, An
 
 
 def test_chance_is_what_a_constant_answer_gets() -> None:
-    def result(kind: str, truth: list[Any], **task: Any) -> ProbeResult:
+    def result(kind: Kind, truth: list[Any], **task: Any) -> ProbeResult:
         data = {"task": {"kind": kind, **task}}
-        return ProbeResult(data, {}, np.array(truth), (), np.arange(len(truth)))
+        names = tuple(task.get("classes", ["AU1"]))
+        return ProbeResult(data, {}, Targets(kind, names, np.array(truth)), (), np.arange(len(truth)))
 
     counts = {"train": {"a": 5, "b": 9}}
     assert chance(result("classes", [0, 1, 0, 0], classes=["a", "b"], counts=counts)) == pytest.approx(0.25)

@@ -8,6 +8,7 @@ import typer
 
 from facemae.errors import UsageError
 from facemae_probes.benchmarks.commands import register as register_benchmarks
+from facemae_probes.targets import KINDS
 
 if TYPE_CHECKING:
     from facemae_probes.benchmarks.ask import Question
@@ -41,13 +42,34 @@ def run(
     labels_like: Annotated[
         str | None, typer.Option(help="Several binary columns: a pattern such as 'AU*', or a comma-separated list.")
     ] = None,
-    task: Annotated[str, typer.Option(help="auto, classes or multilabel.")] = "auto",
+    task: Annotated[str, typer.Option(help="auto, classes, multilabel, distribution or regression.")] = "auto",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="official, kfold:K, folds:COLUMN, loso, few-shot:N, few-shot:P%, or paper:SYSTEM, a published way "
+            "that chooses on test and is marked so. Default: the benchmark's, else official."
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of a few-shot protocol.")] = 10,
+    test_data: Annotated[
+        Path | None, typer.Option(help="Another shard set to be tested on: learn from --data, predict this one.")
+    ] = None,
+    test_label: Annotated[str | None, typer.Option(help="Its label column; default that of --data.")] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", help="THEIRS=OURS: a label of --test-data. Repeatable.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="What settings are chosen by; default accuracy, macro-F1, or CCC by kind.")
+    ] = None,
     probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",
     layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "all",
     pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls,grid2,grid4",
     where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE; only such samples. Repeatable.")] = None,
     slices: Annotated[
         list[str] | None, typer.Option("--slice", help="COLUMN=VALUE; report this part of test too. Repeatable.")
+    ] = None,
+    group_by: Annotated[
+        list[str] | None, typer.Option(help="COLUMN: numbers for each of its values, and the largest gap. Repeatable.")
     ] = None,
     unit: Annotated[str | None, typer.Option(help="Column of independent units, or `sample`; default subject.")] = None,
     split: Annotated[
@@ -62,32 +84,45 @@ def run(
 ) -> None:
     """Probe frozen features: linear, kNN and attentive; any layer and pooling.
 
-    Settings are chosen on the validation split (one is set aside from the training subjects where there is none); the
-    test split is touched once.
+    Settings are chosen on training samples only: on the validation split, on units set aside from train where there is
+    none, or anew in every fold. Test samples are predicted once.
 
     Example: facemae probe run raf-db --data shards/raf-db --model runs/first --out results/first
 
-    Example: facemae probe run --data shards/own --model runs/first --label emotion --out results/first
+    Example: facemae probe run --data shards/own --model runs/first --label emotion --protocol loso --out results/loso
     """
     question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
+    from facemae_probes.plan import ProbePlan
+    from facemae_probes.pool import TestSet
+    from facemae_probes.protocols.registry import parse_protocol
     from facemae_probes.report import results_table
     from facemae_probes.runner import run_probe
-    from facemae_probes.selection import ProbePlan
 
+    if test_data is None and (test_label is not None or mapping):
+        raise UsageError("--test-label or --map without --test-data", expected="another shard set to be tested on")
+    if test_data is not None and protocol is not None:
+        raise UsageError(f"--protocol {protocol} with --test-data", expected="one of them")
     plan = ProbePlan(
         probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
         layers=parse_layers(layers),
         poolings=tuple(parse_names(pooling)),
+        metric=metric,
         seed=seed,
     )
+    other = None
+    if test_data is not None:
+        other = TestSet(test_data, test_label, dict(_pair(text, "--map", "THEIRS=OURS") for text in mapping or ()))
     result = run_probe(
         data,
         _source(model, data, random_init),
         question.label,
         plan=plan,
         kind=question.kind,
-        where=dict(_pair(text) for text in where or ()),
+        protocol=parse_protocol(protocol or question.protocol, draws=draws),
+        test_set=other,
+        where=dict(_pair(text, "--where", "COLUMN=VALUE") for text in where or ()),
         slices=question.slices,
+        groups=tuple(group_by or ()),
         unit=question.unit,
         classes=question.classes,
         benchmark=question.about,
@@ -104,33 +139,35 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of one result.")],
     second: Annotated[Path, typer.Argument(help="Folder of another on the same test samples.")],
     probe: Annotated[str | None, typer.Option(help="Probe kind; default each result's chosen one.")] = None,
-    metric: Annotated[str, typer.Option(help="accuracy or macro_f1.")] = "accuracy",
+    metric: Annotated[str | None, typer.Option(help="Name of a metric; default accuracy, macro-F1 or CCC.")] = None,
     part: Annotated[str | None, typer.Option("--slice", help="Only this reported slice, COLUMN=VALUE.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Compare two results on the same test samples by a paired bootstrap.
+    """Compare two results on the same test samples by a paired bootstrap and a randomisation test.
 
     Example: facemae probe compare results/first results/random --probe linear
     """
     import json
 
-    from facemae_probes.report import require_result
-    from facemae_probes.results import compare_results
+    from facemae_probes.report import marked, require_result
+    from facemae_probes.results import compare_results, significance
 
-    found = compare_results(
-        require_result(first),
-        require_result(second),
-        probes=(probe, probe) if probe else None,
-        metric=metric,
-        part=part,
-    )
+    one, other = require_result(first), require_result(second)
+    probes = (probe, probe) if probe else None
+    found = compare_results(one, other, probes=probes, metric=metric, part=part)
+    test = significance(one, other, probes=probes, metric=metric, part=part)
     if json_output:
-        typer.echo(json.dumps({"metric": metric, **found.to_json()}))
-    else:
-        typer.echo(
-            f"{metric}: {first.name} - {second.name} = {found.value:+.4f} "
-            f"[{found.low:+.4f}, {found.high:+.4f}] (95 % paired bootstrap over {found.units} {found.unit}s)"
-        )
+        typer.echo(json.dumps({**found.to_json(), "test": test.to_json()}))
+        return
+
+    def signed(value: float | None) -> str:
+        return "-" if value is None else f"{value:+.4f}"
+
+    typer.echo(
+        f"{found.metric}: {first.name}{marked(one.data)} - {second.name}{marked(other.data)} = {signed(found.value)} "
+        f"[{signed(found.low)}, {signed(found.high)}] (95 % paired bootstrap over {found.units} {found.unit}s; "
+        f"p = {test.p:.2g}, randomisation test)"
+    )
 
 
 @app.command("report")
@@ -178,8 +215,8 @@ def _question(
             "give a benchmark, or either --label or --labels-like",
             fix="raf-db, or --label emotion, or --labels-like 'AU*'",
         )
-    if task not in ("auto", "classes", "multilabel"):
-        raise UsageError(f"--task {task}", expected="auto, classes or multilabel")
+    if task not in ("auto", *KINDS):
+        raise UsageError(f"--task {task}", expected=f"auto, {', '.join(KINDS)}")
     kind = "multilabel" if labels_like and task == "auto" else task
     return Question(str(label or labels_like), kind=kind, unit=unit, slices=tuple(slices))  # type: ignore[arg-type]
 
@@ -224,10 +261,10 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         raise UsageError(f"--layers {text}", expected="`all`, or numbers such as 5,11 or -1") from None
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise UsageError(f"--where {text}", expected="COLUMN=VALUE")
+        raise UsageError(f"{option} {text}", expected=form)
     return name, value
 
 

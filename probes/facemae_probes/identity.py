@@ -30,17 +30,23 @@ FEATURE_MODULES = (
 FEATURE_LIBRARIES = ("torch", "timm", "einops", "opencv-python-headless", "pillow", "simplejpeg", "numpy")
 """Distributions that decode, resize and compute on the way."""
 PROBE_MODULES = (
-    "facemae_probes.attentive",
-    "facemae_probes.bootstrap",
     "facemae_probes.caveats",
-    "facemae_probes.knn",
-    "facemae_probes.linear",
-    "facemae_probes.metrics",
+    "facemae_probes.columns",
+    "facemae_probes.fitting",
+    "facemae_probes.labels",
+    "facemae_probes.outcome",
+    "facemae_probes.plan",
+    "facemae_probes.pool",
     "facemae_probes.runner",
+    "facemae_probes.scoring",
     "facemae_probes.selection",
+    "facemae_probes.targets",
     "facemae_probes.task",
+    "facemae_probes.units",
 )
 """Modules between features and a result."""
+PROBE_PACKAGES = ("facemae_probes.heads", "facemae_probes.measures", "facemae_probes.protocols")
+"""Packages of such modules."""
 PROBE_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "faiss-gpu", "faiss-cpu")
 """Distributions that fit and measure."""
 
@@ -52,7 +58,16 @@ def feature_code() -> dict[str, str]:
 
 def probe_code() -> dict[str, str]:
     """Digest of the code that makes results of features, and the versions of its libraries."""
-    return {"source": code_digest(PROBE_MODULES), **versions(PROBE_LIBRARIES)}
+    modules = [*PROBE_MODULES, *(name for package in PROBE_PACKAGES for name in modules_of(package))]
+    return {"source": code_digest(modules), **versions(PROBE_LIBRARIES)}
+
+
+def modules_of(package: str) -> list[str]:
+    """Names of the modules of a package, which need not be imported for it."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"no package {package}", name=package)
+    return sorted(f"{package}.{path.stem}" for path in Path(spec.submodule_search_locations[0]).glob("*.py"))
 
 
 def code_digest(modules: Sequence[str]) -> str:

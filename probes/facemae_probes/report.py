@@ -1,4 +1,4 @@
-"""Results on disk and on the terminal: result.json, predictions, confusion matrices, a table."""
+"""Results on disk and on the terminal: result.json, predictions, pictures, a table."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from facemae.errors import ProbeError
-from facemae.files import atomic_path, atomic_write, storage_errors
+from facemae.files import atomic_write, storage_errors
+from facemae_probes.measures import find_metric
+from facemae_probes.pictures import draw_predictions
 from facemae_probes.results import ProbeResult
+from facemae_probes.scoring import SHOWN
+from facemae_probes.targets import Kind, Targets
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 RESULT = "result.json"
+SCHEMA = 2
+MARK = "CHOSEN ON TEST LABELS"
+"""Printed wherever numbers of a protocol are printed that lets choices see test labels."""
 
 
 def write_result(folder: Path, result: ProbeResult) -> None:
@@ -28,21 +35,28 @@ def write_result(folder: Path, result: ProbeResult) -> None:
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for probe, predicted in result.predictions.items():
+    for probe, scores in result.scores.items():
         entry = result.data["results"][probe]
         entry["predictions"] = f"predictions-{probe}.npz"
-        entry["picture"] = f"confusion-{probe}.png"
+        entry["picture"] = f"{'scatter' if result.targets.kind == 'regression' else 'confusion'}-{probe}.png"
         with atomic_write(folder / entry["predictions"]) as file:
-            np.savez_compressed(file, **_arrays(result, predicted))
-        draw_confusion(folder / entry["picture"], entry["test"], result.data["task"], title(result.data, probe))
+            np.savez_compressed(file, **_arrays(result, probe))
+        draw_predictions(folder / entry["picture"], result.targets, scores, entry["test"], title(result.data, probe))
     with atomic_write(folder / RESULT) as file:
         file.write((json.dumps(result.data, indent=1) + "\n").encode())
 
 
-def _arrays(result: ProbeResult, predicted: Any) -> dict[str, Any]:
+def _arrays(result: ProbeResult, probe: str) -> dict[str, Any]:
     slices = {f"slice {name}": rows for name, rows in result.slices.items()}
-    keys = np.array(result.keys)
-    return {"keys": keys, "truth": result.truth, "predicted": predicted, "units": result.units, **slices}
+    thresholds = {"thresholds": result.thresholds[probe]} if probe in result.thresholds else {}
+    return {
+        "keys": np.array(result.keys),
+        "truth": result.targets.values,
+        "scores": result.scores[probe],
+        "units": result.units,
+        **thresholds,
+        **slices,
+    }
 
 
 def read_result(folder: Path, request: dict[str, Any] | None = None) -> ProbeResult | None:
@@ -53,29 +67,35 @@ def read_result(folder: Path, request: dict[str, Any] | None = None) -> ProbeRes
         request: What the result must be an answer to; None takes any.
 
     Returns:
-        The result, or None where there is none, or one to another request.
+        The result, or None where there is none, one to another request, or one of an older release.
     """
     path = folder / RESULT
     if not path.exists():
         return None
     with storage_errors(path, "reading"):
         data = json.loads(path.read_text(encoding="utf-8"))
-    if request is not None and data.get("request") != request:
+    if data.get("schema") != SCHEMA or (request is not None and data.get("request") != request):
         return None
-    predictions = {}
-    keys: tuple[str, ...] = ()
-    truth = units = np.empty(0, np.int64)
-    slices: dict[str, Any] = {}
+    scores, thresholds, shared = {}, {}, {}
     for probe, entry in data["results"].items():
         file = folder / entry["predictions"]
         if not file.exists():
             return None
         with np.load(file) as stored:
-            predictions[probe] = stored["predicted"]
-            truth, units = stored["truth"], stored["units"]
-            keys = tuple(str(key) for key in stored["keys"])
-            slices = {name.removeprefix("slice "): stored[name] for name in stored.files if name.startswith("slice ")}
-    return ProbeResult(data, predictions, truth, keys, units, slices)
+            shared = {name: stored[name] for name in stored.files if name not in ("scores", "thresholds")}
+            scores[probe] = stored["scores"]
+            if "thresholds" in stored.files:
+                thresholds[probe] = stored["thresholds"]
+    task = data["task"]
+    return ProbeResult(
+        data,
+        scores,
+        Targets(task["kind"], tuple(task["classes"]), shared["truth"]),
+        tuple(str(key) for key in shared["keys"]),
+        shared["units"],
+        {name.removeprefix("slice "): rows for name, rows in shared.items() if name.startswith("slice ")},
+        thresholds,
+    )
 
 
 def require_result(folder: Path) -> ProbeResult:
@@ -93,76 +113,46 @@ def require_result(folder: Path) -> ProbeResult:
 def title(data: dict[str, Any], probe: str) -> str:
     """One line that says what a picture shows."""
     test = data["results"][probe]["test"]
-    return f"{data['model']['name']}, {probe}: accuracy {test['accuracy']:.1%}, macro-F1 {test['macro_f1']:.3f}"
+    kind = data["task"]["kind"]
+    numbers = ", ".join(f"{_name(metric, kind)} {_value(test[metric])}" for metric in SHOWN[kind][:2])
+    return f"{data['model']['name']}, {probe}: {numbers}{marked(data)}"
 
 
-def draw_confusion(path: Path, test: dict[str, Any], task: dict[str, Any], heading: str) -> None:
-    """Draw a confusion matrix in shares of the true class; for binary columns, recall and F1 as bars.
-
-    Args:
-        path: PNG to write.
-        test: Metrics of the test part.
-        task: The result's `task` block.
-        heading: Title.
-    """
-    # The object interface draws without a display and leaves the user's own figures alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    names = task["classes"]
-    side = 2.2 + 0.55 * len(names)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    if task["kind"] == "classes":
-        _draw_matrix(axes, np.array(test["confusion"], dtype=float), names)
-    else:
-        place = np.arange(len(names))
-        axes.bar(place - 0.2, [test["recall"][name] for name in names], 0.4, label="recall")
-        axes.bar(place + 0.2, [test["f1"][name] for name in names], 0.4, label="F1")
-        axes.set_xticks(place, names, rotation=45, ha="right")
-        axes.set_ylim(0, 1)
-        axes.legend()
-    axes.set_title(heading, fontsize=9)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-
-
-def _draw_matrix(axes: Any, counts: Any, names: list[str]) -> None:
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), [f"{n} ({int(t)})" for n, t in zip(names, totals[:, 0], strict=True)])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true (samples)")
-    for (row, column), share in np.ndenumerate(shares):
-        colour = "white" if share > 0.5 else "black"
-        axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
+def marked(data: dict[str, Any]) -> str:
+    """What follows the numbers of a protocol that lets choices see test labels; empty for others."""
+    return f" ({MARK}: {data['protocol']['name']})" if data["protocol"]["on_test"] else ""
 
 
 def results_table(data: dict[str, Any]) -> "Table":
-    """The result for a terminal: one line a probe, and one a slice."""
+    """The result for a terminal: one line a probe, and one a slice or group."""
     from rich.table import Table
 
-    task = data["task"]
+    task, protocol = data["task"], data["protocol"]
     known = data.get("benchmark")
     asked = f"{data['data']['shards']}: {task['label']}"
     if known is not None:
         asked = f"{known['title']} ({known['version'] or 'no known version'}), {known['target']}"
     table = Table(
-        title=f"{data['model']['name']} on {asked}",
-        caption=f"intervals: 95 % bootstrap over {task['unit']}s; settings chosen on {data['selection']['on']}; "
-        f"faces: {crop_line(data['model'].get('crop'))}",
+        title=f"{data['model']['name']} on {asked}, {protocol['name']}{marked(data)}",
+        caption=f"{protocol['about']}\nintervals: 95 % bootstrap over {task['unit']}s; settings chosen on "
+        f"{protocol['chosen_on']}; faces: {crop_line(data['model'].get('crop'))}",
     )
-    for column in ("probe", "layer", "pooling", "valid", "part", "n", "accuracy", "macro-F1", "mean recall"):
+    metrics = SHOWN[task["kind"]]
+    for column in (
+        "probe",
+        "layer",
+        "pooling",
+        "chosen at",
+        "part",
+        "n",
+        *(_name(metric, task["kind"]) for metric in metrics),
+    ):
         table.add_column(column)
     for probe, entry in data["results"].items():
-        setting = entry["setting"]
         mark = " *" if probe == data["chosen"]["probe"] else ""
-        first = (f"{probe}{mark}", str(setting["layer"]), setting["pooling"], f"{setting['valid']:.4f}")
+        first = (f"{probe}{mark}", *_settings(entry["settings"]))
         for part, found in [("test", entry["test"]), *entry["slices"].items()]:
-            table.add_row(*first, part, str(found["count"]), *_cells(found))
+            table.add_row(*first, part, str(found["count"]), *(_cell(found, metric) for metric in metrics))
             first = ("", "", "", "")
     return table
 
@@ -174,9 +164,25 @@ def crop_line(crop: dict[str, Any] | None) -> str:
     return ", ".join(f"{name} {crop[name]}" for name in ("detector", "margin", "alignment"))
 
 
-def _cells(found: dict[str, Any]) -> tuple[str, str, str]:
-    def with_interval(metric: str) -> str:
-        bounds = found["intervals"][metric]
-        return f"{found[metric]:.4f} [{bounds['low']:.4f}, {bounds['high']:.4f}]"
+def _settings(rows: list[dict[str, Any]]) -> tuple[str, str, str]:
+    """Layer, pooling and judgement of the folds; ranges where they differ."""
+    layers = sorted({row["layer"] for row in rows if row.get("layer") is not None})
+    poolings = sorted({row["pooling"] for row in rows if row.get("pooling") is not None})
+    values = [row["valid"] for row in rows if row["valid"] is not None]
+    layer = "-" if not layers else str(layers[0]) if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
+    return layer, ", ".join(poolings) or "-", f"{sum(values) / len(values):.4f}" if values else "not chosen"
 
-    return with_interval("accuracy"), with_interval("macro_f1"), f"{found['mean_recall']:.4f}"
+
+def _cell(found: dict[str, Any], metric: str) -> str:
+    bounds = found["intervals"][metric]
+    if bounds["value"] is None:
+        return "-"
+    return f"{_value(bounds['value'])} [{_value(bounds['low'])}, {_value(bounds['high'])}]"
+
+
+def _value(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _name(metric: str, kind: Kind) -> str:
+    return find_metric(metric, kind).title

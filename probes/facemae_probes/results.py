@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.bootstrap import Interval, paired_difference
+from facemae_probes.measures import Interval, PairedTest, decide, paired_difference, paired_test, primary
+from facemae_probes.targets import Scores, Targets
 
 
 @dataclass(frozen=True)
@@ -16,24 +17,30 @@ class ProbeResult:
 
     Attributes:
         data: The JSON result.
-        predictions: Predictions on the test rows, by probe kind.
-        truth: True labels of those rows.
+        scores: [R, N, C] by probe kind: of R repeats and the N test rows.
+        targets: True labels of those rows.
         keys: Their keys.
         units: Their unit numbers.
         slices: For each reported part of the test rows, which rows it has: bool [N].
+        thresholds: [R, N, C] by probe kind, for binary columns.
     """
 
     data: dict[str, Any]
-    predictions: dict[str, NDArray[np.int64]]
-    truth: NDArray[np.int64]
+    scores: dict[str, Scores]
+    targets: Targets
     keys: tuple[str, ...]
     units: NDArray[np.int64]
     slices: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    thresholds: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def chosen(self) -> str:
-        """The probe kind that did best on the validation part."""
+        """The probe kind that did best in choosing."""
         return str(self.data["chosen"]["probe"])
+
+    def predicted(self, probe: str, repeat: int = 0) -> NDArray[np.int64]:
+        """Decisions of a probe in one repeat: [N] class numbers, or [N, C] zeros and ones at threshold 0.5."""
+        return decide(self.scores[probe][repeat], self.targets.kind)
 
 
 def compare_results(
@@ -41,7 +48,7 @@ def compare_results(
     second: ProbeResult,
     *,
     probes: tuple[str, str] | None = None,
-    metric: str = "accuracy",
+    metric: str | None = None,
     part: str | None = None,
     replicates: int = 2000,
     seed: int = 0,
@@ -52,7 +59,7 @@ def compare_results(
         first: One result.
         second: Another result on the same test samples.
         probes: Probe kind of each; None takes each one's chosen.
-        metric: `accuracy` or `macro_f1`.
+        metric: Name of a metric; None takes the primary one of the labels.
         part: Only this slice of the test part; taken from the first result.
         replicates: Bootstrap replicates.
         seed: Seed of the draws.
@@ -61,29 +68,63 @@ def compare_results(
         ProbeError: The results are not about the same samples, labels and classes.
     """
     one, other = probes or (first.chosen, second.chosen)
-    for result, probe in ((first, one), (second, other)):
-        if probe not in result.predictions:
-            raise ProbeError(f"the result has no probe {probe!r}", expected=f"one of {', '.join(result.predictions)}")
-    task = first.data["task"]
-    if first.keys != second.keys or task["classes"] != second.data["task"]["classes"]:
-        raise ProbeError(
-            f"the results are about different test samples or classes ({len(first.keys)} and {len(second.keys)})",
-            expected="two results of the same label, filter and shard set",
-        )
-    if not np.array_equal(first.truth, second.truth):
-        raise ProbeError("the results have different true labels for the same keys")
-    if part is not None and part not in first.slices:
-        raise ProbeError(f"the result has no slice {part!r}", expected=f"one of {', '.join(first.slices) or 'none'}")
-    rows = np.ones(len(first.keys), dtype=bool) if part is None else first.slices[part]
+    rows = paired_rows(first, second, (one, other), part)
     return paired_difference(
-        first.truth[rows],
-        first.predictions[one][rows],
-        second.predictions[other][rows],
+        first.targets.take(rows),
+        first.scores[one][:, rows],
+        second.scores[other][:, rows],
         first.units[rows],
-        classes=len(task["classes"]),
-        kind=task["kind"],
-        unit=task["unit"],
-        metric=metric,
+        metric or primary(first.targets.kind),
+        unit=first.data["task"]["unit"],
         replicates=replicates,
         seed=seed,
     )
+
+
+def significance(
+    first: ProbeResult,
+    second: ProbeResult,
+    *,
+    probes: tuple[str, str] | None = None,
+    metric: str | None = None,
+    part: str | None = None,
+    replicates: int = 9999,
+    seed: int = 0,
+) -> PairedTest:
+    """Randomisation test of first against second on the same test samples; see `compare_results`."""
+    one, other = probes or (first.chosen, second.chosen)
+    rows = paired_rows(first, second, (one, other), part)
+    return paired_test(
+        first.targets.take(rows),
+        first.scores[one][:, rows],
+        second.scores[other][:, rows],
+        first.units[rows],
+        metric or primary(first.targets.kind),
+        unit=first.data["task"]["unit"],
+        replicates=replicates,
+        seed=seed,
+    )
+
+
+def paired_rows(
+    first: ProbeResult, second: ProbeResult, probes: tuple[str, str], part: str | None
+) -> NDArray[np.bool_]:
+    """Which test rows two results are compared on.
+
+    Raises:
+        ProbeError: They are not about the same samples, labels and classes, or lack a probe or the part.
+    """
+    for result, probe in zip((first, second), probes, strict=True):
+        if probe not in result.scores:
+            raise ProbeError(f"the result has no probe {probe!r}", expected=f"one of {', '.join(result.scores)}")
+    if first.keys != second.keys or first.targets.names != second.targets.names:
+        raise ProbeError(
+            f"the results are about different test samples or classes ({len(first.keys)} and {len(second.keys)})",
+            expected="two results of the same label, filter, protocol and shard set",
+        )
+    same = np.array_equal(first.targets.values, second.targets.values, equal_nan=first.targets.kind == "regression")
+    if first.targets.kind != second.targets.kind or not same:
+        raise ProbeError("the results have different true labels for the same keys")
+    if part is not None and part not in first.slices:
+        raise ProbeError(f"the result has no slice {part!r}", expected=f"one of {', '.join(first.slices) or 'none'}")
+    return np.ones(len(first.keys), dtype=bool) if part is None else first.slices[part]

@@ -1,33 +1,35 @@
-"""Running probes: choose on the validation part, touch the test part once.
+"""Running probes: choose in every fold on training rows, predict its test rows once, then look at test labels.
 
-`selection.choose` is given training and validation labels only. Test labels enter after every choice is made, so
-permuting them changes no choice.
+`selection.choose` is given the labels of training rows only. Test labels enter after every choice is made, so permuting
+them changes no choice.
 """
 
-import hashlib
-import json
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facemae_probes import report
-from facemae_probes.bootstrap import METRICS, interval
-from facemae_probes.cache import FeatureCache
 from facemae_probes.caveats import crop_warnings, linear_warnings, pretraining_warnings
-from facemae_probes.identity import feature_code, probe_code
+from facemae_probes.columns import Columns, read_columns
 from facemae_probes.identity import versions as installed
-from facemae_probes.metrics import decide, evaluate, primary_metric
+from facemae_probes.measures import primary
+from facemae_probes.outcome import Outcome
+from facemae_probes.plan import Candidate, Features, ProbePlan, Say
+from facemae_probes.pool import Pool, TestSet, joined
+from facemae_probes.protocols.base import Fold, Protocol
+from facemae_probes.protocols.cross import Cross
+from facemae_probes.request import describe_protocol, describe_task, request
 from facemae_probes.results import ProbeResult
-from facemae_probes.selection import Features, ProbePlan, Say, Seen, choose
+from facemae_probes.scoring import score_outcome
+from facemae_probes.selection import Load, Seen, choose, finish
 from facemae_probes.sources import EncoderSource, FeatureSource, Setting
-from facemae_probes.task import Task, make_task, read_columns
+from facemae_probes.targets import Kind
+from facemae_probes.task import Task, make_task
 
 if TYPE_CHECKING:
     from facemae.features.extractor import FeatureExtractor
@@ -39,9 +41,12 @@ def run_probe(
     label: str,
     *,
     plan: ProbePlan | None = None,
-    kind: Literal["auto", "classes", "multilabel"] = "auto",
-    where: dict[str, str] | None = None,
+    kind: Literal["auto"] | Kind = "auto",
+    protocol: Protocol | None = None,
+    test_set: TestSet | None = None,
+    where: Mapping[str, str] | None = None,
     slices: Sequence[str] = (),
+    groups: Sequence[str] = (),
     unit: str | None = None,
     split: str = "split",
     out: Path | None = None,
@@ -54,15 +59,18 @@ def run_probe(
     """Probe frozen features on a labelled shard set.
 
     Args:
-        shards: Indexed shard set with splits `train` and `test`, and preferably `valid`.
+        shards: Indexed shard set.
         model: A run, checkpoint or exported encoder, an extractor, or any other source of features.
-        label: Label column; a pattern or comma-separated list for several binary columns.
+        label: Label column; a pattern or comma-separated list for several columns.
         plan: Probes and settings to try.
         kind: What the labels are.
+        protocol: How training and test samples are told apart; None takes the official split.
+        test_set: Another shard set, to be tested on in place of this one's test part.
         where: Only samples with these values.
         slices: Test parts that are reported too, each `column=value`.
-        unit: Column whose values are independent; None takes subject, else source, else sample.
-        split: Column that says which part a sample belongs to; samples without a value are left out.
+        groups: Columns by whose values the test part is cut, with the largest gap between two of them.
+        unit: Column whose values are independent; None takes subject, else source, else cluster, else sample.
+        split: Column of the official parts; samples without a value are left out.
         out: Folder for result.json, predictions and pictures. A finished result of the same request is read back.
         cache: Folder of features; None takes `out/features`, or a temporary folder without `out`.
         also: Further settings whose features are computed in the same pass, for later calls with the same cache.
@@ -71,31 +79,42 @@ def run_probe(
         say: Told how it goes.
 
     Raises:
-        ProbeError: Labels, splits or units are missing.
-        UsageError: Probe, layer or pooling do not exist.
+        ProbeError: Labels, splits or units are missing, or do not suit the protocol.
+        UsageError: Probe, layer, pooling or metric do not exist.
     """
     plan = plan or ProbePlan()
-    shards = Path(shards)
     source = as_feature_source(model)
-    columns = read_columns(shards, where)
-    task = make_task(columns, label, kind=kind, unit=unit, slices=slices, seed=plan.seed, split=split, classes=classes)
-    facts = _data_facts(shards)
-    request = _request(source, task, plan, facts["digest"], where)
-    if benchmark is not None:
-        request["benchmark"] = benchmark
-    if out is not None and (done := report.read_result(out, request)) is not None:
+    pool = Pool.of(Path(shards), *([test_set.shards] if test_set is not None else []))
+    columns, protocol, warnings = _columns(pool, label, test_set, where, protocol)
+    task = make_task(
+        columns,
+        label,
+        kind=kind,
+        protocol=protocol,
+        unit=unit,
+        slices=slices,
+        groups=groups,
+        seed=plan.seed,
+        split=split,
+        classes=classes,
+    )
+    facts = pool.facts()
+    mapping = dict(test_set.mapping) if test_set is not None else {}
+    asked = request(source, task, plan, facts, where=dict(where or {}), mapping=mapping, benchmark=benchmark)
+    if out is not None and (done := report.read_result(out, asked)) is not None:
         say(f"{out}: this probe is done, its result is read")
         return done
     started = time.monotonic()
     if out is None and cache is None:
         with tempfile.TemporaryDirectory(prefix="facemae-features-") as folder:
-            result = _run(shards, source, task, plan, Path(folder), facts, also, say)
+            result = _run(pool, source, task, plan, Path(folder), facts, also, say)
     else:
-        result = _run(shards, source, task, plan, cache or Path(str(out)) / "features", facts, also, say)
+        result = _run(pool, source, task, plan, cache or Path(str(out)) / "features", facts, also, say)
+    result.data["warnings"] += warnings
     if benchmark is not None:
         result.data["benchmark"] = benchmark
         result.data["warnings"] += benchmark["warnings"]
-    result.data["request"] = request
+    result.data["request"] = asked
     result.data["duration_s"] = round(time.monotonic() - started, 2)
     if out is not None:
         report.write_result(out, result)
@@ -111,66 +130,122 @@ def as_feature_source(model: "FeatureSource | FeatureExtractor | Path | str") ->
     return EncoderSource(model) if isinstance(model, FeatureExtractor) else model
 
 
+def _columns(
+    pool: Pool,
+    label: str,
+    test_set: TestSet | None,
+    where: Mapping[str, str] | None,
+    protocol: Protocol | None,
+) -> tuple[Columns, Protocol | None, list[str]]:
+    if test_set is None:
+        return read_columns(pool.shards[0], dict(where or {})), protocol, []
+    columns, warnings = joined(pool, label, test_set, where)
+    return columns, Cross(pool.shards[0].name, pool.shards[1].name), warnings
+
+
 def _run(
-    shards: Path,
+    pool: Pool,
     source: FeatureSource,
     task: Task,
     plan: ProbePlan,
     folder: Path,
-    facts: dict[str, Any],
+    facts: list[dict[str, Any]],
     also: Sequence[Setting],
     say: Say,
 ) -> ProbeResult:
-    store = FeatureCache(folder)
-    code = feature_code()
-
     def load(settings: Sequence[Setting]) -> dict[Setting, Features]:
-        return store.features(
-            source,
-            settings,
-            lambda: _blocks(shards, source, task.samples, say),
-            data_digest=facts["digest"],
-            samples=task.samples,
-            code=code,
-        )
+        return pool.features(source, settings, task.samples, folder, say)
 
     settings = source.settings(plan.layers, plan.poolings)
     tokens = source.settings(plan.layers, ("tokens",)) if isinstance(source, EncoderSource) else []
     load(_at_once(plan, settings, tokens, also))
-    best, table = choose(load, settings, tokens, Seen.of(task), plan, say)
-    winner = max(best.values(), key=lambda candidate: candidate.valid)
-    predictions = {}
-    for name, candidate in best.items():
-        features = load([candidate.setting])[candidate.setting]
-        predictions[str(name)] = decide(candidate.predict(features, task.parts["test"]), task.kind)
+    outcomes, tables = _all_folds(load, settings, tokens, task, plan, say)
+    winner = max(outcomes, key=lambda name: _mean_valid(outcomes[name]))
+    metric = plan.metric or primary(task.targets.kind)
     data = {
-        "schema": 1,
+        "schema": 2,
         "model": source.describe(),
-        "data": facts,
-        "task": _describe_task(task),
+        "data": facts[0],
+        **({"test_data": facts[1]} if len(facts) > 1 else {}),
+        "task": describe_task(task),
+        "protocol": describe_protocol(task),
         "seed": plan.seed,
-        "selection": {"metric": primary_metric(task.kind), "on": task.valid_from, "table": table},
-        "chosen": winner.row(),
+        "selection": {"metric": metric, "on": task.splits.chosen_on, "table": tables},
+        "chosen": {"probe": winner, "valid": _mean_valid(outcomes[winner])},
         "results": {
-            str(name): {"setting": best[name].row(), **_test(task, predictions[str(name)], plan)} for name in best
+            name: {"settings": outcome.settings, **score_outcome(outcome, task, plan)}
+            for name, outcome in outcomes.items()
         },
         "warnings": [
             *task.warnings,
-            *crop_warnings(source, facts),
-            *pretraining_warnings(source, shards, facts, task),
-            *(linear_warnings(best["linear"].row(), table) if "linear" in best else []),
+            *(text for each in facts for text in crop_warnings(source, each)),
+            *pretraining_warnings(source, pool, facts, task),
+            *_linear_warnings(outcomes, tables),
         ],
         "versions": versions(),
     }
-    test = task.parts["test"]
+    test = task.splits.tested
     return ProbeResult(
         data,
-        predictions,
-        task.labels[test],
-        tuple(task.keys[i] for i in test),
+        {name: outcome.scores for name, outcome in outcomes.items()},
+        task.targets.take(test),
+        tuple(task.keys[row] for row in test),
         task.units[test],
         {name: np.isin(test, rows) for name, rows in task.slices.items()},
+        {name: outcome.thresholds for name, outcome in outcomes.items() if outcome.thresholds is not None},
     )
+
+
+def _all_folds(
+    load: Load,
+    settings: Sequence[Setting],
+    tokens: Sequence[Setting],
+    task: Task,
+    plan: ProbePlan,
+    say: Say,
+) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
+    """Choose, fit and predict in every fold. The table has all candidates of a single fold, else the chosen ones."""
+    outcomes: dict[str, Outcome] = {}
+    tables: list[dict[str, Any]] = []
+    count = sum(len(folds) for folds in task.splits.repeats)
+    metric = plan.metric or primary(task.targets.kind)
+    done = 0
+    for repeat, folds in enumerate(task.splits.repeats):
+        for fold in folds:
+            seen = Seen.of(fold, task.targets, metric)
+            best, table = choose(load, settings, tokens, seen, plan, say if count == 1 else _quiet)
+            tables += table if count == 1 else []
+            for kind, candidate in best.items():
+                outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
+                _predict(outcome, repeat, fold, candidate, load, seen, plan)
+            done += 1
+            if count > 1:
+                say(f"{task.splits.protocol}: fold {done} of {count} ({fold.name})")
+    return outcomes, tables
+
+
+def _predict(
+    outcome: Outcome, repeat: int, fold: Fold, candidate: Candidate, load: Load, seen: Seen, plan: ProbePlan
+) -> None:
+    features = load([candidate.setting])[candidate.setting]
+    scores = finish(candidate, features, seen, fold.test, plan)
+    judged = None
+    if candidate.judged is not None:
+        rows, found = candidate.judged
+        judged = (seen.labels(rows), found)
+    outcome.put(repeat, fold, scores, candidate.row(), judged)
+
+
+def _mean_valid(outcome: Outcome) -> float:
+    values = [row["valid"] for row in outcome.settings if row["valid"] is not None]
+    return float(np.mean(values)) if values else 0.0
+
+
+def _linear_warnings(outcomes: Mapping[str, Outcome], table: list[dict[str, Any]]) -> list[str]:
+    if "linear" not in outcomes:
+        return []
+    chosen = outcomes["linear"].settings
+    return linear_warnings(chosen[0], table) if len(chosen) == 1 and table else []
 
 
 def _at_once(
@@ -186,102 +261,8 @@ def _at_once(
     return list(dict.fromkeys([*pooled, *eager, *also]))
 
 
-def _test(task: Task, predicted: NDArray[np.int64], plan: ProbePlan) -> dict[str, Any]:
-    """Metrics of the test part and its slices, with intervals."""
-    test = task.parts["test"]
-
-    def measure(chosen: NDArray[np.int64]) -> dict[str, Any]:
-        truth, guess, units = task.labels[test][chosen], predicted[chosen], task.units[test][chosen]
-        intervals = {
-            metric: interval(
-                truth,
-                guess,
-                units,
-                classes=len(task.names),
-                kind=task.kind,
-                unit=task.unit,
-                metric=metric,
-                replicates=plan.replicates,
-                seed=plan.seed,
-            ).to_json()
-            for metric in METRICS
-        }
-        return {**evaluate(truth, guess, task.names, task.kind), "intervals": intervals}
-
-    everything = np.arange(len(test))
-    return {
-        "test": measure(everything),
-        "slices": {name: measure(everything[np.isin(test, rows)]) for name, rows in task.slices.items()},
-    }
-
-
-def _blocks(
-    shards: Path, source: FeatureSource, samples: NDArray[np.int64], say: Say, size: int = 128
-) -> Iterator[NDArray[np.uint8]]:
-    from facemae.features.sources import ShardSource
-    from facemae.features.stream import stream_batches
-
-    stream = ShardSource(shards, samples=samples)
-    done = 0
-    for batch in stream_batches(stream, source.input, batch_size=size, workers=2):
-        yield batch.images.numpy()
-        before, done = done, done + len(batch.keys)
-        if before * 10 // len(samples) != done * 10 // len(samples):
-            say(f"features of {source.name}: {done} of {len(samples)} images")
-
-
-def _data_facts(shards: Path) -> dict[str, Any]:
-    from facemae.data.card import read_card
-    from facemae.data.index import ShardIndex
-
-    index = ShardIndex.open(shards)
-    card = read_card(shards)
-    return {
-        "shards": shards.name,
-        "digest": index.digest,
-        "samples": len(index),
-        "card": card.model_dump(mode="json"),
-        "crop": card.crop.model_dump(mode="json"),
-    }
-
-
-def _describe_task(task: Task) -> dict[str, Any]:
-    return {
-        "label": task.label,
-        "kind": task.kind,
-        "classes": list(task.names),
-        "unit": task.unit,
-        "units": {part: len(np.unique(task.units[rows])) for part, rows in task.parts.items()},
-        "counts": task.counts(),
-        "labels_digest": _digest(task),
-    }
-
-
-def _digest(task: Task) -> str:
-    hasher = hashlib.sha256(json.dumps([task.names, task.keys]).encode())
-    hasher.update(np.ascontiguousarray(task.labels, dtype="<i8").tobytes())
-    for part, rows in sorted(task.parts.items()):
-        hasher.update(part.encode() + np.ascontiguousarray(rows, dtype="<i8").tobytes())
-    return hasher.hexdigest()
-
-
-def _request(
-    source: FeatureSource, task: Task, plan: ProbePlan, data_digest: str, where: dict[str, str] | None
-) -> dict[str, Any]:
-    """Everything a result depends on; a finished result is read back only when this is the same."""
-    request = {
-        "source": source.identity(),
-        "input": source.input.model_dump(mode="json"),
-        "data": data_digest,
-        "labels": _digest(task),
-        "unit": task.unit,
-        "where": where or {},
-        "slices": sorted(task.slices),
-        "plan": asdict(plan),
-        "features_code": feature_code(),
-        "probes_code": probe_code(),
-    }
-    return dict(json.loads(json.dumps(request)))
+def _quiet(_: str) -> None:
+    """Says nothing of the candidates of one fold among many."""
 
 
 def versions() -> dict[str, str]:

@@ -1,128 +1,79 @@
-"""Choosing probe, layer, pooling and hyper-parameters on the validation part.
+"""Choosing layer, pooling and hyper-parameters of each probe in one fold, on training rows only.
 
-Nothing here can see test labels: `choose` is given a `Seen`, which holds training and validation labels only.
+Nothing here can see test labels: `choose` is given a `Seen`, which holds the labels of training rows and of no others.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from facemae.errors import ProbeError, UsageError
-from facemae_probes.attentive import SETTINGS, AttentiveSetting, fit_attentive
-from facemae_probes.knn import NEIGHBOURS, KnnModel, fit_neighbours
-from facemae_probes.linear import STRENGTHS, LinearModel, Standardiser, fit_path
-from facemae_probes.metrics import TaskKind, decide, score
+from facemae.errors import ProbeError
+from facemae_probes.fitting import Fitted, attentive_fits, pooled_fits
+from facemae_probes.heads.attentive import AttentiveSetting
+from facemae_probes.measures import judge
+from facemae_probes.plan import Candidate, Features, ProbeKind, ProbePlan, Say
+from facemae_probes.protocols.base import Fold, Inner, Rows
 from facemae_probes.sources import Setting
-from facemae_probes.task import Task
+from facemae_probes.targets import Scores, Targets
 
-Features = NDArray[np.floating[Any]]
-Say = Callable[[str], None]
-Predict = Callable[[Features, NDArray[np.int64]], NDArray[np.float32]]
-ProbeKind = Literal["linear", "knn", "attentive"]
-PROBES: tuple[ProbeKind, ...] = ("linear", "knn", "attentive")
-
-
-@dataclass(frozen=True)
-class ProbePlan:
-    """Which probes, over which settings.
-
-    Attributes:
-        probes: Probe kinds.
-        layers: Encoder blocks; None for all. Negative numbers count from the end.
-        poolings: Poolings of the linear and kNN probes; the attentive probe reads all tokens.
-        strengths: L2 path of the linear probe.
-        neighbours: Values of k of the kNN probe.
-        attentive: Hyper-parameters of the attentive probe.
-        attentive_layers: The attentive probe is tried on this many layers, those whose other probes did best on the
-            validation part; on all where no other probe runs.
-        seed: Seed of everything drawn.
-        replicates: Bootstrap replicates.
-    """
-
-    probes: tuple[ProbeKind, ...] = PROBES
-    layers: tuple[int, ...] | None = None
-    poolings: tuple[str, ...] = ("mean", "cls", "grid2", "grid4")
-    strengths: tuple[float, ...] = STRENGTHS
-    neighbours: tuple[int, ...] = NEIGHBOURS
-    attentive: tuple[AttentiveSetting, ...] = SETTINGS
-    attentive_layers: int = 2
-    seed: int = 0
-    replicates: int = 2000
-
-    def __post_init__(self) -> None:
-        unknown = [kind for kind in self.probes if kind not in PROBES]
-        if unknown or not self.probes:
-            raise UsageError(f"unknown probe {', '.join(unknown) or '(none)'}", expected=f"some of {', '.join(PROBES)}")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One fitted setting.
-
-    Attributes:
-        probe: Its kind.
-        setting: Layer and pooling.
-        options: Hyper-parameters, as written in the result.
-        valid: Score on the validation part.
-        predict: From features and rows to scores [len(rows), C].
-    """
-
-    probe: ProbeKind
-    setting: Setting
-    options: dict[str, Any]
-    valid: float
-    predict: Predict = field(repr=False)
-
-    def row(self) -> dict[str, Any]:
-        """The line of the selection table."""
-        return {
-            "probe": self.probe,
-            "layer": self.setting.layer,
-            "pooling": self.setting.pooling,
-            **self.options,
-            "valid": self.valid,
-        }
+Load: TypeAlias = Callable[[Sequence[Setting]], dict[Setting, Features]]
+"""Gives the features of settings, from one pass of the source."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What choosing may see: rows and labels of the training and validation parts."""
+    """What choosing may see of a fold.
 
-    train: NDArray[np.int64]
-    train_labels: NDArray[np.int64]
-    valid: NDArray[np.int64]
-    valid_labels: NDArray[np.int64]
-    classes: int
-    kind: TaskKind
+    Attributes:
+        rows: The rows whose labels are known, ascending.
+        targets: Their labels.
+        inner: Ways to choose.
+        refit: Whether the chosen candidate is fitted again on `train`.
+        train: The training rows.
+        metric: What is chosen by.
+    """
+
+    rows: Rows
+    targets: Targets
+    inner: tuple[Inner, ...]
+    refit: bool
+    train: Rows
+    metric: str
 
     @classmethod
-    def of(cls, task: Task) -> "Seen":
-        """The seen part of a task."""
-        train, valid = task.parts["train"], task.parts["valid"]
-        return cls(train, task.labels[train], valid, task.labels[valid], len(task.names), task.kind)
+    def of(cls, fold: Fold, targets: Targets, metric: str) -> "Seen":
+        """The seen part of a fold, with the labels of the training rows and of those the fold judges on."""
+        rows = np.unique(np.concatenate([fold.train, *(inner.judge for inner in fold.inner)]))
+        return cls(rows, targets.take(rows), fold.inner, fold.refit, fold.train, metric)
 
-    def judge(self, scores: NDArray[np.float32]) -> float:
-        """Score predictions for the validation part."""
-        return score(self.valid_labels, decide(scores, self.kind), self.classes, self.kind)
+    def labels(self, rows: Rows) -> Targets:
+        """Labels of some of the seen rows.
 
+        Raises:
+            ProbeError: One of them may not be seen.
+        """
+        places = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
+        if not np.array_equal(self.rows[places], rows):
+            raise ProbeError("choosing asked for labels of rows that it may not see")
+        return self.targets.take(places)
 
-Load = Callable[[Sequence[Setting]], dict[Setting, Features]]
+    def judge(self, rows: Rows, scores: Scores) -> float:
+        """How good scores of some of the seen rows are; larger is better."""
+        return judge(self.labels(rows), scores, self.metric)
 
 
 def choose(
     load: Load, settings: Sequence[Setting], token_settings: Sequence[Setting], seen: Seen, plan: ProbePlan, say: Say
 ) -> tuple[dict[ProbeKind, Candidate], list[dict[str, Any]]]:
-    """Fit all candidates and keep the best of each kind.
+    """Judge all candidates and keep the best of each kind.
 
     Args:
-        load: Gives features of settings, from one pass of the source.
+        load: Gives features.
         settings: For linear and kNN.
         token_settings: For the attentive probe; empty where the source has no tokens.
-        seen: Training and validation labels.
+        seen: Rows and labels of the fold.
         plan: What to try.
         say: Told how it goes.
 
@@ -135,23 +86,22 @@ def choose(
     best: dict[ProbeKind, Candidate] = {}
     table: list[dict[str, Any]] = []
 
-    def consider(candidates: Iterable[Candidate]) -> None:
+    def consider(candidates: Iterator[Candidate]) -> None:
         for candidate in candidates:
             table.append(candidate.row())
-            if candidate.probe not in best or candidate.valid > best[candidate.probe].valid:
+            if candidate.probe not in best or candidate.rank > best[candidate.probe].rank:
                 best[candidate.probe] = candidate
 
     if {"linear", "knn"} & set(plan.probes):
-        features = load(settings)
-        for setting in settings:
-            consider(_pooled_candidates(features[setting], setting, seen, plan))
+        wanted = settings if seen.inner else [next(each for each in settings if each.layer == settings[-1].layer)]
+        for setting, features in load(list(wanted)).items():
+            consider(_pooled(features, setting, seen, plan))
             _tell(table, setting, say)
     if "attentive" in plan.probes and token_settings:
-        promising = _promising(token_settings, table, plan.attentive_layers)
-        for setting, tokens in load(promising).items():
-            for options in plan.attentive:
-                consider([_best_epoch(tokens, setting, options, seen, plan.seed)])
-                say(f"attentive: layer {setting.layer}, lr {options.lr:g}: {table[-1]['valid']:.4f} on valid")
+        for setting, tokens in load(_promising(token_settings, table, plan.attentive_layers, seen)).items():
+            for candidate in _attentive(tokens, setting, seen, plan):
+                consider(iter((candidate,)))
+                say(f"attentive: layer {setting.layer}, lr {candidate.options['lr']:g}: {_shown(candidate.valid)}")
     if not best:
         raise ProbeError(
             "the attentive probe needs an encoder's tokens; these features have none", fix="--probe linear,knn"
@@ -159,63 +109,155 @@ def choose(
     return best, table
 
 
+def finish(candidate: Candidate, features: Features, seen: Seen, test: Rows, plan: ProbePlan) -> Scores:
+    """Scores of the test rows: from the fit that stays, or from one on all training rows.
+
+    Args:
+        candidate: The chosen one.
+        features: Those of its setting.
+        seen: Rows and labels of the fold.
+        test: Rows to predict.
+        plan: The plan it is from.
+    """
+    if candidate.predict is not None:
+        return candidate.predict(features, test)
+    labels = seen.labels(seen.train)
+    if candidate.probe == "attentive":
+        options, epoch = _attentive_options(candidate.options)
+        return _last(attentive_fits(features, seen.train, labels, options, plan.seed, epoch)).predict(features, test)
+    fits = pooled_fits(features, seen.train, labels, None, (candidate.probe,), *_only(candidate))
+    return _last(fits).predict(features, test)
+
+
+class _Pool:
+    """Judgements of the candidates of one setting, pooled over the inner ways."""
+
+    def __init__(self, setting: Setting, seen: Seen) -> None:
+        self.setting, self.seen = setting, seen
+        self.found: dict[tuple[Any, ...], list[tuple[Rows, Fitted]]] = {}
+
+    def add(self, rows: Rows, fitted: Fitted) -> None:
+        key = (fitted.probe, *sorted((name, repr(value)) for name, value in fitted.options.items()))
+        self.found.setdefault(key, []).append((rows, fitted))
+
+    def candidates(self) -> Iterator[Candidate]:
+        for entries in self.found.values():
+            # A candidate that does not exist in one of the ways, such as more neighbours than samples, is none.
+            if len(entries) < len(self.seen.inner):
+                continue
+            rows = np.concatenate([rows for rows, _ in entries])
+            scores = np.concatenate([fitted.scores for _, fitted in entries])
+            first = entries[0][1]
+            yield Candidate(
+                first.probe,
+                self.setting,
+                first.options,
+                _together([fitted.facts for _, fitted in entries]),
+                self.seen.judge(rows, scores),
+                (rows, scores),
+                None if self.seen.refit else first.predict,
+            )
+
+
+def _pooled(features: Features, setting: Setting, seen: Seen, plan: ProbePlan) -> Iterator[Candidate]:
+    kinds = tuple(kind for kind in plan.probes if kind != "attentive")
+    if not seen.inner:
+        yield from _unjudged(kinds, setting, plan)
+        return
+    pool = _Pool(setting, seen)
+    for inner in seen.inner:
+        labels = seen.labels(inner.fit)
+        for fitted in pooled_fits(features, inner.fit, labels, inner.judge, kinds, plan.strengths, plan.neighbours):
+            pool.add(inner.judge, fitted)
+    yield from pool.candidates()
+
+
+def _unjudged(kinds: Sequence[ProbeKind], setting: Setting, plan: ProbePlan) -> Iterator[Candidate]:
+    """What is taken where there is nothing to choose on: the middle of the path, the nearest neighbour."""
+    defaults: dict[str, dict[str, Any]] = {
+        "linear": {"strength": sorted(plan.strengths)[len(plan.strengths) // 2]},
+        "knn": {"k": min(plan.neighbours)},
+    }
+    for kind in kinds:
+        yield Candidate(kind, setting, defaults[kind], {}, None, None, None)
+
+
+def _attentive(tokens: Features, setting: Setting, seen: Seen, plan: ProbePlan) -> Iterator[Candidate]:
+    for options in plan.attentive:
+        if not seen.inner:
+            chosen = {**asdict(options), "epoch": options.epochs}
+            yield Candidate("attentive", setting, chosen, {}, None, None, None)
+            return
+        epochs: dict[int, list[tuple[Rows, Scores]]] = {}
+        stays: tuple[float, Fitted] | None = None
+        for inner in seen.inner:
+            for fitted in attentive_fits(tokens, inner.fit, seen.labels(inner.fit), options, plan.seed):
+                scores = fitted.predict(tokens, inner.judge)
+                epochs.setdefault(fitted.options["epoch"], []).append((inner.judge, scores))
+                value = seen.judge(inner.judge, scores)
+                if not seen.refit and (stays is None or value > stays[0]):
+                    stays = (value, fitted.copy())
+        yield _best_epoch(epochs, stays, asdict(options), setting, seen)
+
+
+def _best_epoch(
+    epochs: dict[int, list[tuple[Rows, Scores]]],
+    stays: tuple[float, Fitted] | None,
+    options: dict[str, Any],
+    setting: Setting,
+    seen: Seen,
+) -> Candidate:
+    pooled = {
+        epoch: (np.concatenate([rows for rows, _ in found]), np.concatenate([scores for _, scores in found]))
+        for epoch, found in epochs.items()
+    }
+    values = {epoch: seen.judge(*judged) for epoch, judged in pooled.items()}
+    epoch = max(values, key=lambda number: (values[number], -number))
+    chosen = {**options, "epoch": epoch}
+    predict = None if stays is None else stays[1].predict
+    return Candidate("attentive", setting, chosen, {}, values[epoch], pooled[epoch], predict)
+
+
+def _attentive_options(options: dict[str, Any]) -> tuple[AttentiveSetting, int]:
+    return AttentiveSetting(**{name: value for name, value in options.items() if name != "epoch"}), options["epoch"]
+
+
+def _only(candidate: Candidate) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    if candidate.probe == "linear":
+        return (candidate.options["strength"],), ()
+    return (), (candidate.options["k"],)
+
+
+def _together(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Facts of several fits: the worst of each."""
+    worst: dict[str, Callable[[list[Any]], Any]] = {"solved": all, "gradient": max, "iterations": max}
+    return {name: worst[name]([each[name] for each in facts]) for name in facts[0]}
+
+
+def _last(fits: Iterator[Fitted]) -> Fitted:
+    *_, last = fits
+    return last
+
+
 def _tell(table: list[dict[str, Any]], setting: Setting, say: Say) -> None:
     tried = [row for row in table if (row["layer"], row["pooling"]) == (setting.layer, setting.pooling)]
     for kind in dict.fromkeys(row["probe"] for row in tried):
-        top = max(row["valid"] for row in tried if row["probe"] == kind)
-        say(f"{kind}: layer {setting.layer}, {setting.pooling}: {top:.4f} on valid")
+        values = [row["valid"] for row in tried if row["probe"] == kind]
+        top = None if None in values else max(values)
+        say(f"{kind}: layer {setting.layer}, {setting.pooling}: {_shown(top)}")
 
 
-def _pooled_candidates(features: Features, setting: Setting, seen: Seen, plan: ProbePlan) -> Iterator[Candidate]:
-    train = features[seen.train]
-    scale = Standardiser.fit(train)
-    train, valid = scale(train), scale(features[seen.valid])
-    if "linear" in plan.probes:
-        for model in fit_path(train, seen.train_labels, classes=seen.classes, kind=seen.kind, strengths=plan.strengths):
-            yield Candidate(
-                "linear",
-                setting,
-                {
-                    "strength": model.strength,
-                    "gradient": model.gradient,
-                    "iterations": model.iterations,
-                    "solved": model.solved,
-                },
-                seen.judge(model.scores(valid)),
-                _on_pooled(model, scale),
-            )
-    if "knn" in plan.probes:
-        for bank, votes in fit_neighbours(
-            train, seen.train_labels, valid, classes=seen.classes, kind=seen.kind, counts=plan.neighbours
-        ):
-            yield Candidate(
-                "knn",
-                setting,
-                {"k": bank.k},
-                seen.judge(votes),
-                _on_pooled(bank, scale),
-            )
+def _shown(value: float | None) -> str:
+    return "not judged" if value is None else f"{value:.4f} in choosing"
 
 
-def _on_pooled(model: LinearModel | KnnModel, scale: Standardiser) -> Predict:
-    return lambda features, rows: model.scores(scale(features[rows]))
-
-
-def _best_epoch(tokens: Features, setting: Setting, options: AttentiveSetting, seen: Seen, seed: int) -> Candidate:
-    best: Candidate | None = None
-    for epoch, model in fit_attentive(
-        tokens, seen.train, seen.train_labels, classes=seen.classes, kind=seen.kind, setting=options, seed=seed
-    ):
-        valid = seen.judge(model.scores(tokens, seen.valid))
-        if best is None or valid > best.valid:
-            chosen = {**asdict(options), "epoch": epoch}
-            best = Candidate("attentive", setting, chosen, valid, copy.deepcopy(model).scores)
-    assert best is not None
-    return best
-
-
-def _promising(settings: Sequence[Setting], table: list[dict[str, Any]], count: int) -> list[Setting]:
+def _promising(settings: Sequence[Setting], table: list[dict[str, Any]], count: int, seen: Seen) -> list[Setting]:
+    if not seen.inner:
+        return list(settings[-1:])
     if not table:
         return list(settings)
-    top = {setting: max(row["valid"] for row in table if row["layer"] == setting.layer) for setting in settings}
+    top = {
+        setting: max((row["valid"] for row in table if row["layer"] == setting.layer), default=-np.inf)
+        for setting in settings
+    }
     return sorted(settings, key=lambda setting: -top[setting])[:count]

@@ -16,13 +16,15 @@ from facemae.data.select import metadata
 from facemae.errors import MissingExtraError, ProbeError
 from facemae.features.extractor import FeatureExtractor
 from facemae_probes import runner
-from facemae_probes.attentive import AttentiveSetting
+from facemae_probes.columns import Columns
 from facemae_probes.commands import app
+from facemae_probes.heads.attentive import AttentiveSetting
+from facemae_probes.plan import ProbePlan
 from facemae_probes.report import read_result
 from facemae_probes.results import compare_results
-from facemae_probes.selection import ProbePlan
 from facemae_probes.sources import HogSource, PixelSource
-from facemae_probes.task import Columns, Task, make_task
+from facemae_probes.targets import Targets
+from facemae_probes.task import Task, make_task
 
 PLAN = ProbePlan(
     layers=(0, -1),
@@ -57,7 +59,7 @@ def test_every_probe_runs_and_the_result_tells_its_origin(
         assert entry["slices"]["odd=0"]["count"] < test["count"]
         assert (tmp_path / "out" / entry["picture"]).read_bytes().startswith(b"\x89PNG")
         stored = np.load(tmp_path / "out" / entry["predictions"])
-        assert np.mean(stored["truth"] == stored["predicted"]) == pytest.approx(test["accuracy"]), probe
+        assert np.mean(stored["truth"] == stored["scores"][0].argmax(axis=1)) == pytest.approx(test["accuracy"]), probe
     table = data["selection"]["table"]
     assert {(row["layer"], row["pooling"]) for row in table if row["probe"] == "linear"} == {
         (layer, pooling) for layer in (0, 11) for pooling in ("mean", "grid2")
@@ -72,7 +74,9 @@ def test_a_finished_result_is_read_back_and_another_request_is_not(labelled_shar
     again = runner.run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, out=tmp_path, say=said.append)
     assert "done" in said[-1]
     assert again.data == json.loads(json.dumps(first.data))
-    np.testing.assert_array_equal(again.predictions["knn"], first.predictions["knn"])
+    np.testing.assert_array_equal(again.scores["knn"], first.scores["knn"])
+    np.testing.assert_array_equal(again.targets.values, first.targets.values)
+    assert again.keys == first.keys
 
     other = runner.run_probe(labelled_shards, PIXELS, "emotion", plan=replace(PLAN, seed=1), out=tmp_path)
     assert other.data["seed"] == 1
@@ -86,8 +90,8 @@ def test_the_same_request_gives_the_same_numbers(
         for name in ("a", "b")
     ]
     assert runs[0].data["selection"] == runs[1].data["selection"]
-    for probe, predicted in runs[0].predictions.items():
-        np.testing.assert_array_equal(predicted, runs[1].predictions[probe])
+    for probe, scores in runs[0].scores.items():
+        np.testing.assert_array_equal(scores, runs[1].scores[probe])
 
 
 def test_choices_do_not_depend_on_test_labels(
@@ -97,16 +101,16 @@ def test_choices_do_not_depend_on_test_labels(
 
     def permuted(columns: Columns, label: str, **options: object) -> Task:
         task = make_task(columns, label, **options)  # type: ignore[arg-type]
-        labels = task.labels.copy()
-        labels[task.parts["test"]] = np.roll(labels[task.parts["test"]], 5)
-        return replace(task, labels=labels)
+        values = task.targets.values.copy()
+        values[task.splits.tested] = np.roll(values[task.splits.tested], 5)
+        return replace(task, targets=Targets("classes", task.targets.names, values))
 
     monkeypatch.setattr(runner, "make_task", permuted)
     blind = runner.run_probe(labelled_shards, tiny_extractor, "emotion", plan=PLAN, cache=tmp_path)
     assert blind.data["chosen"] == honest.data["chosen"]
     assert blind.data["selection"] == honest.data["selection"]
-    for probe, predicted in honest.predictions.items():
-        np.testing.assert_array_equal(predicted, blind.predictions[probe])
+    for probe, scores in honest.scores.items():
+        np.testing.assert_array_equal(scores, blind.scores[probe])
     assert blind.data["results"]["linear"]["test"] != honest.data["results"]["linear"]["test"]
 
 
@@ -118,7 +122,10 @@ def test_action_units_by_pattern(labelled_shards: Path, tiny_extractor: FeatureE
     assert set(result.data["results"]["linear"]["test"]["f1"]) == {"AU1", "AU2"}
     assert result.data["results"]["linear"]["test"]["macro_f1"] > 0.8
     assert result.data["results"]["attentive"]["test"]["macro_f1"] > 0.5
-    assert result.predictions["linear"].shape == (45, 2)
+    assert result.scores["linear"].shape == (1, 45, 2)
+    fitted = result.data["results"]["linear"]["test"]["macro_f1_fitted"]
+    assert fitted > 0.8
+    assert (result.thresholds["linear"] != 0.5).any()
 
 
 def test_a_different_crop_is_a_warning_in_the_result(

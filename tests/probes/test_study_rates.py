@@ -16,6 +16,7 @@ from facemae_probes.studies.equal_time_report import markdown, write_table
 from facemae_probes.studies.equal_time_summary import mean_difference, mean_interval, summarise
 from facemae_probes.studies.ferplus_set import CLEAN
 from facemae_probes.studies.units import Unit, check_together, from_text, probe_part, read_unit, to_text, write_unit
+from facemae_probes.targets import Targets
 
 
 def test_the_first_steps_are_not_timed_and_stages_keep_their_weight() -> None:
@@ -65,7 +66,7 @@ def _result(seed: int, *, right: float, images: int = 400) -> ProbeResult:
     accuracy = float((guess == truth).mean())
     numbers = {"count": images, "accuracy": accuracy, "macro_f1": accuracy, "mean_recall": accuracy, "intervals": {}}
     entry = {
-        "setting": {"probe": "linear", "layer": 11, "pooling": "mean", "valid": right},
+        "settings": [{"probe": "linear", "layer": 11, "pooling": "mean", "valid": right}],
         "test": numbers,
         "slices": {CLEAN: {**numbers, "accuracy": float((guess == truth)[clean].mean()), "count": int(clean.sum())}},
     }
@@ -80,7 +81,7 @@ def _result(seed: int, *, right: float, images: int = 400) -> ProbeResult:
         },
         "data": {"card": {"name": "made up"}, "digest": "d" * 64},
         "model": {"digest": str(seed)},
-        "chosen": entry["setting"],
+        "chosen": {"probe": "linear", "valid": right},
         "selection": {"on": "official valid split"},
         "results": {"linear": entry},
         "duration_s": 1.0,
@@ -88,7 +89,9 @@ def _result(seed: int, *, right: float, images: int = 400) -> ProbeResult:
         "versions": {"python": "3"},
     }
     keys = tuple(str(i) for i in range(images))
-    return ProbeResult(data, {"linear": guess}, truth, keys, units, {CLEAN: clean})
+    scores = np.eye(3, dtype=np.float32)[guess][None]
+    targets = Targets("classes", ("a", "b", "c"), truth)
+    return ProbeResult(data, {"linear": scores}, targets, keys, units, {CLEAN: clean})
 
 
 def _unit(name: str, seed: int, right: float, **changes: Any) -> Unit:
@@ -127,7 +130,7 @@ def test_a_unit_keeps_predictions_and_which_images_belong_together(tmp_path: Pat
     write_unit(tmp_path, unit)
     read = read_unit(tmp_path / "units" / "a-4.json")
     assert read.data == unit.data
-    assert (read.truth == result.truth).all()
+    assert (read.truth == result.targets.values).all()
     assert (read.clean == result.slices[CLEAN]).all()
     for row in (0, 10):
         assert read.units[row] == read.units[row + 1]
@@ -144,9 +147,11 @@ def test_means_and_differences_are_over_seeds_with_each_image_drawn_once() -> No
     assert found.value == pytest.approx(np.mean(accuracies[:2]))
     assert found.units == len(np.unique(one[0].units))
     # The same predictions twice are no more information than once.
-    assert mean_interval([one[0], one[0]], "linear") == mean_interval([one[0]], "linear")
+    twice, once = mean_interval([one[0], one[0]], "linear"), mean_interval([one[0]], "linear")
+    assert (twice.value, twice.low, twice.high) == (once.value, once.low, once.high)
     gain = mean_difference(one, other, "linear")
     assert gain.value == pytest.approx(np.mean(accuracies[:2]) - np.mean(accuracies[2:]))
+    assert gain.low is not None
     assert gain.low > 0.1
     clean = mean_difference(one, other, "linear", "clean")
     rows = one[0].clean

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from facemae.errors import ProbeError
-from facemae_probes.task import Columns, make_task
+from facemae_probes.columns import Columns
+from facemae_probes.protocols.base import Inner
+from facemae_probes.task import make_task
 
 
 def _columns(**changes: list[Any]) -> Columns:
@@ -26,23 +28,25 @@ def _columns(**changes: list[Any]) -> Columns:
 def test_a_missing_validation_part_is_taken_from_whole_training_subjects() -> None:
     task = make_task(_columns(), "emotion")
     assert task.unit == "subject"
-    assert "train split" in task.valid_from
-    assert "subject" in task.valid_from
-    train, valid = (set(task.units[task.parts[part]].tolist()) for part in ("train", "valid"))
-    assert not train & valid
-    assert len(task.parts["train"]) + len(task.parts["valid"]) == 16
-    assert len(task.parts["test"]) == 8
-    assert make_task(_columns(), "emotion").parts["valid"].tolist() == task.parts["valid"].tolist()
-    assert any(
-        make_task(_columns(), "emotion", seed=seed).parts["valid"].tolist() != task.parts["valid"].tolist()
-        for seed in (1, 2, 3)
-    )
+    assert "train split" in task.splits.chosen_on
+    assert "subject" in task.splits.chosen_on
+
+    def aside(seed: int = 0) -> Inner:
+        return make_task(_columns(), "emotion", seed=seed).splits.repeats[0][0].inner[0]
+
+    assert not set(task.units[aside().fit].tolist()) & set(task.units[aside().judge].tolist())
+    assert len(aside().fit) + len(aside().judge) == 16
+    assert task.parts()["train"].tolist() == list(range(16))
+    assert task.parts()["test"].tolist() == list(range(16, 24))
+    assert aside().judge.tolist() == aside().judge.tolist()
+    assert any(aside(seed).judge.tolist() != aside().judge.tolist() for seed in (1, 2, 3))
 
 
 def test_an_official_validation_part_is_used_as_it_is() -> None:
     task = make_task(_columns(split=["train"] * 12 + ["valid"] * 4 + ["test"] * 8), "emotion")
-    assert task.valid_from == "official valid split"
-    assert task.parts["valid"].tolist() == [12, 13, 14, 15]
+    assert task.splits.chosen_on == "official valid split"
+    assert task.parts()["valid"].tolist() == [12, 13, 14, 15]
+    assert task.counts()["valid"] == {"samples": 4, "happy": 2, "sad": 2}
 
 
 def test_without_subjects_the_unit_is_the_sample_and_can_be_named() -> None:
@@ -83,10 +87,10 @@ def test_subjects_on_both_sides_are_told() -> None:
 
 def test_patterns_and_lists_name_binary_columns() -> None:
     task = make_task(_columns(), "AU*")
-    assert task.kind == "multilabel"
-    assert task.names == ("AU1", "AU12")
-    assert task.labels[22].tolist() == [-1, 1]
-    assert make_task(_columns(), "AU12,AU1").names == ("AU12", "AU1")
+    assert task.targets.kind == "multilabel"
+    assert task.targets.names == ("AU1", "AU12")
+    assert task.targets.values[22].tolist() == [-1, 1]
+    assert make_task(_columns(), "AU12,AU1").targets.names == ("AU12", "AU1")
 
 
 def test_unlabelled_samples_are_left_out() -> None:
@@ -97,9 +101,38 @@ def test_unlabelled_samples_are_left_out() -> None:
 
 def test_classes_are_those_of_training_and_others_are_told() -> None:
     task = make_task(_columns(emotion=[2.0, 10.0] * 11 + [3.0, 10.0]), "emotion")
-    assert task.names == ("2", "10", "3")
+    assert task.targets.names == ("2", "10", "3")
+    assert task.targets.values[-2:].tolist() == [2, 1]
     assert any("'3' is not in the training split" in text for text in task.warnings)
     assert task.counts()["test"] == {"samples": 8, "2": 3, "10": 4, "3": 1}
+
+
+def test_votes_become_shares_and_those_that_sum_to_nothing_are_left_out() -> None:
+    votes: dict[str, list[Any]] = {"a": [3, 0] * 12, "b": [1, 0] * 11 + [1, 4], "c": [0] * 24}
+    task = make_task(_columns(**votes), "a,b,c", kind="distribution", classes=("x", "y", "z"))
+    assert task.targets.names == ("x", "y", "z")
+    assert len(task.targets) == 13
+    assert task.targets.values[0].tolist() == [0.75, 0.25, 0]
+    assert task.targets.values[-1].tolist() == [0, 1, 0]
+    with pytest.raises(ProbeError, match="negative votes"):
+        make_task(_columns(**{**votes, "a": [3, 1, -1, 1] * 6}), "a,b,c", kind="distribution")
+
+
+def test_numbers_may_be_missing_and_must_be_numbers() -> None:
+    numbers: dict[str, list[Any]] = {"valence": [0.5, None, -1.0] * 8, "arousal": ["1", None, None] * 8}
+    task = make_task(_columns(**numbers), "valence,arousal", kind="regression", slices=["emotion=sad"])
+    assert len(task.targets) == 16
+    assert task.targets.values[0].tolist() == [0.5, 1.0]
+    assert np.isnan(task.targets.values[1, 1])
+    assert task.counts()["test"] == {"samples": 5, "valence": 5, "arousal": 2}
+    for wrong in ("high", "inf"):
+        with pytest.raises(ProbeError, match=f"column 'valence' holds '{wrong}'"):
+            make_task(_columns(valence=[wrong] * 24), "valence", kind="regression")
+
+
+def test_near_duplicates_are_units_where_nothing_else_is_known() -> None:
+    columns = _columns(subject=[None] * 24, cluster=[f"c{i // 3}" for i in range(24)])
+    assert make_task(columns, "emotion").unit == "cluster"
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ BENCHMARK = Benchmark(
         ),
         VALENCE_AROUSAL,
     ),
-    protocol="official split",
+    protocol="official",
     protocol_about=PROTOCOL,
     unit="cluster",
     slices=("crosses_splits=0",),

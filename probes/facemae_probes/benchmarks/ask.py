@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 from facemae.errors import ProbeError
 from facemae_probes.benchmarks.base import CLUSTER, Benchmark
 from facemae_probes.benchmarks.packed import missing_columns, packed_version
-from facemae_probes.metrics import TaskKind
-from facemae_probes.task import read_columns
+from facemae_probes.columns import read_columns
+from facemae_probes.targets import Kind
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class Question:
     Attributes:
         label: Column, or columns separated by commas.
         kind: What they are.
+        protocol: How training and test samples are told apart, as it is written on the command line.
         classes: Names in the order to show; empty takes them from the data.
         unit: Column of independent units; None looks for subject and source.
         slices: Test parts to report too.
@@ -26,7 +27,8 @@ class Question:
     """
 
     label: str
-    kind: Literal["auto", "classes", "multilabel"] = "auto"
+    kind: Literal["auto"] | Kind = "auto"
+    protocol: str = "official"
     classes: tuple[str, ...] = ()
     unit: str | None = None
     slices: tuple[str, ...] = ()
@@ -52,15 +54,9 @@ def ask_benchmark(
 
     Raises:
         UsageError: No such target.
-        ProbeError: The shards were not packed for it, or the probes cannot measure this kind of target.
+        ProbeError: The shards were not packed for it.
     """
     chosen = benchmark.target(target)
-    if chosen.kind not in get_args(TaskKind):
-        raise ProbeError(
-            f"target {chosen.name!r} of {benchmark.name} is a {chosen.kind}",
-            expected=f"a target that the probes measure: {', '.join(get_args(TaskKind))}",
-            fix=f"--target {benchmark.headline.name}",
-        )
     columns = read_columns(shards)
     if missing := missing_columns(benchmark, columns, chosen.name):
         raise ProbeError(
@@ -82,8 +78,9 @@ def ask_benchmark(
         caveats.append("packed without near-duplicate clusters: every image counts as independent")
     return Question(
         label=",".join(chosen.columns),
-        kind=cast("TaskKind", chosen.kind),
-        classes=chosen.classes if chosen.kind == "classes" else (),
+        kind=chosen.kind,
+        protocol=benchmark.protocol,
+        classes=chosen.classes,
         unit=None if unit is None and benchmark.unit in ("subject", "source") else own,
         slices=(*parts, *(text for text in slices if text not in parts)),
         about={

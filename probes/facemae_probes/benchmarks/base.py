@@ -13,9 +13,10 @@ from facemae.data.schema import CropRecipe
 from facemae.data.splits import canonical_split
 from facemae.errors import UsageError
 from facemae_probes.benchmarks.listing import Listing
+from facemae_probes.protocols.registry import parse_protocol
+from facemae_probes.targets import Kind
 
 Family: TypeAlias = Literal["fer", "au", "dfer", "micro"]
-Kind: TypeAlias = Literal["classes", "distribution", "multilabel", "regression"]
 Metric: TypeAlias = Literal["accuracy", "mean_recall", "macro_f1", "ccc", "rmse", "cross_entropy"]
 Counts: TypeAlias = dict[str, int]
 
@@ -128,8 +129,8 @@ class Benchmark(_Frozen):
     """Field of use."""
     targets: tuple[Target, ...] = Field(min_length=1)
     """What is predicted; the first is the headline."""
-    protocol: Literal["official split", "folds"]
-    """How training and test samples are told apart."""
+    protocol: str
+    """How training and test samples are told apart, as `--protocol` has it: `official`, `folds:COLUMN`, `loso`, …"""
     protocol_about: str = ""
     """What else there is to say, such as a validation list that serves as test."""
     unit: str
@@ -159,6 +160,7 @@ class Benchmark(_Frozen):
     def _consistent(self) -> Self:
         names = [target.name for target in self.targets]
         _must(len(set(names)) == len(names), f"{self.name}: two targets of one name")
+        parse_protocol(self.protocol)
         known = set(self.headline.classes)
         for version in self.versions:
             foreign = {name for per in version.classes.values() for name in per} - known

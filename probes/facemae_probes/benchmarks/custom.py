@@ -36,7 +36,7 @@ BENCHMARK = Benchmark(
             others=("mean_recall", "macro_f1"),
         ),
     ),
-    protocol="official split",
+    protocol="official",
     protocol_about="the splits of the manifest",
     unit="subject",
     versions=(),

@@ -21,7 +21,7 @@ BENCHMARK = Benchmark(
             others=("mean_recall", "macro_f1"),
         ),
     ),
-    protocol="official split",
+    protocol="official",
     protocol_about="Training is train, PublicTest valid, PrivateTest test",
     unit="cluster",
     slices=("crosses_splits=0",),

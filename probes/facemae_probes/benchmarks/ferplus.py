@@ -27,7 +27,7 @@ BENCHMARK = Benchmark(
             others=("accuracy",),
         ),
     ),
-    protocol="official split",
+    protocol="official",
     protocol_about="that of FER2013; majority by the authors' rule: single votes dropped, more than half needed",
     unit="cluster",
     slices=("crosses_splits=0",),

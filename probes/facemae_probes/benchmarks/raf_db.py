@@ -37,7 +37,7 @@ BENCHMARK = Benchmark(
             others=("mean_recall", "macro_f1"),
         ),
     ),
-    protocol="official split",
+    protocol="official",
     unit="cluster",
     slices=("crosses_splits=0",),
     versions=(

@@ -14,9 +14,9 @@ from typing import Any
 
 from facemae.config import Recipe
 from facemae.errors import ProbeError, UsageError
-from facemae_probes.attentive import AttentiveSetting
+from facemae_probes.heads.attentive import AttentiveSetting
+from facemae_probes.plan import ProbePlan, Say
 from facemae_probes.results import ProbeResult
-from facemae_probes.selection import ProbePlan, Say
 from facemae_probes.sources import EncoderSource, FeatureSource, HogSource
 from facemae_probes.studies import calibration as rates
 from facemae_probes.studies import ferplus

@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from facemae_probes.bootstrap import Interval, interval, paired_difference
+from facemae_probes.measures import Interval, interval, paired_difference
 from facemae_probes.studies.calibration import busy
 from facemae_probes.studies.units import STUDY, Unit
+from facemae_probes.targets import Targets
 
 COVER = "the sampling of test images; the values of the seeds are shown beside them"
 Part = Literal["all", "clean"]
@@ -106,19 +108,15 @@ def _measured(units: Sequence[Unit], probe: str, part: Part) -> dict[str, Any]:
 
 
 def mean_interval(units: Sequence[Unit], probe: str, part: Part = "all") -> Interval:
-    """Mean accuracy over units with its interval.
-
-    Every independent image counts once for each unit, and all of these are drawn together.
+    """Mean accuracy over units with its interval: a drawn image counts with the predictions of all of them.
 
     Args:
         units: Units of one table.
         probe: Probe kind.
         part: All test images, or those without duplicates in other splits.
     """
-    truth, numbers, rows = _tiled(units, part)
-    predicted = np.concatenate([unit.predicted(probe)[rows] for unit in units])
-    task = units[0].data["task"]
-    return interval(truth, predicted, numbers, classes=len(task["classes"]), kind=task["kind"], unit=task["unit"])
+    targets, numbers, rows = _tested(units[0], part)
+    return interval(targets, _scores(units, probe, rows), numbers, "accuracy", unit=units[0].data["task"]["unit"])
 
 
 def mean_difference(one: Sequence[Unit], other: Sequence[Unit], probe: str, part: Part = "all") -> Interval:
@@ -130,18 +128,21 @@ def mean_difference(one: Sequence[Unit], other: Sequence[Unit], probe: str, part
         probe: Probe kind.
         part: All test images, or those without duplicates in other splits.
     """
-    truth, numbers, rows = _tiled(one, part)
-    first, second = (np.concatenate([unit.predicted(probe)[rows] for unit in units]) for units in (one, other))
-    task = one[0].data["task"]
-    return paired_difference(
-        truth, first, second, numbers, classes=len(task["classes"]), kind=task["kind"], unit=task["unit"]
-    )
+    targets, numbers, rows = _tested(one[0], part)
+    first, second = (_scores(units, probe, rows) for units in (one, other))
+    return paired_difference(targets, first, second, numbers, "accuracy", unit=one[0].data["task"]["unit"])
 
 
-def _tiled(units: Sequence[Unit], part: Part) -> tuple[Any, Any, Any]:
-    """Labels and unit numbers of the test images, once for each unit, and which rows they are."""
-    rows = np.flatnonzero(units[0].clean) if part == "clean" else np.arange(len(units[0].truth))
-    return np.tile(units[0].truth[rows], len(units)), np.tile(units[0].units[rows], len(units)), rows
+def _tested(unit: Unit, part: Part) -> tuple[Targets, NDArray[np.int64], NDArray[np.int64]]:
+    """Labels and unit numbers of test images, and which rows they are."""
+    rows = np.flatnonzero(unit.clean) if part == "clean" else np.arange(len(unit.truth))
+    return Targets("classes", tuple(unit.data["task"]["classes"]), unit.truth[rows]), unit.units[rows], rows
+
+
+def _scores(units: Sequence[Unit], probe: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Predictions of several units as scores [R, N, C]: one for the predicted class."""
+    classes = len(units[0].data["task"]["classes"])
+    return np.stack([np.eye(classes)[unit.predicted(probe)[rows]] for unit in units])
 
 
 def _against(units: Sequence[Unit], first: Sequence[Unit], probe: str) -> dict[str, Any] | None:

@@ -13,13 +13,21 @@ from typing import Any, Literal
 
 from facemae.config import Recipe
 from facemae.errors import ProbeError
-from facemae_probes.attentive import AttentiveSetting
+from facemae_probes.heads.attentive import AttentiveSetting
+from facemae_probes.plan import ProbePlan, Say
 from facemae_probes.results import ProbeResult, compare_results
 from facemae_probes.runner import versions
-from facemae_probes.selection import ProbePlan, Say
 from facemae_probes.sources import EncoderSource, FeatureSource, HogSource, PixelSource, Setting
 from facemae_probes.studies.facts import here, pretraining_facts
-from facemae_probes.studies.ferplus_set import CLEAN, all_probes, numbers, prepare_shards, published_tree, study_recipe
+from facemae_probes.studies.ferplus_set import (
+    CLEAN,
+    all_probes,
+    chosen_setting,
+    numbers,
+    prepare_shards,
+    published_tree,
+    study_recipe,
+)
 from facemae_probes.studies.ferplus_set import probe as probe_ferplus
 from facemae_probes.studies.write import write_report
 
@@ -81,7 +89,7 @@ def run_study(
     trained = EncoderSource(load(out / "run"), name="pretrained")
     first = probe("pretrained", trained, plan)
     untrained = EncoderSource(load(out / "run", random_init=resolved.seed), name="random weights")
-    chosen = {kind: entry["setting"] for kind, entry in first.data["results"].items()}
+    chosen = {kind: chosen_setting(first, kind) for kind in first.data["results"]}
     own_plan = replace(plan, probes=SIMPLE, poolings=_own_poolings(plan))
     own = probe(
         "random-own", untrained, own_plan, also=[Setting(row["layer"], row["pooling"]) for row in chosen.values()]
@@ -159,7 +167,7 @@ def summarise(
         "model": trained.data["model"],
         "data": trained.data["data"],
         "task": trained.data["task"],
-        "chosen": trained.data["chosen"],
+        "chosen": chosen_setting(trained, trained.chosen),
         "chosen_on": trained.data["selection"]["on"],
         "lines": {name: _line(result) for name, result in results.items()},
         "all_probes": listed,
@@ -189,7 +197,10 @@ def _gain(
 def _against(trained: ProbeResult, hog: ProbeResult, kind: str) -> dict[str, Any]:
     """The chosen probe of the pretrained encoder against a probe of HOG: difference in accuracy, and what it means."""
     found = compare_results(trained, hog, probes=(trained.chosen, kind))
-    outcome = "beats" if found.low > 0 else "loses" if found.high < 0 else "undecided"
+    if found.low is None or found.high is None:
+        outcome = "undecided"
+    else:
+        outcome = "beats" if found.low > 0 else "loses" if found.high < 0 else "undecided"
     return {
         "hog": hog.data["results"][kind]["test"]["accuracy"],
         **found.to_json(),
@@ -207,7 +218,7 @@ def _line(result: ProbeResult) -> dict[str, Any]:
     entry = result.data["results"][result.chosen]
     clean = entry["slices"][CLEAN]
     return {
-        "setting": entry["setting"],
+        "setting": chosen_setting(result, result.chosen),
         "test": numbers(entry["test"]),
         "without_duplicates": numbers(clean),
         "recall": entry["test"]["recall"],

@@ -10,9 +10,9 @@ from typing import Any
 
 from facemae.config import Recipe
 from facemae.data.schema import CropRecipe, DatasetCard
+from facemae_probes.plan import ProbePlan, Say
 from facemae_probes.results import ProbeResult
 from facemae_probes.runner import run_probe
-from facemae_probes.selection import ProbePlan, Say
 from facemae_probes.sources import FeatureSource, Setting
 
 LABEL = "ferplus_majority"
@@ -98,12 +98,18 @@ def all_probes(result: ProbeResult) -> dict[str, Any]:
     """What each probe kind chose and reached on test, with and without duplicates."""
     return {
         kind: {
-            "setting": entry["setting"],
+            "setting": chosen_setting(result, kind),
             "test": numbers(entry["test"]),
             "without_duplicates": numbers(entry["slices"][CLEAN]),
         }
         for kind, entry in result.data["results"].items()
     }
+
+
+def chosen_setting(result: ProbeResult, kind: str) -> dict[str, Any]:
+    """What a probe kind chose in the one fold of the official split."""
+    row: dict[str, Any] = result.data["results"][kind]["settings"][0]
+    return {name: value for name, value in row.items() if name not in ("repeat", "fold")}
 
 
 def numbers(found: dict[str, Any]) -> dict[str, Any]:

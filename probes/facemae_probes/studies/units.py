@@ -17,7 +17,7 @@ from facemae.errors import ProbeError
 from facemae.files import storage_errors, write_text
 from facemae_probes.results import ProbeResult
 from facemae_probes.studies.calibration import FILE, changes
-from facemae_probes.studies.ferplus_set import CLEAN, all_probes
+from facemae_probes.studies.ferplus_set import CLEAN, all_probes, chosen_setting
 
 STUDY = "equal-time"
 FOLDER = "units"
@@ -88,8 +88,8 @@ def unit_file(name: str, seed: int) -> str:
 def probe_part(result: ProbeResult) -> dict[str, Any]:
     """What a unit keeps of a probe result: choices, numbers, predictions, and what pairs them."""
     probes = all_probes(result)
-    for kind, predicted in result.predictions.items():
-        probes[kind]["predicted"] = to_text(predicted)
+    for kind in result.scores:
+        probes[kind]["predicted"] = to_text(result.predicted(kind))
     _, codes = np.unique(result.units, return_inverse=True)
     rows = np.argsort(codes, kind="stable")
     members = np.split(rows, np.cumsum(np.bincount(codes))[:-1])
@@ -98,11 +98,11 @@ def probe_part(result: ProbeResult) -> dict[str, Any]:
     return {
         "task": {name: data["task"][name] for name in ("label", "kind", "classes", "unit", "counts", "labels_digest")},
         "data": {"name": data["data"]["card"]["name"], "digest": data["data"]["digest"]},
-        "chosen": data["chosen"],
+        "chosen": chosen_setting(result, result.chosen),
         "chosen_on": data["selection"]["on"],
         "probes": probes,
         "test": {
-            "truth": to_text(result.truth),
+            "truth": to_text(result.targets.values),
             "clean": to_text(result.slices[CLEAN].astype(np.int64)),
             "groups": groups,
         },

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from facemae_probes.plan import ProbePlan, Say
 from facemae_probes.results import ProbeResult, compare_results
 from facemae_probes.runner import run_probe
-from facemae_probes.selection import ProbePlan, Say
 from facemae_probes.sources import EncoderSource
 from facemae_probes.tour.settings import Places, Settings
 
@@ -137,8 +137,8 @@ def chance(result: ProbeResult) -> float:
     if task["kind"] == "classes":
         counts = {name: task["counts"]["train"][name] for name in task["classes"]}
         answer = task["classes"].index(max(counts, key=lambda name: counts[name]))
-        return float(np.mean(result.truth == answer))
-    share = (result.truth == 1).mean(axis=0)
+        return float(np.mean(result.targets.values == answer))
+    share = (result.targets.values == 1).mean(axis=0)
     return float(np.mean(2 * share / (1 + share)))
 
 

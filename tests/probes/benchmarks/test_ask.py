@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -14,9 +13,9 @@ from facemae_probes.benchmarks.ask import ask_benchmark
 from facemae_probes.benchmarks.base import Benchmark
 from facemae_probes.benchmarks.packing import pack_benchmark
 from facemae_probes.benchmarks.registry import benchmark
+from facemae_probes.columns import read_columns
 from facemae_probes.commands import app
-from facemae_probes.metrics import TaskKind
-from facemae_probes.task import make_task, read_columns
+from facemae_probes.task import make_task
 from tests.probes.benchmarks.conftest import MADE, make_raf
 
 Know = Callable[..., Benchmark]
@@ -67,8 +66,8 @@ def test_both_ways_give_the_same_numbers(shards: Path, tmp_path: Path) -> None:
 def test_a_class_without_samples_keeps_its_place_and_is_told(shards: Path) -> None:
     given = ("boredom", *benchmark("raf-db").headline.classes)
     task = make_task(read_columns(shards), "expression", unit="sample", classes=given)
-    assert task.names == given
-    assert task.labels.min() == 1
+    assert task.targets.names == given
+    assert task.targets.values.min() == 1
     assert "class 'boredom' is not in the training split" in task.warnings
     with pytest.raises(ProbeError, match="labels surprise"):
         make_task(read_columns(shards), "expression", unit="sample", classes=given[2:])
@@ -82,16 +81,30 @@ def test_shards_that_were_packed_otherwise(tmp_path: Path) -> None:
     assert "facemae probe pack raf-db" in str(caught.value.fix)
 
 
-@pytest.mark.parametrize(("name", "target"), [("affectnet8", "valence-arousal"), ("ferplus", "distribution")])
-def test_a_target_that_the_probes_cannot_measure_is_refused(name: str, target: str, tmp_path: Path) -> None:
-    kind = benchmark(name).target(target).kind
-    if kind in get_args(TaskKind):
-        pytest.skip(f"the probes measure {kind}")
-    case = {"affectnet8": "affectnet8 arrays", "ferplus": "ferplus copy"}[name]
+@pytest.mark.parametrize(
+    ("name", "target", "kind", "metrics"),
+    [
+        ("affectnet8", "valence-arousal", "regression", ("ccc", "rmse")),
+        ("ferplus", "distribution", "distribution", ("cross_entropy", "accuracy")),
+    ],
+)
+def test_shares_and_numbers_are_probed(
+    name: str, target: str, kind: str, metrics: tuple[str, ...], tmp_path: Path
+) -> None:
+    case = {"affectnet8": "affectnet8 lists", "ferplus": "ferplus copy"}[name]
     MADE[case].make(tmp_path / "data")
     pack_benchmark(benchmark(name), tmp_path / "data", tmp_path / "shards", clusters=False)
-    with pytest.raises(ProbeError, match=f"target '{target}' of {name} is a {kind}"):
-        ask_benchmark(benchmark(name), tmp_path / "shards", target=target)
+    arguments = ["run", name, "--target", target, "--data", str(tmp_path / "shards"), "--model", "pixels"]
+    done = CliRunner().invoke(
+        app, [*arguments, "--probe", "linear,knn", "--out", str(tmp_path / "out")], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    data = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert data["task"]["kind"] == kind
+    for probe in ("linear", "knn"):
+        entry = data["results"][probe]
+        assert set(metrics) <= set(entry["test"]["intervals"])
+        assert (tmp_path / "out" / entry["picture"]).exists()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def _stated(**changes: Any) -> dict[str, Any]:
         "title": "Made",
         "family": "fer",
         "targets": (target,),
-        "protocol": "official split",
+        "protocol": "official",
         "unit": "sample",
         "versions": (version,),
         "licence": "none",

@@ -1,0 +1,202 @@
+"""The samples of a probe: of one shard set, or of one to learn from and another to be tested on.
+
+Samples of several sets are numbered through: those of the second set follow all of the first.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.errors import ProbeError
+from facemae_probes.cache import FeatureCache
+from facemae_probes.columns import Columns, read_columns
+from facemae_probes.identity import feature_code
+from facemae_probes.plan import Features, Say
+from facemae_probes.sources import FeatureSource, Setting
+
+BLOCK = 128
+"""Images an encoder sees at once."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Shard sets whose samples are numbered through.
+
+    Attributes:
+        shards: Their folders.
+        offsets: Number of the first sample of each.
+    """
+
+    shards: tuple[Path, ...]
+    offsets: tuple[int, ...]
+
+    @classmethod
+    def of(cls, *shards: Path) -> "Pool":
+        """Open indexed shard sets."""
+        from facemae.data.index import ShardIndex
+
+        sizes = [len(ShardIndex.open(path)) for path in shards]
+        return cls(tuple(shards), tuple(int(n) for n in np.cumsum([0, *sizes[:-1]])))
+
+    def facts(self) -> list[dict[str, Any]]:
+        """What a result says of each set."""
+        return [_facts(path) for path in self.shards]
+
+    def own(self, samples: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+        """Those of some samples that are of one set, in its own numbers."""
+        start = self.offsets[number]
+        stop = self.offsets[number + 1] if number + 1 < len(self.offsets) else np.iinfo(np.int64).max
+        return samples[(samples >= start) & (samples < stop)] - start
+
+    def features(
+        self, source: FeatureSource, settings: Sequence[Setting], samples: NDArray[np.int64], folder: Path, say: Say
+    ) -> dict[Setting, Features]:
+        """Features of samples, from the cache where they are there.
+
+        Args:
+            source: Where they come from.
+            settings: Layers and poolings.
+            samples: Ascending.
+            folder: Of the cache.
+            say: Told how it goes.
+
+        Returns:
+            Memory maps; of several sets, arrays that are put together in memory.
+        """
+        store, code, parts = FeatureCache(folder), feature_code(), []
+        for number, (shards, facts) in enumerate(zip(self.shards, self.facts(), strict=True)):
+            own = self.own(samples, number)
+            parts.append(
+                store.features(
+                    source,
+                    settings,
+                    _images(shards, source, own, say),
+                    data_digest=facts["digest"],
+                    samples=own,
+                    code=code,
+                )
+            )
+        if len(parts) == 1:
+            return parts[0]
+        return {setting: np.concatenate([part[setting] for part in parts]) for setting in settings}
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Another shard set to be tested on.
+
+    Attributes:
+        shards: The set.
+        label: Its label column; None takes that of the training set.
+        mapping: From its labels to those of the training set; without one, labels have the same names.
+        where: Only its samples with these values.
+    """
+
+    __test__ = False
+
+    shards: Path
+    label: str | None = None
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+def joined(pool: Pool, label: str, test: TestSet, where: Mapping[str, str] | None = None) -> tuple[Columns, list[str]]:
+    """Columns of a training and a test set as those of one.
+
+    Test samples of the first set and training samples of the second are left out.
+
+    Args:
+        pool: The two sets.
+        label: Label column of the training set: one column of classes.
+        test: What is tested on.
+        where: Filter of the training set.
+
+    Returns:
+        The columns, with `split` saying which set a sample serves, values of subject, source and cluster made different
+        by set; and what a reader has to know.
+
+    Raises:
+        ProbeError: A label column is missing, or no label of the test set is one of the training set.
+    """
+    first = read_columns(pool.shards[0], dict(where or {}))
+    second = read_columns(test.shards, dict(test.where))
+    own = test.label or label
+    known = {value for value in first.require(label, "of labels") if value is not None}
+    texts = second.require(own, f"of labels in {test.shards.name}")
+    mapped = [None if text is None else test.mapping.get(text, text) for text in texts]
+    if unused := sorted(set(test.mapping) - set(texts)):
+        raise ProbeError(f"--map names {', '.join(unused)}", expected=f"labels of {test.shards.name}: {_some(texts)}")
+    left = [text for text, name in zip(texts, mapped, strict=True) if text is not None and name not in known]
+    kept = [row for row, name in enumerate(mapped) if name in known]
+    if not kept:
+        raise ProbeError(
+            f"no label of {test.shards.name} ({_some(texts)}) is one of {pool.shards[0].name} ({_some(list(known))})",
+            fix="--map THEIRS=OURS, repeatable",
+        )
+    split = second.text("split") if "split" in second.values else [None] * len(second)
+    tested = [row for row in kept if split[row] == "test"] or kept
+    warnings = [f"{len(left)} samples of {test.shards.name} with labels {_some(left)} are left out"] if left else []
+    if len(tested) == len(kept) and any(split):
+        warnings.append(f"{test.shards.name} has no test split: all of its samples are tested")
+    trained = [row for row, name in enumerate(first.text("split")) if name in ("train", "valid")]
+    one = first.take(np.array(trained, dtype=np.int64))
+    other = second.take(np.array(tested, dtype=np.int64))
+    values = _values(one, other, pool)
+    values[label] = one.values[label] + [mapped[row] for row in tested]
+    values["split"] = one.values["split"] + ["test"] * len(tested)
+    return Columns(np.concatenate([one.samples, other.samples + pool.offsets[1]]), values), warnings
+
+
+def _values(one: Columns, other: Columns, pool: Pool) -> dict[str, list[Any]]:
+    names = [*one.values, *(name for name in other.values if name not in one.values)]
+    values = {
+        name: one.values.get(name, [None] * len(one)) + other.values.get(name, [None] * len(other)) for name in names
+    }
+    for name in ("subject", "source", "cluster", "key"):
+        if name in values:
+            sets = [pool.shards[0].name] * len(one) + [pool.shards[1].name] * len(other)
+            values[name] = [
+                None if value in (None, "") else f"{of}/{value}" for of, value in zip(sets, values[name], strict=True)
+            ]
+    return values
+
+
+def _some(names: Sequence[str | None]) -> str:
+    known = sorted({name for name in names if name is not None})
+    return ", ".join(known[:8]) + (", …" if len(known) > 8 else "")
+
+
+def _facts(shards: Path) -> dict[str, Any]:
+    from facemae.data.card import read_card
+    from facemae.data.index import ShardIndex
+
+    index = ShardIndex.open(shards)
+    card = read_card(shards)
+    return {
+        "shards": shards.name,
+        "digest": index.digest,
+        "samples": len(index),
+        "card": card.model_dump(mode="json"),
+        "crop": card.crop.model_dump(mode="json"),
+    }
+
+
+def _images(
+    shards: Path, source: FeatureSource, samples: NDArray[np.int64], say: Say
+) -> Callable[[], Iterator[NDArray[np.uint8]]]:
+    def blocks() -> Iterator[NDArray[np.uint8]]:
+        from facemae.features.sources import ShardSource
+        from facemae.features.stream import stream_batches
+
+        done = 0
+        for batch in stream_batches(ShardSource(shards, samples=samples), source.input, batch_size=BLOCK, workers=2):
+            yield batch.images.numpy()
+            before, done = done, done + len(batch.keys)
+            if before * 10 // len(samples) != done * 10 // len(samples):
+                say(f"features of {source.name}: {done} of {len(samples)} images")
+
+    return blocks

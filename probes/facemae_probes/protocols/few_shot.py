@@ -1,0 +1,89 @@
+"""Learning from few labelled samples: so many a class, or a share of the training units, drawn several times."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from facemae.errors import ProbeError
+from facemae.rng import generator
+from facemae_probes.protocols.base import Fold, Inner, Protocol, Rows, Samples, Splits
+from facemae_probes.protocols.draw import inner_folds
+from facemae_probes.protocols.official import official_parts
+
+INNER = 5
+
+
+@dataclass(frozen=True)
+class FewShot(Protocol):
+    """Few training samples; test as the owner has it. Nothing but the drawn samples is used for choosing.
+
+    Attributes:
+        shots: Samples a class, or a share of the training samples where below 1.
+        draws: How often samples are drawn; the result is the mean over draws.
+    """
+
+    form: ClassVar[str] = "few-shot:N or few-shot:P%"
+    shots: float = 5
+    draws: int = 10
+
+    @property
+    def name(self) -> str:
+        """`few-shot:N` or `few-shot:P%`."""
+        return f"few-shot:{100 * self.shots:g}%" if self.shots < 1 else f"few-shot:{self.shots:g}"
+
+    def split(self, samples: Samples) -> Splits:
+        """A repeat for each draw.
+
+        Raises:
+            ProbeError: The labels have no classes, or a part is missing.
+        """
+        if samples.targets.kind not in ("classes", "distribution"):
+            raise ProbeError(f"{self.name} of labels of kind {samples.targets.kind}", expected="classes")
+        train, valid, test = official_parts(samples)
+        pool = np.sort(np.concatenate([train, valid]))
+        pool = pool[~np.isin(samples.units[pool], samples.units[test])]
+        if not len(pool):
+            raise ProbeError("all training units are in test too", expected="training units of their own")
+        repeats, short = [], set()
+        for draw in range(self.draws):
+            drawn, missing = self._draw(pool, samples, draw)
+            short |= missing
+            repeats.append((Fold(f"draw {draw}", drawn, test, self._inner(drawn, samples, draw), refit=True),))
+        size = f"{100 * self.shots:g} % of the training units" if self.shots < 1 else f"{self.shots:g} a class"
+        about = (
+            f"{size}, drawn {self.draws} times, one sample a unit ({samples.unit}) first; the mean over draws, "
+            "whose interval is over test units"
+        )
+        return Splits(self.name, about, self._chosen_on(), tuple(repeats), warnings=tuple(_short(short, self.shots)))
+
+    def _draw(self, pool: Rows, samples: Samples, draw: int) -> tuple[Rows, set[str]]:
+        rng = generator(samples.seed, "protocol", "few-shot", f"{self.shots:g}", draw)
+        if self.shots < 1:
+            known = np.unique(samples.units[pool])
+            taken = rng.permutation(known)[: max(2, round(self.shots * len(known)))]
+            return pool[np.isin(samples.units[pool], taken)], set()
+        classes, chosen, missing = samples.targets.majority(), [], set()
+        for number, name in enumerate(samples.targets.names):
+            rows = rng.permutation(pool[classes[pool] == number])
+            # Different units first: two frames of one person are not two samples.
+            _, first = np.unique(samples.units[rows], return_index=True)
+            rows = np.concatenate([rows[np.sort(first)], np.delete(rows, first)])[: int(self.shots)]
+            missing |= {name} if len(rows) < self.shots else set()
+            chosen.append(rows)
+        return np.sort(np.concatenate(chosen)), missing
+
+    def _inner(self, rows: Rows, samples: Samples, draw: int) -> tuple[Inner, ...]:
+        if self.shots < 1:
+            return inner_folds(rows, samples.units, samples.targets, INNER, samples.seed, "few-shot", str(draw))
+        count = min(INNER, int(self.shots))
+        return inner_folds(rows, samples.units, samples.targets, count, samples.seed, "few-shot", str(draw))
+
+    def _chosen_on(self) -> str:
+        if self.shots == 1:
+            return "nothing: one sample a class leaves none to choose on, the plan's first candidate is taken"
+        return "the drawn samples only, cross-validated"
+
+
+def _short(names: set[str], shots: float) -> list[str]:
+    return [f"fewer than {shots:g} training samples of {', '.join(sorted(names))}"] if names else []
