@@ -145,11 +145,8 @@ def as_predicted(targets: Targets, scores: NDArray[Any], thresholds: NDArray[Any
         ProbeError: Shapes do not fit, or scores are not finite or no probabilities.
     """
     wanted = (len(targets), targets.width)
-    if (
-        scores.ndim not in (2, 3)
-        or scores.shape[-2:] != wanted
-        or (not len(scores.reshape(-1, *wanted)) and len(targets))
-    ):
+    stacked = scores[None] if scores.ndim == 2 else scores
+    if stacked.ndim != 3 or stacked.shape[1:] != wanted or not len(stacked):
         raise ProbeError(
             f"scores of shape {scores.shape} for {wanted[0]} samples with {wanted[1]} classes or columns",
             expected=f"[{wanted[0]}, {wanted[1]}], or [repeats, {wanted[0]}, {wanted[1]}]",
@@ -162,7 +159,7 @@ def as_predicted(targets: Targets, scores: NDArray[Any], thresholds: NDArray[Any
             expected="probabilities from 0 to 1",
             fix="give softmax or sigmoid of logits",
         )
-    stacked = scores.astype(np.float64).reshape(1 if scores.ndim == 2 else len(scores), *wanted)
+    stacked = stacked.astype(np.float64)
     limits: list[Array | None] = [None] * len(stacked)
     if thresholds is not None:
         try:

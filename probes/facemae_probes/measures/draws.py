@@ -12,12 +12,15 @@ from facemae.rng import generator
 from facemae_probes.measures.base import Array, Statistic
 
 BLOCK = 4_000_000
-"""Numbers in a block of draws, which bounds the memory."""
+"""Samples times draws in a block, which bounds the memory."""
 
 
-def bootstrap(units: int, replicates: int, seed: int) -> Iterator[Array]:
-    """Blocks [units, B] of how often each unit is drawn when as many as there are, are drawn with replacement."""
-    for block in _blocks(units, replicates):
+def bootstrap(units: int, replicates: int, seed: int, *, samples: int) -> Iterator[Array]:
+    """Blocks [units, B] of how often each unit is drawn when as many as there are, are drawn with replacement.
+
+    B is bounded by the number of samples, since some metrics hold a number for each sample and draw.
+    """
+    for block in _blocks(samples, replicates):
         counts = np.empty((len(block), units))
         for row, replicate in zip(counts, block, strict=True):
             drawn = generator(seed, "bootstrap", replicate).integers(units, size=units, dtype=np.uint32)
@@ -25,9 +28,9 @@ def bootstrap(units: int, replicates: int, seed: int) -> Iterator[Array]:
         yield np.ascontiguousarray(counts.T)
 
 
-def swaps(units: int, replicates: int, seed: int) -> Iterator[Array]:
-    """Blocks [units, B] of zeros and ones: whether two models change places on a unit."""
-    for block in _blocks(2 * units, replicates):
+def swaps(units: int, replicates: int, seed: int, *, samples: int) -> Iterator[Array]:
+    """Blocks [units, B] of zeros and ones: whether two models change places on a unit; B as in `bootstrap`."""
+    for block in _blocks(2 * samples, replicates):
         swapped = [generator(seed, "swap", replicate).integers(2, size=units, dtype=np.uint8) for replicate in block]
         yield np.ascontiguousarray(np.stack(swapped, axis=1), dtype=np.float64)
 
@@ -38,7 +41,7 @@ def replicate_values(statistics: Sequence[Statistic], draws: Iterator[Array]) ->
     return np.concatenate(blocks, axis=1)
 
 
-def _blocks(numbers: int, replicates: int) -> Iterator[range]:
-    size = max(1, BLOCK // max(numbers, 1))
+def _blocks(samples: int, replicates: int) -> Iterator[range]:
+    size = max(1, BLOCK // max(samples, 1))
     for start in range(0, replicates, size):
         yield range(start, min(start + size, replicates))

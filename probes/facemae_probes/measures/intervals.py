@@ -99,7 +99,8 @@ def intervals(
         return {}
     points = [measure.values(repeats) for measure in measures]
     replicated = replicate_values(
-        [measure.statistic(repeats, drawn) for measure in measures], bootstrap(drawn.count, replicates, seed)
+        [measure.statistic(repeats, drawn) for measure in measures],
+        bootstrap(drawn.count, replicates, seed, samples=len(targets)),
     )
     return {
         measure.name: summarise(measure.name, each, values, level=level, unit=unit, units=drawn.count)

@@ -76,7 +76,8 @@ def paired_difference(
     measure = measure_of(metric, targets)
     one, other = _both(targets, first, second, thresholds)
     values = replicate_values(
-        [measure.statistic(one, drawn), measure.statistic(other, drawn)], bootstrap(drawn.count, replicates, seed)
+        [measure.statistic(one, drawn), measure.statistic(other, drawn)],
+        bootstrap(drawn.count, replicates, seed, samples=len(targets)),
     )
     points = [a - b for a, b in zip(measure.values(one), measure.values(other), strict=True)]
     return summarise(metric, points, values[0] - values[1], level=level, unit=unit, units=drawn.count)
@@ -130,7 +131,7 @@ def paired_test(
     both = Units(np.concatenate([drawn.codes, drawn.codes + drawn.count]), 2 * drawn.count)
     statistic = measure.statistic([_joined(a, b) for a, b in zip(one, other, strict=True)], both)
     reached = 0
-    for swapped in swaps(drawn.count, replicates, seed):
+    for swapped in swaps(drawn.count, replicates, seed, samples=len(targets)):
         kept = 1 - swapped
         drawn_difference = statistic(np.concatenate([kept, swapped])) - statistic(np.concatenate([swapped, kept]))
         # Rounding must not decide whether a draw that equals the real difference has reached it.

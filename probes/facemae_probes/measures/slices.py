@@ -146,7 +146,7 @@ def slices(
     names, rows = zip(*group_samples(column, values).items(), strict=True)
     parts = [_Part.of(measure, repeats, drawn, each) for each in rows]
     statistics = [measure.statistic(part.repeats, part.units) for part in parts]
-    replicated = replicate_values(statistics, bootstrap(drawn.count, replicates, seed))
+    replicated = replicate_values(statistics, bootstrap(drawn.count, replicates, seed, samples=len(targets)))
     found = [
         Slice(
             name,
