@@ -8,6 +8,8 @@ import typer
 
 from facemae.errors import UsageError
 from facemae_probes.benchmarks.commands import register as register_benchmarks
+from facemae_probes.contamination_command import register as register_contamination
+from facemae_probes.grid_command import register as register_grid
 from facemae_probes.targets import KINDS
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def run(
         other = TestSet(test_data, test_label, dict(_pair(text, "--map", "THEIRS=OURS") for text in mapping or ()))
     result = run_probe(
         data,
-        _source(model, data, random_init),
+        model_source(model, data, random_init),
         question.label,
         plan=plan,
         kind=question.kind,
@@ -235,7 +237,8 @@ def _show(data: dict[str, Any], json_output: bool, table: Any, folder: Path) -> 
     typer.echo(f"result: {folder / 'result.json'}")
 
 
-def _source(model: str, data: Path, random_init: int | None) -> Any:
+def model_source(model: str, data: Path, random_init: int | None = None) -> Any:
+    """What `--model` names: a baseline, a run, a checkpoint or an exported encoder."""
     from facemae_probes.sources import EncoderSource, HogSource, PixelSource, pixel_input
 
     if model in ("pixels", "hog"):
@@ -268,4 +271,6 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     return name, value
 
 
+register_grid(app)
 register_benchmarks(app)
+register_contamination(app)

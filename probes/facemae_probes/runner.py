@@ -17,7 +17,7 @@ from facemae_probes import report
 from facemae_probes.caveats import crop_warnings, linear_warnings, pretraining_warnings
 from facemae_probes.columns import Columns, read_columns
 from facemae_probes.identity import versions as installed
-from facemae_probes.measures import primary
+from facemae_probes.measures import find_metric, primary
 from facemae_probes.outcome import Outcome
 from facemae_probes.plan import Candidate, Features, ProbePlan, Say
 from facemae_probes.pool import Pool, TestSet, joined
@@ -98,6 +98,8 @@ def run_probe(
         split=split,
         classes=classes,
     )
+    if plan.metric is not None:
+        find_metric(plan.metric, task.targets.kind, task.targets.names)
     facts = pool.facts()
     mapping = dict(test_set.mapping) if test_set is not None else {}
     asked = request(source, task, plan, facts, where=dict(where or {}), mapping=mapping, benchmark=benchmark)

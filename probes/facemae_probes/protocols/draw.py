@@ -67,7 +67,9 @@ def inner_folds(
     return tuple(Inner(np.setdiff1d(rows, part), part) for part in parts)
 
 
-def _quietly(splitter: object, blank: NDArray[np.float64], classes: Rows, groups: Rows | None) -> list[tuple[Rows, Rows]]:
+def _quietly(
+    splitter: object, blank: NDArray[np.float64], classes: Rows, groups: Rows | None
+) -> list[tuple[Rows, Rows]]:
     import warnings
 
     with warnings.catch_warnings():

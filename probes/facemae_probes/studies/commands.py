@@ -141,6 +141,42 @@ def equal_time(
         typer.echo((out / "report" / "report.md").read_text(encoding="utf-8"))
 
 
+@app.command("leak")
+def leak(
+    data: Annotated[
+        Path, typer.Option(help="Indexed shard set with splits train, valid, test; its labels play no part.")
+    ],
+    model: Annotated[str, typer.Option(help="Run, checkpoint or exported encoder; or `pixels` or `hog`.")],
+    out: Annotated[Path, typer.Option(help="Folder of features and leak.json.")],
+    permutations: Annotated[int, typer.Option(min=2, help="Draws of random labels.")] = 50,
+    test: Annotated[int, typer.Option(min=20, max=400, help="Test samples.")] = 400,
+    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "-7,-5,-3,-1",
+    pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls",
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print leak.json.")] = False,
+) -> None:
+    """Give features random labels, and see whether choosing settings finds something where there is nothing.
+
+    Exit code 1 if the honest way leaves the band of chance, or the way that chooses on test does not.
+
+    Example: facemae study leak --data shards/raf-db --model runs/first --out studies/leak
+    """
+    import json
+
+    from facemae_probes.commands import model_source, parse_layers, parse_names
+    from facemae_probes.plan import ProbePlan
+    from facemae_probes.studies.leak import LeakSize, leak_study, lines
+
+    plan = ProbePlan(
+        probes=("linear", "knn"), layers=parse_layers(layers), poolings=tuple(parse_names(pooling)), seed=seed
+    )
+    size = LeakSize(train=2 * test, valid=test, test=test, permutations=permutations)
+    found = leak_study(data, model_source(model, data), out, size, plan, say=lambda text: typer.echo(text, err=True))
+    typer.echo(json.dumps(found) if json_output else "\n".join(lines(found)))
+    if not (found["honest"]["inside_band"] and found["paper"]["above_percentile_99"]):
+        raise typer.Exit(1)
+
+
 def _command(study: str, data: Path, out: Path, options: dict[str, str], overrides: list[str] | None = None) -> str:
     """The command line with every option, and folders by name: reports are published."""
     import shlex

@@ -1,0 +1,117 @@
+"""`facemae probe grid`: several models on several tasks, one table."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from facemae.errors import UsageError
+
+if TYPE_CHECKING:
+    from facemae_probes.grid import Cell
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `facemae probe`."""
+    app.command("grid")(grid)
+
+
+def grid(
+    out: Annotated[Path, typer.Option(help="Folder of the grid; the same command continues it.")],
+    models: Annotated[
+        list[str], typer.Option("--model", help="[NAME=]MODEL: a run, a checkpoint, pixels or hog. Repeatable.")
+    ],
+    tasks: Annotated[
+        list[str], typer.Option("--task", help="BENCHMARK[:TARGET]=SHARDS, or COLUMN=SHARDS. Repeatable.")
+    ],
+    protocols: Annotated[
+        list[str] | None, typer.Option("--protocol", help="Default that of the benchmark. Repeatable.")
+    ] = None,
+    probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",
+    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "all",
+    pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls,grid2,grid4",
+    draws: Annotated[int, typer.Option(min=1, help="Draws of a few-shot protocol.")] = 10,
+    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print table.json instead of the table.")] = False,
+) -> None:
+    """Probe several models on several tasks, and write one table.
+
+    Every cell is a result in a folder of its own; a finished one is read back. A cell that fails is named, the others
+    go on, and the exit code is 1.
+
+    Example: facemae probe grid --model runs/first --model hog --task raf-db=shards/raf-db --out results/grid
+    """
+    from facemae_probes.commands import parse_layers, parse_names
+    from facemae_probes.grid import run_grid
+    from facemae_probes.plan import ProbePlan
+
+    plan = ProbePlan(
+        probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
+        layers=parse_layers(layers),
+        poolings=tuple(parse_names(pooling)),
+        seed=seed,
+    )
+    named = dict(_named(text) for text in models)
+    if len(named) < len(models):
+        raise UsageError("two models of one name", expected="--model NAME=MODEL with different names")
+    cells = [
+        _cell(name, model, task, protocol, plan, out, draws)
+        for task in tasks
+        for protocol in protocols or [None]
+        for name, model in named.items()
+    ]
+    failed = run_grid(cells, out, say=lambda text: typer.echo(text, err=True))
+    typer.echo((out / ("table.json" if json_output else "table.md")).read_text(encoding="utf-8"))
+    for folder in failed:
+        typer.echo(f"failed: {folder}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, equals, model = text.partition("=")
+    return (name, model) if equals else (Path(text).name, text)
+
+
+def _cell(name: str, model: str, task: str, protocol: str | None, plan: Any, out: Path, draws: int) -> "Cell":
+    from facemae_probes.benchmarks.ask import Question, ask_benchmark
+    from facemae_probes.benchmarks.registry import BENCHMARKS, benchmark
+    from facemae_probes.grid import Cell
+    from facemae_probes.protocols.registry import parse_protocol
+
+    asked, equals, shards = task.partition("=")
+    if not equals:
+        raise UsageError(f"--task {task}", expected="BENCHMARK[:TARGET]=SHARDS, or COLUMN=SHARDS")
+    known, _, target = asked.partition(":")
+    if known in BENCHMARKS:
+        question = ask_benchmark(benchmark(known), Path(shards), target=target or None)
+    else:
+        question = Question(asked)
+    chosen = parse_protocol(protocol or question.protocol, draws=draws)
+    run: Callable[[Path], Any] = partial(_run, name, model, Path(shards), question, chosen, plan, out)
+    return Cell(name, asked, chosen.name, run)
+
+
+def _run(name: str, model: str, shards: Path, question: Any, protocol: Any, plan: Any, out: Path, folder: Path) -> Any:
+    from facemae_probes.commands import model_source
+    from facemae_probes.runner import run_probe
+
+    source = model_source(model, shards)
+    source.name = name
+    return run_probe(
+        shards,
+        source,
+        question.label,
+        plan=plan,
+        kind=question.kind,
+        protocol=protocol,
+        unit=question.unit,
+        slices=question.slices,
+        classes=question.classes,
+        benchmark=question.about,
+        out=folder,
+        cache=out / "features",
+        say=lambda text: typer.echo(text, err=True),
+    )

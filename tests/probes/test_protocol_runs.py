@@ -1,0 +1,220 @@
+"""Protocols end to end: folds, few shots, two sets, published ways, groups, a grid."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from facemae.data.pack import PackItem, pack_samples
+from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
+from facemae.errors import ProbeError, UsageError
+from facemae.features.extractor import FeatureExtractor
+from facemae_probes.commands import app
+from facemae_probes.heads.attentive import AttentiveSetting
+from facemae_probes.plan import ProbePlan
+from facemae_probes.pool import TestSet
+from facemae_probes.protocols.few_shot import FewShot
+from facemae_probes.protocols.folds import KFold, LeaveOneOut
+from facemae_probes.protocols.paper import Paper
+from facemae_probes.report import MARK, read_result
+from facemae_probes.runner import run_probe
+from facemae_probes.sources import PixelSource
+from tests.probes.conftest import make_items
+
+PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
+PLAN = ProbePlan(probes=("linear", "knn"), strengths=(0.1, 0.01), neighbours=(1, 5), replicates=200)
+
+
+@pytest.fixture(scope="module")
+def few_subjects(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 images of 16 subjects."""
+    out = tmp_path_factory.mktemp("few") / "shards"
+    card = DatasetCard(name="few", crop=CropRecipe(detector="none", size=16, colour="grey"))
+    pack_samples(make_items(48), out, card=card, shard_size=48)
+    return out
+
+
+def test_leaving_one_subject_out_predicts_all_once_and_pools(few_subjects: Path, tmp_path: Path) -> None:
+    result = run_probe(few_subjects, PIXELS, "emotion", plan=PLAN, protocol=LeaveOneOut(), out=tmp_path)
+    data = result.data
+    assert data["protocol"]["name"] == "loso"
+    assert len(data["protocol"]["folds"]) == 16
+    assert data["task"]["unit"] == "subject"
+    assert not data["protocol"]["on_test"]
+    entry = data["results"]["linear"]
+    assert entry["test"]["count"] == 48
+    assert np.sum(entry["test"]["confusion"]) == 48
+    assert len(entry["settings"]) == 16
+    assert {row["fold"] for row in entry["settings"]} == {f"s{n}" for n in range(16)}
+    # The pooled accuracy is the mean over folds weighted by their size: they all have three samples.
+    each = [row["accuracy"] for row in entry["folds"]["each"]]
+    assert np.mean(each) == pytest.approx(entry["test"]["accuracy"])
+    assert entry["folds"]["summary"]["accuracy"]["mean"] == pytest.approx(np.mean(each))
+    assert entry["test"]["accuracy"] > 0.6
+    shown = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert "loso" in shown.stdout
+    assert MARK not in shown.stdout
+
+
+def test_binary_columns_get_thresholds_of_their_own_fold(few_subjects: Path, tmp_path: Path) -> None:
+    result = run_probe(few_subjects, PIXELS, "AU*", plan=PLAN, protocol=KFold(4), out=tmp_path)
+    thresholds = result.thresholds["linear"]
+    assert thresholds.shape == (1, 48, 2)
+    assert 1 < len(np.unique(thresholds[0, :, 0])) <= 4
+    assert result.data["results"]["linear"]["test"]["macro_f1_fitted"] > 0.5
+    read = read_result(tmp_path)
+    assert read is not None
+    np.testing.assert_array_equal(read.thresholds["linear"], thresholds)
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+def test_few_shots_are_averaged_over_draws(
+    shots: int, labelled_shards: Path, tiny_extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    plan = replace(
+        PLAN,
+        probes=("linear", "knn", "attentive"),
+        layers=(0, -1),
+        poolings=("mean", "grid2"),
+        attentive=(AttentiveSetting(epochs=2, queries=2, batch_size=8),),
+        attentive_layers=1,
+    )
+    result = run_probe(
+        labelled_shards, tiny_extractor, "emotion", plan=plan, protocol=FewShot(shots, draws=3), cache=tmp_path
+    )
+    assert set(result.scores) == {"linear", "knn", "attentive"}
+    for probe, scores in result.scores.items():
+        assert scores.shape == (3, 45, 3)
+        assert np.isfinite(scores).all(), probe
+        accuracy = [float(np.mean(draw.argmax(axis=1) == result.targets.values)) for draw in scores]
+        test = result.data["results"][probe]["test"]
+        assert test["accuracy"] == pytest.approx(np.mean(accuracy))
+        assert test["intervals"]["accuracy"]["deviation"] == pytest.approx(np.std(accuracy, ddof=1))
+    rows = result.data["results"]["linear"]["settings"]
+    if shots == 1:
+        assert all(row["valid"] is None for row in rows)
+        assert {(row["layer"], row["pooling"]) for row in rows} == {(11, "mean")}
+        assert "nothing" in result.data["protocol"]["chosen_on"]
+    else:
+        assert all(row["valid"] is not None for row in rows)
+
+
+def test_a_published_way_that_chooses_on_test_is_marked_wherever_it_is_shown(
+    labelled_shards: Path, tmp_path: Path
+) -> None:
+    honest = run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, out=tmp_path / "honest")
+    paper = run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, protocol=Paper("hicmae"), out=tmp_path / "paper")
+    assert paper.data["protocol"]["on_test"]
+    assert paper.data["chosen"]["valid"] == max(
+        entry["test"]["accuracy"] for entry in paper.data["results"].values()
+    ), "what it is chosen by is the test accuracy itself"
+    assert any("not a result" in text for text in paper.data["warnings"])
+    assert not honest.data["protocol"]["on_test"]
+    cli = CliRunner()
+    assert MARK in " ".join(cli.invoke(app, ["report", str(tmp_path / "paper")]).stdout.split())
+    assert MARK in cli.invoke(app, ["compare", str(tmp_path / "paper"), str(tmp_path / "honest")]).stdout
+
+
+def test_numbers_by_group_name_the_largest_gap(labelled_shards: Path, tmp_path: Path) -> None:
+    result = run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, groups=["odd"], unit="sample", cache=tmp_path)
+    groups = result.data["results"]["linear"]["groups"]["odd"]
+    assert [group["value"] for group in groups["groups"]] == ["0", "1"]
+    assert sum(group["count"] for group in groups["groups"]) == 45
+    assert {groups["gap"]["first"], groups["gap"]["second"]} == {"0", "1"}
+    with pytest.raises(ProbeError, match="no column 'gender' to cut the test part by"):
+        run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, groups=["gender"], cache=tmp_path)
+
+
+RENAMED = {"happy": "joy", "sad": "sorrow", "neutral": "plain"}
+
+
+@pytest.fixture(scope="module")
+def other_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same kind of images with other label names, one label that the first set lacks, and other subjects."""
+    out = tmp_path_factory.mktemp("other") / "other-set"
+    items = []
+    for number, item in enumerate(make_items(60, splits=("train", "test"))):
+        meta = dict(item.meta)
+        emotion = RENAMED[meta["labels"]["emotion"]] if number % 10 else "boredom"
+        meta["labels"] = {"feeling": emotion, "site": str(number % 2)}
+        items.append(PackItem(f"g{number:04d}", item.image, item.extension, meta))
+    card = DatasetCard(name="other", crop=CropRecipe(detector="none", size=16, colour="grey"))
+    pack_samples(items, out, card=card, shard_size=30)
+    return out
+
+
+def test_another_set_is_tested_with_its_labels_mapped(labelled_shards: Path, other_set: Path, tmp_path: Path) -> None:
+    mapping = {theirs: ours for ours, theirs in RENAMED.items()}
+    result = run_probe(
+        labelled_shards,
+        PIXELS,
+        "emotion",
+        plan=PLAN,
+        test_set=TestSet(other_set, "feeling", mapping),
+        slices=["site=1"],
+        out=tmp_path,
+    )
+    assert result.data["protocol"]["name"] == "cross:shards>other-set"
+    assert result.data["protocol"]["chosen_on"] == "shards: official valid split"
+    assert result.data["test_data"]["card"]["name"] == "other"
+    assert len(result.keys) == 28
+    assert all(key.startswith("other-set/g") for key in result.keys)
+    assert result.data["task"]["counts"]["train"]["samples"] == 90
+    assert result.data["results"]["linear"]["test"]["accuracy"] > 0.8
+    assert result.data["results"]["linear"]["slices"]["site=1"]["count"] > 0
+    assert any("labels boredom are left out" in text for text in result.data["warnings"])
+
+
+def test_sets_that_do_not_fit_together_are_explained(labelled_shards: Path, other_set: Path, tmp_path: Path) -> None:
+    def run(test: TestSet) -> None:
+        run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, test_set=test, cache=tmp_path)
+
+    with pytest.raises(ProbeError, match="no label of other-set") as caught:
+        run(TestSet(other_set, "feeling"))
+    assert "--map THEIRS=OURS" in str(caught.value)
+    with pytest.raises(ProbeError, match="--map names glee"):
+        run(TestSet(other_set, "feeling", {"glee": "happy"}))
+    with pytest.raises(ProbeError, match="no column 'emotion' of labels in other-set"):
+        run(TestSet(other_set))
+
+
+def test_a_grid_goes_on_after_a_failure_and_reads_finished_cells(labelled_shards: Path, tmp_path: Path) -> None:
+    cli = CliRunner()
+    arguments = ["grid", "--out", str(tmp_path), "--model", "raw=pixels", "--model", "hog", "--probe", "knn"]
+    tasks = ["--task", f"emotion={labelled_shards}", "--task", f"valence={labelled_shards}"]
+    done = cli.invoke(app, [*arguments, *tasks, "--protocol", "official", "--protocol", "paper:hicmae"])
+    assert done.exit_code == 1
+    assert "no label column 'valence'" in done.output
+    table = (tmp_path / "table.md").read_text()
+    assert "## emotion, official\n" in table
+    assert f"## emotion, paper:hicmae ({MARK})" in table
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert {(row["model"], row["protocol"]) for row in rows} == {
+        (model, protocol) for model in ("raw", "hog") for protocol in ("official", "paper:hicmae")
+    }
+    again = cli.invoke(app, [*arguments, *tasks[:2], "--protocol", "official"])
+    assert again.exit_code == 0
+    assert again.output.count("this probe is done") == 2
+    with pytest.raises(UsageError, match="two models of one name"):
+        cli.invoke(app, [*arguments, "--model", "pixels", "--model", "pixels", *tasks], catch_exceptions=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "kfold"], "kfold:K"),
+        (["--map", "a=b"], "without --test-data"),
+        (["--test-data", "x", "--protocol", "loso"], "with --test-data"),
+        (["--metric", "acuracy"], "accuracy"),
+    ],
+)
+def test_wrong_protocols_are_explained(
+    labelled_shards: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    start = ["run", "--data", str(labelled_shards), "--model", "pixels", "--label", "emotion", "--out", str(tmp_path)]
+    failed = CliRunner().invoke(app, [*start, *arguments])
+    assert failed.exit_code != 0
+    assert message in str(failed.exception)
