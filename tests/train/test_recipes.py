@@ -1,5 +1,6 @@
 """Every recipe of the library trains, is exported and extracts: made small, all its parts in place."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from facemae.checkpoint import find_checkpoint
 from facemae.config import Recipe
+from facemae.data.pack import pack_samples
 from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.objectives.pretraining import build_pretrain_model
@@ -15,12 +17,25 @@ from facemae.recipe import list_recipes, load_recipe, parse_recipe, recipe_tree
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
+from tests.train.conftest import noise_items
 
 PATCH, GRID = 4, 4
 SMALL: dict[str, Any] = {
     "width": 16, "depth": 1, "heads": 2, "hidden": 16, "out": 8, "prototypes": 6, "freeze_prototypes": 8,
 }  # fmt: skip
 """Sizes by the name of their key, wherever it is in an objective."""
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The noise of `shards` with a class for each image."""
+    folder = tmp_path_factory.mktemp("labelled") / "shards"
+    items = [
+        replace(item, meta={**item.meta, "labels": {"expression": ("calm", "glad")[place % 2]}})
+        for place, item in enumerate(noise_items(24))
+    ]
+    pack_samples(items, folder, shard_size=10)
+    return folder
 
 
 def shrink(recipe: Recipe, shards: Path) -> Recipe:
@@ -53,8 +68,12 @@ def _shrink_block(block: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", list_recipes())
-def test_every_recipe_trains_all_its_weights_and_is_of_use(name: str, shards: Path, tmp_path: Path) -> None:
-    recipe = shrink(load_recipe(name), shards)
+def test_every_recipe_trains_all_its_weights_and_is_of_use(
+    name: str, shards: Path, labelled: Path, tmp_path: Path
+) -> None:
+    recipe = load_recipe(name)
+    supervised = any(objective.label_columns() for objective in recipe.objectives)
+    recipe = shrink(recipe, labelled if supervised else shards)
     run = tmp_path / "run"
     result = pretrain(recipe, run)
     assert (result.step, result.stopped) == (3, "finished")
@@ -65,7 +84,8 @@ def test_every_recipe_trains_all_its_weights_and_is_of_use(name: str, shards: Pa
     reconstructs = any(objective.kind == "masked_image" for objective in recipe.objectives)
     assert bool(list(pictures.glob("reconstruction-*"))) == reconstructs
     state = find_checkpoint(run).tensors("optimizer")
-    model = build_pretrain_model(recipe)
+    # With the names of classes that the run found.
+    model = build_pretrain_model(load_recipe(RunFolder(run).recipe))
     learned = {parameter for parameter, value in model.named_parameters() if value.requires_grad}
     assert {key.removeprefix("exp_avg/") for key in state if key.startswith("exp_avg/")} == learned
     assert [parameter for parameter in sorted(learned) if not state[f"exp_avg/{parameter}"].any()] == []
