@@ -7,7 +7,7 @@ faces, which are all alike in their lowest frequencies.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -73,21 +73,35 @@ def near_pairs(hashes: Array, distance: int) -> Array:
     Returns:
         int64 [n, 2], the smaller position first.
     """
+    found = [pairs[pairs[:, 1] > pairs[:, 0]] for pairs in near_across(hashes, hashes, distance)]
+    return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+
+
+def near_across(queries: Array, hashes: Array, distance: int) -> Iterator[Array]:
+    """Pairs of a query and a row whose hashes differ in at most `distance` bits; compared as in `near_pairs`.
+
+    Args:
+        queries: uint8 [M, 8].
+        hashes: uint8 [N, 8].
+        distance: Bits that may differ.
+
+    Yields:
+        int64 [n, 2], position of the query and of the row, for some thousand queries at a time.
+    """
     import faiss
 
+    if not len(queries) or not len(hashes):
+        return
     if len(hashes) <= _FLAT_LIMIT:
         search: Any = faiss.IndexBinaryFlat(BITS)
     else:
         search = faiss.IndexBinaryMultiHash(BITS, distance + 1, BITS // (distance + 1))
     search.add(hashes)
-    found = []
-    for start in range(0, len(hashes), _QUERIES):
+    for start in range(0, len(queries), _QUERIES):
         # faiss counts distances below the radius.
-        limits, _, labels = search.range_search(hashes[start : start + _QUERIES], distance + 1)
+        limits, _, labels = search.range_search(queries[start : start + _QUERIES], distance + 1)
         first = start + np.repeat(np.arange(len(limits) - 1), np.diff(limits).astype(np.int64))
-        keep = labels > first
-        found.append(np.stack([first[keep], labels[keep]], axis=1))
-    return np.concatenate(found) if found else np.zeros((0, 2), dtype=np.int64)
+        yield np.stack([first, labels], axis=1)
 
 
 def clusters(pairs: Array, count: int) -> list[list[int]]:

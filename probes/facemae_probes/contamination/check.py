@@ -1,0 +1,128 @@
+"""The check itself: look at every image once, search across, count by split; kept by everything that determines it."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facemae.data.select import check_columns, metadata
+from facemae.data.verify import ALIKE, NEAR
+from facemae.errors import UsageError
+from facemae.files import storage_errors, write_text
+from facemae_probes.contamination.matching import Match, find_matches
+from facemae_probes.contamination.parts import Fingerprints, Images, Part, Progress, facts_key
+from facemae_probes.contamination.result import Contamination, Counts, Pair
+
+SCHEMA = 1
+
+
+def contamination(
+    pretraining: Sequence[Path | Part],
+    probing: Path,
+    *,
+    split: str = "split",
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Contamination:
+    """Find the samples of a probing set whose images were pretrained on.
+
+    Every image is decoded once, of which 25 bytes stay in memory; those of candidates are read again. So what it needs
+    grows with neither the size of images nor the number of pairs that only look alike.
+
+    Args:
+        pretraining: Shard sets, or what a run reads of them; see `streams_of`.
+        probing: The probing set.
+        split: Its column of splits.
+        cache: Folder of earlier results, by the digests of all sets and all else that determines them.
+        progress: Called with (images looked at, images in all).
+
+    Raises:
+        DataError: A folder has no index.
+        UsageError: No pretraining set is given, nothing is chosen of one, or the probing set has no such column.
+        IndexMismatchError: A shard is not what its index describes.
+        StorageError: Reading or writing failed underneath.
+    """
+    if not pretraining:
+        raise UsageError("no pretraining set to compare with", expected="at least one")
+    asked = Images(Part(probing))
+    known = [Images(part if isinstance(part, Part) else Part(part)) for part in pretraining]
+    check_columns(asked.index, [split])
+    facts = {
+        "schema": SCHEMA,
+        "rule": [NEAR, ALIKE],
+        "opencv": cv2.__version__,
+        "split": split,
+        "splits": _splits(asked, split),
+        "probing": asked.describe(),
+        "pretraining": [images.describe() for images in known],
+    }
+    path = None if cache is None else cache / f"contamination-{facts_key(facts)}.json"
+    if path is not None and path.is_file():
+        with storage_errors(path, "reading"):
+            text = path.read_text(encoding="utf-8")
+        return Contamination.from_json(json.loads(text))
+    found = _check(known, asked, split, progress or _silent)
+    if path is not None:
+        write_text(path, json.dumps(found.to_json()) + "\n")
+    return found
+
+
+def _check(known: Sequence[Images], asked: Images, split: str, progress: Progress) -> Contamination:
+    total, before = len(asked) + sum(map(len, known)), 0
+
+    def counting(start: int) -> Callable[[int], None]:
+        return lambda done: progress(start + done, total)
+
+    prints = Fingerprints.of(asked, counting(0))
+    before = len(asked)
+    splits = _splits(asked, split)
+    pairs: list[Pair] = []
+    sets: list[dict[str, Any]] = []
+    for number, images in enumerate(known):
+        theirs = Fingerprints.of(images, counting(before))
+        before += len(images)
+        pairs += [
+            _pair(match, asked, splits, number, images) for match in find_matches((asked, prints), (images, theirs))
+        ]
+        undecodable = int((~theirs.decoded).sum())
+        sets.append({"folder": str(images.part.folder), **images.describe(), "undecodable": undecodable})
+    pairs.sort(key=lambda pair: (pair.key, pair.pretraining, pair.kind, pair.pretraining_key))
+    keys = [asked.key(place) for place in range(len(asked))]
+    exact = {pair.key for pair in pairs if pair.kind == "exact"}
+    either = {pair.key for pair in pairs}
+    counts, clean = {}, {}
+    for name in sorted(set(splits), key=lambda name: (name not in ("train", "valid", "test"), name)):
+        places = [place for place, other in enumerate(splits) if other == name]
+        own = [keys[place] for place in places]
+        same, any_match = sum(key in exact for key in own), sum(key in either for key in own)
+        counts[name] = Counts(len(own), same, any_match - same, int((~prints.decoded[places]).sum()))
+        clean[name] = tuple(key for key in own if key not in either)
+    about = {"folder": str(asked.part.folder), **asked.describe()}
+    return Contamination(about, tuple(sets), counts, tuple(pairs), clean)
+
+
+def _splits(images: Images, column: str) -> list[str]:
+    """The split of each image; empty for none."""
+    values = metadata(images.index, [column])[column].take(np.asarray(images.samples)).to_pylist()
+    return ["" if value is None else str(value) for value in values]
+
+
+def _pair(match: Match, asked: Images, splits: Sequence[str], number: int, images: Images) -> Pair:
+    value = None if match.correlation is None else round(match.correlation, 4)
+    return Pair(
+        key=asked.key(match.probing),
+        split=splits[match.probing],
+        kind=match.kind,
+        bits=match.bits,
+        correlation=value,
+        pretraining=number,
+        pretraining_key=images.key(match.pretraining),
+        copies=match.copies,
+    )
+
+
+def _silent(done: int, total: int) -> None:
+    pass
