@@ -1,15 +1,39 @@
 """`facemae bench`: ours against a named baseline, in one run."""
 
+import importlib.metadata
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 if TYPE_CHECKING:
     from facemae.bench.report import BenchResult
 
+GROUP = "facemae.benches"
+"""Entry points of benches that other packages add, such as `facemae_probes`; each names a `typer.Typer`."""
+
+
+class BenchGroup(TyperGroup):
+    """The benches of this module, and those of installed packages."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return [*super().list_commands(ctx), *sorted(importlib.metadata.entry_points(group=GROUP).names)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The bench of this name, or None."""
+        found = super().get_command(ctx, cmd_name)
+        for entry in importlib.metadata.entry_points(group=GROUP, name=cmd_name) if found is None else ():
+            found = get_command(entry.load())
+            found.name = cmd_name
+        return found
+
+
 app = typer.Typer(
+    cls=BenchGroup,
     no_args_is_help=True,
     help="Measure ours against a named baseline in the same run; a ratio above 1 means ours is better.",
     rich_markup_mode="rich",

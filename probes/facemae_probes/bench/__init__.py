@@ -1,0 +1,1 @@
+"""`facemae bench probe`: the heads against scikit-learn, in one run."""
