@@ -120,7 +120,7 @@ class View:
     def _forget(self) -> None:
         """Let go of pages of a read-only map, which would otherwise count as this process's memory once read."""
         pages = getattr(self.features, "_mmap", None)
-        if isinstance(pages, mmap.mmap) and getattr(self.features, "mode", None) == "r":
+        if isinstance(pages, mmap.mmap) and getattr(self.features, "mode", None) == "r" and hasattr(pages, "madvise"):
             pages.madvise(mmap.MADV_DONTNEED)
 
 
