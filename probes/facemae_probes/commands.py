@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facemae.errors import UsageError
+from facemae_probes import options
 from facemae_probes.benchmarks.commands import register as register_benchmarks
 from facemae_probes.contamination_command import register as register_contamination
 from facemae_probes.grid_command import register as register_grid
 from facemae_probes.targets import KINDS
+from facemae_probes.verification_command import register as register_verification
 
 if TYPE_CHECKING:
     from facemae_probes.benchmarks.ask import Question
+    from facemae_probes.pool import TestSet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,9 +34,7 @@ def group() -> None:
 @app.command("run")
 def run(
     data: Annotated[Path, typer.Option(help="Indexed shard set with labels and splits.")],
-    model: Annotated[
-        str, typer.Option(help="Run folder, checkpoint or exported encoder; or a baseline: `pixels`, `hog`.")
-    ],
+    model: options.Model,
     out: Annotated[Path, typer.Option(help="Folder for result.json, predictions and pictures.")],
     benchmark: Annotated[
         str | None,
@@ -45,44 +46,26 @@ def run(
         str | None, typer.Option(help="Several binary columns: a pattern such as 'AU*', or a comma-separated list.")
     ] = None,
     task: Annotated[str, typer.Option(help="auto, classes, multilabel, distribution or regression.")] = "auto",
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="official, kfold:K, folds:COLUMN, loso, few-shot:N, few-shot:P%, or paper:SYSTEM, a published way "
-            "that chooses on test and is marked so. Default: the benchmark's, else official."
-        ),
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of a few-shot protocol.")] = 10,
-    test_data: Annotated[
-        Path | None, typer.Option(help="Another shard set to be tested on: learn from --data, predict this one.")
-    ] = None,
-    test_label: Annotated[str | None, typer.Option(help="Its label column; default that of --data.")] = None,
-    mapping: Annotated[
-        list[str] | None, typer.Option("--map", help="THEIRS=OURS: a label of --test-data. Repeatable.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="What settings are chosen by; default accuracy, macro-F1, or CCC by kind.")
-    ] = None,
-    probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",
-    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "all",
-    pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls,grid2,grid4",
-    where: Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE; only such samples. Repeatable.")] = None,
-    slices: Annotated[
-        list[str] | None, typer.Option("--slice", help="COLUMN=VALUE; report this part of test too. Repeatable.")
-    ] = None,
-    group_by: Annotated[
-        list[str] | None, typer.Option(help="COLUMN: numbers for each of its values, and the largest gap. Repeatable.")
-    ] = None,
-    unit: Annotated[str | None, typer.Option(help="Column of independent units, or `sample`; default subject.")] = None,
-    split: Annotated[
-        str, typer.Option(help="Column of the parts train, valid and test; samples without a value are left out.")
-    ] = "split",
-    random_init: Annotated[
-        int | None, typer.Option(help="Seed; keep the architecture of MODEL, with random weights.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of features; default OUT/features.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
-    json_output: Annotated[bool, typer.Option("--json", help="Print result.json instead of a table.")] = False,
+    protocol: options.Protocol = None,
+    draws: options.Draws = 10,
+    test_data: options.TestData = None,
+    test_label: options.TestLabel = None,
+    mapping: options.Mapping = None,
+    clip: options.Clip = None,
+    frame: options.Frame = None,
+    metric: options.Metric = None,
+    probe: options.Probes = options.ALL_PROBES,
+    layers: options.Layers = "all",
+    pooling: options.Poolings = options.POOLINGS,
+    where: options.Where = None,
+    slices: options.Slices = None,
+    group_by: options.GroupBy = None,
+    unit: options.Unit = None,
+    split: options.Split = "split",
+    random_init: options.RandomInit = None,
+    cache: options.Cache = None,
+    seed: options.Seed = 0,
+    json_output: options.AsJson = False,
 ) -> None:
     """Probe frozen features: linear, kNN and attentive; any layer and pooling.
 
@@ -94,35 +77,21 @@ def run(
     Example: facemae probe run --data shards/own --model runs/first --label emotion --protocol loso --out results/loso
     """
     question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
-    from facemae_probes.plan import ProbePlan
-    from facemae_probes.pool import TestSet
+    from facemae_probes.clips import ClipColumns
     from facemae_probes.protocols.registry import parse_protocol
     from facemae_probes.report import results_table
     from facemae_probes.runner import run_probe
 
-    if test_data is None and (test_label is not None or mapping):
-        raise UsageError("--test-label or --map without --test-data", expected="another shard set to be tested on")
-    if test_data is not None and protocol is not None:
-        raise UsageError(f"--protocol {protocol} with --test-data", expected="one of them")
-    plan = ProbePlan(
-        probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
-        layers=parse_layers(layers),
-        poolings=tuple(parse_names(pooling)),
-        metric=metric,
-        seed=seed,
-    )
-    other = None
-    if test_data is not None:
-        other = TestSet(test_data, test_label, dict(_pair(text, "--map", "THEIRS=OURS") for text in mapping or ()))
     result = run_probe(
         data,
-        model_source(model, data, random_init),
+        options.model_source(model, data, random_init),
         question.label,
-        plan=plan,
+        plan=options.read_plan(probe, layers, pooling, seed, metric),
         kind=question.kind,
         protocol=parse_protocol(protocol or question.protocol, draws=draws),
-        test_set=other,
-        where=dict(_pair(text, "--where", "COLUMN=VALUE") for text in where or ()),
+        test_set=_test_set(test_data, test_label, mapping, protocol),
+        clips=None if clip is None else ClipColumns(clip, frame),
+        where=options.parse_pairs(where, "--where", "COLUMN=VALUE"),
         slices=question.slices,
         groups=tuple(group_by or ()),
         unit=question.unit,
@@ -237,40 +206,21 @@ def _show(data: dict[str, Any], json_output: bool, table: Any, folder: Path) -> 
     typer.echo(f"result: {folder / 'result.json'}")
 
 
-def model_source(model: str, data: Path, random_init: int | None = None) -> Any:
-    """What `--model` names: a baseline, a run, a checkpoint or an exported encoder."""
-    from facemae_probes.sources import EncoderSource, HogSource, PixelSource, pixel_input
+def _test_set(
+    data: Path | None, label: str | None, mapping: list[str] | None, protocol: str | None
+) -> "TestSet | None":
+    from facemae_probes.pool import TestSet
 
-    if model in ("pixels", "hog"):
-        return (PixelSource if model == "pixels" else HogSource)(pixel_input(data))
-    from facemae.features.extractor import load
-
-    name = Path(model).name + ("" if random_init is None else f" (random weights, seed {random_init})")
-    return EncoderSource(load(model, random_init=random_init), name=name)
-
-
-def parse_names(text: str) -> list[str]:
-    """Parts of a comma-separated list."""
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def parse_layers(text: str) -> tuple[int, ...] | None:
-    """Layer numbers; None for `all`."""
-    if text.strip() == "all":
+    if data is None:
+        if label is not None or mapping:
+            raise UsageError("--test-label or --map without --test-data", expected="another shard set to be tested on")
         return None
-    try:
-        return tuple(int(part) for part in parse_names(text))
-    except ValueError:
-        raise UsageError(f"--layers {text}", expected="`all`, or numbers such as 5,11 or -1") from None
-
-
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"{option} {text}", expected=form)
-    return name, value
+    if protocol is not None:
+        raise UsageError(f"--protocol {protocol} with --test-data", expected="one of them")
+    return TestSet(data, label, options.parse_pairs(mapping, "--map", "THEIRS=OURS"))
 
 
 register_grid(app)
 register_benchmarks(app)
 register_contamination(app)
+register_verification(app)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from facemae.errors import UsageError
+from facemae_probes import options
 
 
 def register(app: typer.Typer) -> None:
@@ -50,7 +51,7 @@ def check(
 
         parts = streams_of(find_checkpoint(run).manifest.recipe)
     else:
-        chosen = dict(_pair(text) for text in where or ())
+        chosen = options.parse_pairs(where, "--where", "COLUMN=VALUE")
         parts = tuple(Part(folder, chosen) for folder in pretraining or ())
     kept = cache if cache is not None or out is None else out / "cache"
     with progress("comparing") as report:
@@ -64,10 +65,3 @@ def check(
             if name and keys:
                 found.write_clean(out / f"clean-{name}.txt", name)
     typer.echo(json.dumps(found.to_json(pairs=False)) if json_output else "\n".join(found.lines()))
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise UsageError(f"--where {text}", expected="COLUMN=VALUE")
-    return name, value

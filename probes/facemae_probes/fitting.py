@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from facemae_probes.heads.attentive import AttentiveModel, AttentiveSetting, fit_attentive
+from facemae_probes.heads.attentive import AttentiveModel, fit_attentive
 from facemae_probes.heads.knn import KnnModel, fit_neighbours
 from facemae_probes.heads.linear import LinearModel, fit_path
 from facemae_probes.heads.standardise import Standardiser
+from facemae_probes.heads.temporal import TemporalModel, TemporalSetting, fit_temporal
+from facemae_probes.heads.training import TrainSetting
 from facemae_probes.plan import Features, Predict, ProbeKind
 from facemae_probes.protocols.base import Rows
 from facemae_probes.targets import Scores, Targets
@@ -78,28 +80,36 @@ def pooled_fits(
             yield Fitted("knn", {"k": bank.k}, {}, scores, _on(bank, scale), bank)
 
 
-def attentive_fits(
-    tokens: Features, rows: Rows, targets: Targets, options: AttentiveSetting, seed: int, until: int | None = None
+def sequence_fits(
+    kind: ProbeKind,
+    features: Any,
+    rows: Rows,
+    targets: Targets,
+    options: TrainSetting,
+    seed: int,
+    until: int | None = None,
 ) -> Iterator[Fitted]:
-    """The attentive probe, after each epoch.
+    """The attentive or temporal probe, after each epoch.
 
     Args:
-        tokens: [N, T, D].
+        kind: Which of the two.
+        features: Token maps [N, T, D], or clips.
         rows: Rows to learn from.
         targets: Labels of these rows.
         options: Hyper-parameters.
         seed: Seed of weights, order and dropout.
         until: Last epoch; None for all. The schedule is that of all.
     """
-    for epoch, model in fit_attentive(tokens, rows, targets, setting=options, seed=seed):
-        yield Fitted("attentive", {"epoch": epoch}, {}, np.empty((0, targets.width), np.float32), _tokens(model), model)
+    fits: Iterator[tuple[int, AttentiveModel | TemporalModel]]
+    if isinstance(options, TemporalSetting):
+        fits = fit_temporal(features, rows, targets, setting=options, seed=seed)
+    else:
+        fits = fit_attentive(features, rows, targets, setting=options, seed=seed)
+    for epoch, model in fits:
+        yield Fitted(kind, {"epoch": epoch}, {}, np.empty((0, targets.width), np.float32), model.scores, model)
         if epoch == until:
             return
 
 
 def _on(model: LinearModel | KnnModel, scale: Standardiser) -> Predict:
     return lambda features, rows: model.scores(scale(features, rows))
-
-
-def _tokens(model: AttentiveModel) -> Predict:
-    return model.scores

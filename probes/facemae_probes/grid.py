@@ -9,7 +9,7 @@ from typing import Any
 
 from facemae.errors import FacemaeError
 from facemae.files import write_text
-from facemae_probes.measures import find_metric
+from facemae_probes.metrics import find_metric
 from facemae_probes.plan import Say
 from facemae_probes.report import MARK, marked, read_result
 from facemae_probes.results import ProbeResult

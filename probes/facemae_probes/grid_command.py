@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facemae.errors import UsageError
+from facemae_probes import options
 
 if TYPE_CHECKING:
     from facemae_probes.grid import Cell
@@ -29,11 +30,11 @@ def grid(
     protocols: Annotated[
         list[str] | None, typer.Option("--protocol", help="Default that of the benchmark. Repeatable.")
     ] = None,
-    probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",
-    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "all",
-    pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls,grid2,grid4",
-    draws: Annotated[int, typer.Option(min=1, help="Draws of a few-shot protocol.")] = 10,
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    probe: options.Probes = options.ALL_PROBES,
+    layers: options.Layers = "all",
+    pooling: options.Poolings = options.POOLINGS,
+    draws: options.Draws = 10,
+    seed: options.Seed = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print table.json instead of the table.")] = False,
 ) -> None:
     """Probe several models on several tasks, and write one table.
@@ -43,23 +44,16 @@ def grid(
 
     Example: facemae probe grid --model runs/first --model hog --task raf-db=shards/raf-db --out results/grid
     """
-    from facemae_probes.commands import parse_layers, parse_names
     from facemae_probes.grid import run_grid
-    from facemae_probes.plan import ProbePlan
 
-    plan = ProbePlan(
-        probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
-        layers=parse_layers(layers),
-        poolings=tuple(parse_names(pooling)),
-        seed=seed,
-    )
+    plan = options.read_plan(probe, layers, pooling, seed)
     named = dict(_named(text) for text in models)
     if len(named) < len(models):
         raise UsageError("two models of one name", expected="--model NAME=MODEL with different names")
     cells = [
         _cell(name, model, task, protocol, plan, out, draws)
         for task in tasks
-        for protocol in protocols or [None]
+        for protocol in protocols or [""]
         for name, model in named.items()
     ]
     failed = run_grid(cells, out, say=lambda text: typer.echo(text, err=True))
@@ -75,7 +69,7 @@ def _named(text: str) -> tuple[str, str]:
     return (name, model) if equals else (Path(text).name, text)
 
 
-def _cell(name: str, model: str, task: str, protocol: str | None, plan: Any, out: Path, draws: int) -> "Cell":
+def _cell(name: str, model: str, task: str, protocol: str, plan: Any, out: Path, draws: int) -> "Cell":
     from facemae_probes.benchmarks.ask import Question, ask_benchmark
     from facemae_probes.benchmarks.registry import BENCHMARKS, benchmark
     from facemae_probes.grid import Cell
@@ -95,10 +89,9 @@ def _cell(name: str, model: str, task: str, protocol: str | None, plan: Any, out
 
 
 def _run(name: str, model: str, shards: Path, question: Any, protocol: Any, plan: Any, out: Path, folder: Path) -> Any:
-    from facemae_probes.commands import model_source
     from facemae_probes.runner import run_probe
 
-    source = model_source(model, shards)
+    source = options.model_source(model, shards)
     source.name = name
     return run_probe(
         shards,

@@ -31,6 +31,7 @@ FEATURE_LIBRARIES = ("torch", "timm", "einops", "opencv-python-headless", "pillo
 """Distributions that decode, resize and compute on the way."""
 PROBE_MODULES = (
     "facemae_probes.caveats",
+    "facemae_probes.clips",
     "facemae_probes.columns",
     "facemae_probes.fitting",
     "facemae_probes.labels",
@@ -40,12 +41,13 @@ PROBE_MODULES = (
     "facemae_probes.runner",
     "facemae_probes.scoring",
     "facemae_probes.selection",
+    "facemae_probes.table",
     "facemae_probes.targets",
     "facemae_probes.task",
     "facemae_probes.units",
 )
 """Modules between features and a result."""
-PROBE_PACKAGES = ("facemae_probes.heads", "facemae_probes.measures", "facemae_probes.protocols")
+PROBE_PACKAGES = ("facemae_probes.heads", "facemae_probes.metrics", "facemae_probes.protocols")
 """Packages of such modules."""
 PROBE_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "faiss-gpu", "faiss-cpu")
 """Distributions that fit and measure."""

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae_probes.measures import fit_thresholds
+from facemae_probes.metrics import fit_thresholds
 from facemae_probes.protocols.base import Fold, Rows, Splits
 from facemae_probes.targets import Scores, Targets
 

@@ -1,5 +1,6 @@
 """What probes try: layers, poolings and hyper-parameters, and what a candidate is."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -11,15 +12,19 @@ from facemae.errors import UsageError
 from facemae_probes.heads.attentive import SETTINGS, AttentiveSetting
 from facemae_probes.heads.knn import NEIGHBOURS
 from facemae_probes.heads.linear import STRENGTHS
+from facemae_probes.heads.temporal import SETTINGS as TEMPORAL
+from facemae_probes.heads.temporal import TemporalSetting
 from facemae_probes.sources import Setting
 from facemae_probes.targets import Scores
 
 Features: TypeAlias = NDArray[np.floating[Any]]
 Say: TypeAlias = Callable[[str], None]
-Predict: TypeAlias = Callable[[Features, NDArray[np.int64]], Scores]
-"""From all features and row numbers to the scores of those rows."""
-ProbeKind: TypeAlias = Literal["linear", "knn", "attentive"]
-PROBES: tuple[ProbeKind, ...] = ("linear", "knn", "attentive")
+Predict: TypeAlias = Callable[[Any, NDArray[np.int64]], Scores]
+"""From all that a probe reads and row numbers to the scores of those rows."""
+ProbeKind: TypeAlias = Literal["linear", "knn", "attentive", "temporal"]
+PROBES: tuple[ProbeKind, ...] = ("linear", "knn", "attentive", "temporal")
+SEQUENCES: tuple[ProbeKind, ...] = ("attentive", "temporal")
+"""Probes that are trained on more than one vector a sample: token maps of stills, frames of clips."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,16 @@ class ProbePlan:
     """Which probes, over which settings.
 
     Attributes:
-        probes: Probe kinds.
+        probes: Probe kinds. `attentive` reads tokens, which encoders of stills have, and `temporal` reads clips; they
+            are left out where there are none, unless nothing else was asked for.
         layers: Encoder blocks; None for all. Negative numbers count from the end.
         poolings: Poolings of the linear and kNN probes; the attentive probe reads all tokens.
         strengths: L2 path of the linear probe.
         neighbours: Values of k of the kNN probe.
         attentive: Hyper-parameters of the attentive probe.
-        attentive_layers: The attentive probe is tried on this many layers, those whose other probes did best in
-            choosing; on all where no other probe runs.
+        temporal: Hyper-parameters of the temporal probe.
+        attentive_layers: The attentive and temporal probes are tried on this many layers or settings, those whose other
+            probes did best in choosing; on all where no other probe runs.
         metric: What is chosen by; None takes the primary metric of the labels.
         seed: Seed of everything drawn.
         replicates: Bootstrap replicates.
@@ -46,6 +53,7 @@ class ProbePlan:
     strengths: tuple[float, ...] = STRENGTHS
     neighbours: tuple[int, ...] = NEIGHBOURS
     attentive: tuple[AttentiveSetting, ...] = SETTINGS
+    temporal: tuple[TemporalSetting, ...] = TEMPORAL
     attentive_layers: int = 2
     metric: str | None = None
     seed: int = 0
@@ -87,4 +95,6 @@ class Candidate:
     def row(self) -> dict[str, Any]:
         """The line of the selection table."""
         about = {"probe": self.probe, "layer": self.setting.layer, "pooling": self.setting.pooling}
-        return {**about, **self.options, **self.facts, "valid": self.valid}
+        # JSON has no infinity: a metric that is undefined on what was judged gives a candidate the last place.
+        valid = self.valid if self.valid is None or math.isfinite(self.valid) else None
+        return {**about, **self.options, **self.facts, "valid": valid}

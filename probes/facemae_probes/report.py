@@ -8,7 +8,7 @@ import numpy as np
 
 from facemae.errors import ProbeError
 from facemae.files import atomic_write, storage_errors
-from facemae_probes.measures import find_metric
+from facemae_probes.metrics import find_metric
 from facemae_probes.pictures import draw_predictions
 from facemae_probes.results import ProbeResult
 from facemae_probes.scoring import SHOWN

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.measures import Interval, PairedTest, decide, paired_difference, paired_test, primary
+from facemae_probes.metrics import Interval, PairedTest, decide, paired_difference, paired_test, primary
 from facemae_probes.targets import Scores, Targets
 
 

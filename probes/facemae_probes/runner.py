@@ -4,30 +4,36 @@
 them changes no choice.
 """
 
+import contextlib
+import hashlib
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facemae_probes import report
 from facemae_probes.caveats import crop_warnings, linear_warnings, pretraining_warnings
-from facemae_probes.columns import Columns, read_columns
+from facemae_probes.clips import ClipColumns, as_clips
+from facemae_probes.columns import Columns, label_columns, read_columns
 from facemae_probes.identity import versions as installed
-from facemae_probes.measures import find_metric, primary
+from facemae_probes.metrics import find_metric, primary
 from facemae_probes.outcome import Outcome
-from facemae_probes.plan import Candidate, Features, ProbePlan, Say
+from facemae_probes.plan import Candidate, ProbePlan, Say
 from facemae_probes.pool import Pool, TestSet, joined
 from facemae_probes.protocols.base import Fold, Protocol
 from facemae_probes.protocols.cross import Cross
 from facemae_probes.request import describe_protocol, describe_task, request
 from facemae_probes.results import ProbeResult
 from facemae_probes.scoring import score_outcome
-from facemae_probes.selection import Load, Seen, choose, finish
+from facemae_probes.selection import Seen, choose, finish
 from facemae_probes.sources import EncoderSource, FeatureSource, Setting
+from facemae_probes.table import ClipFeatures, FeatureTable, StillFeatures
 from facemae_probes.targets import Kind
 from facemae_probes.task import Task, make_task
 
@@ -44,6 +50,7 @@ def run_probe(
     kind: Literal["auto"] | Kind = "auto",
     protocol: Protocol | None = None,
     test_set: TestSet | None = None,
+    clips: ClipColumns | None = None,
     where: Mapping[str, str] | None = None,
     slices: Sequence[str] = (),
     groups: Sequence[str] = (),
@@ -66,6 +73,7 @@ def run_probe(
         kind: What the labels are.
         protocol: How training and test samples are told apart; None takes the official split.
         test_set: Another shard set, to be tested on in place of this one's test part.
+        clips: Which samples are frames of one clip; None takes each sample for itself.
         where: Only samples with these values.
         slices: Test parts that are reported too, each `column=value`.
         groups: Columns by whose values the test part is cut, with the largest gap between two of them.
@@ -85,12 +93,12 @@ def run_probe(
     plan = plan or ProbePlan()
     source = as_feature_source(model)
     pool = Pool.of(Path(shards), *([test_set.shards] if test_set is not None else []))
-    columns, protocol, warnings = _columns(pool, label, test_set, where, protocol)
+    read = _read(pool, label, test_set, clips, where)
     task = make_task(
-        columns,
+        read.columns,
         label,
         kind=kind,
-        protocol=protocol,
+        protocol=read.protocol or protocol,
         unit=unit,
         slices=slices,
         groups=groups,
@@ -100,19 +108,16 @@ def run_probe(
     )
     if plan.metric is not None:
         find_metric(plan.metric, task.targets.kind, task.targets.names)
-    facts = pool.facts()
-    mapping = dict(test_set.mapping) if test_set is not None else {}
-    asked = request(source, task, plan, facts, where=dict(where or {}), mapping=mapping, benchmark=benchmark)
+    more = {"where": dict(where or {}), "mapping": dict(test_set.mapping) if test_set else {}, "clips": read.clips}
+    asked = request(source, task, plan, pool.facts(), **more, benchmark=benchmark)
     if out is not None and (done := report.read_result(out, asked)) is not None:
         say(f"{out}: this probe is done, its result is read")
         return done
     started = time.monotonic()
-    if out is None and cache is None:
-        with tempfile.TemporaryDirectory(prefix="facemae-features-") as folder:
-            result = _run(pool, source, task, plan, Path(folder), facts, also, say)
-    else:
-        result = _run(pool, source, task, plan, cache or Path(str(out)) / "features", facts, also, say)
-    result.data["warnings"] += warnings
+    with _features(pool, source, task, plan, read.frames, cache or (out / "features" if out else None), say) as table:
+        table.compute(plan, also)
+        result = _run(pool, source, task, plan, table, say)
+    result.data["warnings"] += read.warnings
     if benchmark is not None:
         result.data["benchmark"] = benchmark
         result.data["warnings"] += benchmark["warnings"]
@@ -132,17 +137,63 @@ def as_feature_source(model: "FeatureSource | FeatureExtractor | Path | str") ->
     return EncoderSource(model) if isinstance(model, FeatureExtractor) else model
 
 
-def _columns(
-    pool: Pool,
-    label: str,
-    test_set: TestSet | None,
-    where: Mapping[str, str] | None,
-    protocol: Protocol | None,
-) -> tuple[Columns, Protocol | None, list[str]]:
+@dataclass(frozen=True)
+class _Read:
+    """Metadata of what is probed.
+
+    Attributes:
+        columns: A row a sample, or a clip.
+        frames: Frames of each clip; None for stills.
+        clips: What makes a clip, for the request.
+        protocol: That of two sets; None leaves it to the caller.
+        warnings: What a reader has to know.
+    """
+
+    columns: Columns
+    frames: dict[int, NDArray[np.int64]] | None
+    clips: dict[str, Any] | None
+    protocol: Protocol | None
+    warnings: list[str]
+
+
+def _read(
+    pool: Pool, label: str, test_set: TestSet | None, clips: ClipColumns | None, where: Mapping[str, str] | None
+) -> _Read:
+    protocol: Protocol | None = None
+    warnings: list[str] = []
     if test_set is None:
-        return read_columns(pool.shards[0], dict(where or {})), protocol, []
-    columns, warnings = joined(pool, label, test_set, where)
-    return columns, Cross(pool.shards[0].name, pool.shards[1].name), warnings
+        columns = read_columns(pool.shards[0], dict(where or {}))
+    else:
+        columns, warnings = joined(pool, label, test_set, where)
+        protocol = Cross(pool.shards[0].name, pool.shards[1].name)
+    if clips is None:
+        return _Read(columns, None, None, protocol, warnings)
+    columns, frames = as_clips(columns, clips, label_columns(columns, label))
+    hasher = hashlib.sha256()
+    for first, run in frames.items():
+        hasher.update(f"{first}:".encode() + np.ascontiguousarray(run, dtype="<i8").tobytes())
+    about = {"clip": clips.clip, "frame": clips.frame, "frames": hasher.hexdigest()}
+    return _Read(columns, frames, about, protocol, warnings)
+
+
+@contextlib.contextmanager
+def _features(
+    pool: Pool,
+    source: FeatureSource,
+    task: Task,
+    plan: ProbePlan,
+    frames: dict[int, NDArray[np.int64]] | None,
+    folder: Path | None,
+    say: Say,
+) -> Iterator[StillFeatures | ClipFeatures]:
+    """The features of a task, in a folder that is gone afterwards where none is given."""
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemae-features-")))
+        if frames is None:
+            yield StillFeatures(pool, source, task, plan, folder, say)
+        else:
+            yield ClipFeatures(pool, source, task, frames, plan, folder, say)
 
 
 def _run(
@@ -150,18 +201,11 @@ def _run(
     source: FeatureSource,
     task: Task,
     plan: ProbePlan,
-    folder: Path,
-    facts: list[dict[str, Any]],
-    also: Sequence[Setting],
+    features: FeatureTable,
     say: Say,
 ) -> ProbeResult:
-    def load(settings: Sequence[Setting]) -> dict[Setting, Features]:
-        return pool.features(source, settings, task.samples, folder, say)
-
-    settings = source.settings(plan.layers, plan.poolings)
-    tokens = source.settings(plan.layers, ("tokens",)) if isinstance(source, EncoderSource) else []
-    load(_at_once(plan, settings, tokens, also))
-    outcomes, tables = _all_folds(load, settings, tokens, task, plan, say)
+    facts = pool.facts()
+    outcomes, tables = _all_folds(features, task, plan, say)
     winner = max(outcomes, key=lambda name: _mean_valid(outcomes[name]))
     metric = plan.metric or primary(task.targets.kind)
     data = {
@@ -199,12 +243,7 @@ def _run(
 
 
 def _all_folds(
-    load: Load,
-    settings: Sequence[Setting],
-    tokens: Sequence[Setting],
-    task: Task,
-    plan: ProbePlan,
-    say: Say,
+    features: FeatureTable, task: Task, plan: ProbePlan, say: Say
 ) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
     """Choose, fit and predict in every fold. The table has all candidates of a single fold, else the chosen ones."""
     outcomes: dict[str, Outcome] = {}
@@ -215,11 +254,11 @@ def _all_folds(
     for repeat, folds in enumerate(task.splits.repeats):
         for fold in folds:
             seen = Seen.of(fold, task.targets, metric)
-            best, table = choose(load, settings, tokens, seen, plan, say if count == 1 else _quiet)
+            best, table = choose(features, seen, plan, say if count == 1 else _quiet)
             tables += table if count == 1 else []
             for kind, candidate in best.items():
                 outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
-                _predict(outcome, repeat, fold, candidate, load, seen, plan)
+                _predict(outcome, repeat, fold, candidate, features, seen, plan)
             done += 1
             if count > 1:
                 say(f"{task.splits.protocol}: fold {done} of {count} ({fold.name})")
@@ -227,10 +266,16 @@ def _all_folds(
 
 
 def _predict(
-    outcome: Outcome, repeat: int, fold: Fold, candidate: Candidate, load: Load, seen: Seen, plan: ProbePlan
+    outcome: Outcome,
+    repeat: int,
+    fold: Fold,
+    candidate: Candidate,
+    features: FeatureTable,
+    seen: Seen,
+    plan: ProbePlan,
 ) -> None:
-    features = load([candidate.setting])[candidate.setting]
-    scores = finish(candidate, features, seen, fold.test, plan)
+    own = features.load(candidate.probe, [candidate.setting])[candidate.setting]
+    scores = finish(candidate, own, seen, fold.test, plan)
     judged = None
     if candidate.judged is not None:
         rows, found = candidate.judged
@@ -248,19 +293,6 @@ def _linear_warnings(outcomes: Mapping[str, Outcome], table: list[dict[str, Any]
         return []
     chosen = outcomes["linear"].settings
     return linear_warnings(chosen[0], table) if len(chosen) == 1 and table else []
-
-
-def _at_once(
-    plan: ProbePlan, settings: Sequence[Setting], tokens: Sequence[Setting], also: Sequence[Setting]
-) -> list[Setting]:
-    """Settings to compute in the first pass over the images.
-
-    Tokens of layers that turn out not to be promising waste disk, but a second pass of the encoder costs more than one
-    layer's tokens do.
-    """
-    pooled = settings if {"linear", "knn"} & set(plan.probes) else ()
-    eager = tokens if "attentive" in plan.probes and len(tokens) <= plan.attentive_layers + 1 else ()
-    return list(dict.fromkeys([*pooled, *eager, *also]))
 
 
 def _quiet(_: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae_probes.measures import evaluate, intervals, slices
+from facemae_probes.metrics import evaluate, intervals, slices
 from facemae_probes.outcome import Outcome
 from facemae_probes.plan import ProbePlan
 from facemae_probes.targets import Kind, Targets

@@ -5,21 +5,21 @@ Nothing here can see test labels: `choose` is given a `Seen`, which holds the la
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from facemae.errors import ProbeError
-from facemae_probes.fitting import Fitted, attentive_fits, pooled_fits
+from facemae_probes.fitting import Fitted, pooled_fits, sequence_fits
 from facemae_probes.heads.attentive import AttentiveSetting
-from facemae_probes.measures import judge
-from facemae_probes.plan import Candidate, Features, ProbeKind, ProbePlan, Say
+from facemae_probes.heads.temporal import TemporalSetting
+from facemae_probes.heads.training import TrainSetting
+from facemae_probes.metrics import judge
+from facemae_probes.plan import SEQUENCES, Candidate, Features, ProbeKind, ProbePlan, Say
 from facemae_probes.protocols.base import Fold, Inner, Rows
 from facemae_probes.sources import Setting
+from facemae_probes.table import FeatureTable
 from facemae_probes.targets import Scores, Targets
-
-Load: TypeAlias = Callable[[Sequence[Setting]], dict[Setting, Features]]
-"""Gives the features of settings, from one pass of the source."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,12 @@ class Seen:
 
 
 def choose(
-    load: Load, settings: Sequence[Setting], token_settings: Sequence[Setting], seen: Seen, plan: ProbePlan, say: Say
+    features: FeatureTable, seen: Seen, plan: ProbePlan, say: Say
 ) -> tuple[dict[ProbeKind, Candidate], list[dict[str, Any]]]:
     """Judge all candidates and keep the best of each kind.
 
     Args:
-        load: Gives features.
-        settings: For linear and kNN.
-        token_settings: For the attentive probe; empty where the source has no tokens.
+        features: Of all rows, by setting.
         seen: Rows and labels of the fold.
         plan: What to try.
         say: Told how it goes.
@@ -81,7 +79,7 @@ def choose(
         Best candidate by kind (the first of equals), and the table of all.
 
     Raises:
-        ProbeError: Only the attentive probe was asked for, of features that are no tokens.
+        ProbeError: Only probes were asked for that these features are not for.
     """
     best: dict[ProbeKind, Candidate] = {}
     table: list[dict[str, Any]] = []
@@ -92,29 +90,33 @@ def choose(
             if candidate.probe not in best or candidate.rank > best[candidate.probe].rank:
                 best[candidate.probe] = candidate
 
-    if {"linear", "knn"} & set(plan.probes):
-        wanted = settings if seen.inner else [next(each for each in settings if each.layer == settings[-1].layer)]
-        for setting, features in load(list(wanted)).items():
-            consider(_pooled(features, setting, seen, plan))
+    pooled = tuple(kind for kind in plan.probes if kind not in SEQUENCES)
+    if pooled:
+        wanted = list(features.settings) if seen.inner else _default(features.settings)
+        for setting, matrix in features.load(pooled[0], wanted).items():
+            consider(_pooled(matrix, setting, pooled, seen, plan))
             _tell(table, setting, say)
-    if "attentive" in plan.probes and token_settings:
-        for setting, tokens in load(_promising(token_settings, table, plan.attentive_layers, seen)).items():
-            for candidate in _attentive(tokens, setting, seen, plan):
-                consider(iter((candidate,)))
-                say(f"attentive: layer {setting.layer}, lr {candidate.options['lr']:g}: {_shown(candidate.valid)}")
+    for kind in [kind for kind in SEQUENCES if kind in plan.probes and kind in features.sequences]:
+        promising = _promising(features.sequences[kind], table, plan.attentive_layers, seen)
+        for setting, sequence in features.load(kind, promising).items():
+            consider(_trained(kind, sequence, setting, seen, plan, say))
     if not best:
-        raise ProbeError(
-            "the attentive probe needs an encoder's tokens; these features have none", fix="--probe linear,knn"
-        )
+        raise ProbeError(f"these features are not for the probe {', '.join(plan.probes)}", fix=_NEEDS[plan.probes[0]])
     return best, table
 
 
-def finish(candidate: Candidate, features: Features, seen: Seen, test: Rows, plan: ProbePlan) -> Scores:
+_NEEDS = {
+    "attentive": "it needs an encoder's tokens of stills: --probe linear,knn goes without",
+    "temporal": "it needs clips: --clip COLUMN says which samples are frames of one clip",
+}
+
+
+def finish(candidate: Candidate, features: Any, seen: Seen, test: Rows, plan: ProbePlan) -> Scores:
     """Scores of the test rows: from the fit that stays, or from one on all training rows.
 
     Args:
         candidate: The chosen one.
-        features: Those of its setting.
+        features: Those of its setting, as its kind reads them.
         seen: Rows and labels of the fold.
         test: Rows to predict.
         plan: The plan it is from.
@@ -122,10 +124,11 @@ def finish(candidate: Candidate, features: Features, seen: Seen, test: Rows, pla
     if candidate.predict is not None:
         return candidate.predict(features, test)
     labels = seen.labels(seen.train)
-    if candidate.probe == "attentive":
-        options, epoch = _attentive_options(candidate.options)
-        return _last(attentive_fits(features, seen.train, labels, options, plan.seed, epoch)).predict(features, test)
-    fits = pooled_fits(features, seen.train, labels, None, (candidate.probe,), *_only(candidate))
+    if candidate.probe in SEQUENCES:
+        options, epoch = _training(candidate)
+        fits = sequence_fits(candidate.probe, features, seen.train, labels, options, plan.seed, epoch)
+    else:
+        fits = pooled_fits(features, seen.train, labels, None, (candidate.probe,), *_only(candidate))
     return _last(fits).predict(features, test)
 
 
@@ -159,8 +162,9 @@ class _Pool:
             )
 
 
-def _pooled(features: Features, setting: Setting, seen: Seen, plan: ProbePlan) -> Iterator[Candidate]:
-    kinds = tuple(kind for kind in plan.probes if kind != "attentive")
+def _pooled(
+    features: Features, setting: Setting, kinds: Sequence[ProbeKind], seen: Seen, plan: ProbePlan
+) -> Iterator[Candidate]:
     if not seen.inner:
         yield from _unjudged(kinds, setting, plan)
         return
@@ -182,25 +186,31 @@ def _unjudged(kinds: Sequence[ProbeKind], setting: Setting, plan: ProbePlan) -> 
         yield Candidate(kind, setting, defaults[kind], {}, None, None, None)
 
 
-def _attentive(tokens: Features, setting: Setting, seen: Seen, plan: ProbePlan) -> Iterator[Candidate]:
-    for options in plan.attentive:
+def _trained(
+    kind: ProbeKind, features: Any, setting: Setting, seen: Seen, plan: ProbePlan, say: Say
+) -> Iterator[Candidate]:
+    """A candidate a setting of a probe that is trained in epochs, at its best epoch."""
+    for options in plan.temporal if kind == "temporal" else plan.attentive:
         if not seen.inner:
             chosen = {**asdict(options), "epoch": options.epochs}
-            yield Candidate("attentive", setting, chosen, {}, None, None, None)
+            yield Candidate(kind, setting, chosen, {}, None, None, None)
             return
         epochs: dict[int, list[tuple[Rows, Scores]]] = {}
         stays: tuple[float, Fitted] | None = None
         for inner in seen.inner:
-            for fitted in attentive_fits(tokens, inner.fit, seen.labels(inner.fit), options, plan.seed):
-                scores = fitted.predict(tokens, inner.judge)
+            for fitted in sequence_fits(kind, features, inner.fit, seen.labels(inner.fit), options, plan.seed):
+                scores = fitted.predict(features, inner.judge)
                 epochs.setdefault(fitted.options["epoch"], []).append((inner.judge, scores))
                 value = seen.judge(inner.judge, scores)
                 if not seen.refit and (stays is None or value > stays[0]):
                     stays = (value, fitted.copy())
-        yield _best_epoch(epochs, stays, asdict(options), setting, seen)
+        best = _best_epoch(kind, epochs, stays, asdict(options), setting, seen)
+        say(f"{kind}: layer {setting.layer}, lr {options.lr:g}: {_shown(best.valid)}")
+        yield best
 
 
 def _best_epoch(
+    kind: ProbeKind,
     epochs: dict[int, list[tuple[Rows, Scores]]],
     stays: tuple[float, Fitted] | None,
     options: dict[str, Any],
@@ -215,11 +225,18 @@ def _best_epoch(
     epoch = max(values, key=lambda number: (values[number], -number))
     chosen = {**options, "epoch": epoch}
     predict = None if stays is None else stays[1].predict
-    return Candidate("attentive", setting, chosen, {}, values[epoch], pooled[epoch], predict)
+    return Candidate(kind, setting, chosen, {}, values[epoch], pooled[epoch], predict)
 
 
-def _attentive_options(options: dict[str, Any]) -> tuple[AttentiveSetting, int]:
-    return AttentiveSetting(**{name: value for name, value in options.items() if name != "epoch"}), options["epoch"]
+def _training(candidate: Candidate) -> tuple[TrainSetting, int]:
+    options = {name: value for name, value in candidate.options.items() if name != "epoch"}
+    setting = TemporalSetting if candidate.probe == "temporal" else AttentiveSetting
+    return setting(**options), candidate.options["epoch"]
+
+
+def _default(settings: Sequence[Setting]) -> list[Setting]:
+    """The last layer with the first of its poolings."""
+    return [next(each for each in settings if each.layer == settings[-1].layer)]
 
 
 def _only(candidate: Candidate) -> tuple[tuple[float, ...], tuple[int, ...]]:
@@ -252,12 +269,18 @@ def _shown(value: float | None) -> str:
 
 
 def _promising(settings: Sequence[Setting], table: list[dict[str, Any]], count: int, seen: Seen) -> list[Setting]:
+    """Settings whose layer, and pooling where it has one, did best with other probes."""
     if not seen.inner:
-        return list(settings[-1:])
+        return _default(settings)
     if not table:
         return list(settings)
-    top = {
-        setting: max((row["valid"] for row in table if row["layer"] == setting.layer), default=-np.inf)
-        for setting in settings
-    }
-    return sorted(settings, key=lambda setting: -top[setting])[:count]
+
+    def top(setting: Setting) -> float:
+        own = [
+            row["valid"]
+            for row in table
+            if row["layer"] == setting.layer and setting.pooling in ("tokens", row["pooling"])
+        ]
+        return float(max(own, default=-np.inf))
+
+    return sorted(settings, key=lambda setting: -top(setting))[:count]

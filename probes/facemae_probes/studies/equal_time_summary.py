@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae_probes.measures import Interval, interval, paired_difference
+from facemae_probes.metrics import Interval, interval, paired_difference
 from facemae_probes.studies.calibration import busy
 from facemae_probes.studies.units import STUDY, Unit
 from facemae_probes.targets import Targets

@@ -24,6 +24,7 @@ from facemae_probes.protocols.base import Fold, Inner, Rows
 from facemae_probes.selection import Seen, choose, finish
 from facemae_probes.sources import FeatureSource, Setting
 from facemae_probes.studies.facts import here
+from facemae_probes.table import HeldFeatures
 from facemae_probes.targets import Targets
 
 LEAST_CANDIDATES = 100
@@ -144,14 +145,7 @@ def _predict(
 ) -> tuple[NDArray[np.int64], int]:
     """Classes that the best candidate of all probes gives the test rows, and how many candidates there were."""
     seen = Seen.of(fold, targets, "accuracy")
-    best, table = choose(
-        lambda wanted: {setting: features[setting] for setting in wanted},
-        list(features),
-        [],
-        seen,
-        plan,
-        lambda _: None,
-    )
+    best, table = choose(HeldFeatures(features), seen, plan, lambda _: None)
     winner = max(best.values(), key=lambda candidate: candidate.rank)
     scores = finish(winner, features[winner.setting], seen, fold.test, plan)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64), len(table)

@@ -8,7 +8,7 @@ import pytest
 
 from facemae.errors import ProbeError, UsageError
 from facemae.rng import generator
-from facemae_probes.measures import evaluate, group_samples, interval, slices
+from facemae_probes.metrics import evaluate, group_samples, interval, slices
 from facemae_probes.targets import Targets
 
 

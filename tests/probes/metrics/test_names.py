@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from facemae.errors import UsageError
-from facemae_probes.measures import METRICS, find_metric, legal_names, primary, register
+from facemae_probes.metrics import METRICS, find_metric, legal_names, primary, register
 from facemae_probes.targets import KINDS
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from facemae.rng import generator
-from facemae_probes.measures.base import Array, Statistic
+from facemae_probes.metrics.base import Array, Statistic
 
 BLOCK = 4_000_000
 """Samples times draws in a block, which bounds the memory."""

@@ -5,9 +5,9 @@ import pytest
 from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
-from facemae_probes.measures import decide, fit_thresholds
+from facemae_probes.metrics import decide, fit_thresholds
 from facemae_probes.targets import MISSING, Targets
-from tests.probes.measures.cases import case
+from tests.probes.metrics.cases import case
 
 
 def test_decisions() -> None:

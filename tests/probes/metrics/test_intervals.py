@@ -7,13 +7,13 @@ import pytest
 
 from facemae.errors import ProbeError, UsageError
 from facemae.rng import generator
-from facemae_probes.measures import METRICS, evaluate, interval, intervals
-from facemae_probes.measures import draws as draws_file
-from facemae_probes.measures.base import Units, as_predicted
-from facemae_probes.measures.draws import bootstrap, replicate_values
-from facemae_probes.measures.registry import measure_of
+from facemae_probes.metrics import METRICS, evaluate, interval, intervals
+from facemae_probes.metrics import draws as draws_file
+from facemae_probes.metrics.base import Units, as_predicted
+from facemae_probes.metrics.draws import bootstrap, replicate_values
+from facemae_probes.metrics.registry import measure_of
 from facemae_probes.targets import Kind, Targets
-from tests.probes.measures.cases import PAIRS, case, mean, reference
+from tests.probes.metrics.cases import PAIRS, case, mean, reference
 
 
 def _binary(right: np.ndarray) -> tuple[Targets, np.ndarray]:

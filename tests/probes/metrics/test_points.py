@@ -5,10 +5,10 @@ import pytest
 from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
-from facemae_probes.measures import METRICS, evaluate
-from facemae_probes.measures.base import as_predicted
+from facemae_probes.metrics import METRICS, evaluate
+from facemae_probes.metrics.base import as_predicted
 from facemae_probes.targets import MISSING, Kind, Targets
-from tests.probes.measures.cases import PAIRS, case, mean, reference
+from tests.probes.metrics.cases import PAIRS, case, mean, reference
 
 
 @pytest.mark.parametrize("seed", range(4))

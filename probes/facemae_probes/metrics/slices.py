@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.measures.base import Array, Predicted, Units, as_predicted
-from facemae_probes.measures.draws import bootstrap, replicate_values
-from facemae_probes.measures.grouping import group_samples
-from facemae_probes.measures.intervals import Interval, checked_units, summarise
-from facemae_probes.measures.registry import Measure, measure_of
+from facemae_probes.metrics.base import Array, Predicted, Units, as_predicted
+from facemae_probes.metrics.draws import bootstrap, replicate_values
+from facemae_probes.metrics.grouping import group_samples
+from facemae_probes.metrics.intervals import Interval, checked_units, summarise
+from facemae_probes.metrics.registry import Measure, measure_of
 from facemae_probes.targets import Targets
 
 LARGEST = (

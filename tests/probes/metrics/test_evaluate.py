@@ -7,9 +7,9 @@ import pytest
 from sklearn import metrics as sk
 
 from facemae.errors import ProbeError, UsageError
-from facemae_probes.measures import decide, evaluate, judge
+from facemae_probes.metrics import decide, evaluate, judge
 from facemae_probes.targets import KINDS, Kind
-from tests.probes.measures.cases import case, mean, reference
+from tests.probes.metrics.cases import case, mean, reference
 
 
 def test_the_keys_of_classes() -> None:

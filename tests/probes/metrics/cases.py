@@ -8,7 +8,7 @@ import numpy as np
 from sklearn import metrics as sk
 
 from facemae.rng import generator
-from facemae_probes.measures import METRICS, decide
+from facemae_probes.metrics import METRICS, decide
 from facemae_probes.targets import MISSING, Kind, Targets
 
 PAIRS = [(name, kind) for name, metric in METRICS.items() for kind in metric.kinds]

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
-from facemae_probes.measures.base import Predicted, as_predicted, mean_of_defined
-from facemae_probes.measures.confusion import column_labels, decisions
-from facemae_probes.measures.intervals import number
-from facemae_probes.measures.registry import METRICS, measure_of
+from facemae_probes.metrics.base import Predicted, as_predicted, mean_of_defined
+from facemae_probes.metrics.confusion import column_labels, decisions
+from facemae_probes.metrics.intervals import number
+from facemae_probes.metrics.registry import METRICS, measure_of
 from facemae_probes.targets import Kind, Targets
 
 EVALUATED: dict[Kind, tuple[str, ...]] = {

@@ -3,7 +3,7 @@
 import numpy as np
 
 from facemae.errors import ProbeError
-from facemae_probes.measures.base import Array, Metric, Predicted, Statistic, Units, ratio
+from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
 from facemae_probes.targets import MISSING
 
 BINS = 15

@@ -6,9 +6,9 @@ from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
 from facemae.rng import generator
-from facemae_probes.measures import evaluate, holm, paired_difference, paired_test
+from facemae_probes.metrics import evaluate, holm, paired_difference, paired_test
 from facemae_probes.targets import Kind, Targets
-from tests.probes.measures.cases import PAIRS, case
+from tests.probes.metrics.cases import PAIRS, case
 
 
 def _one_hot(guess: np.ndarray, width: int = 3) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn import metrics as sk
 
-from facemae_probes.measures.base import Array, Metric, Predicted, Statistic, Units, ratio
+from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
 from facemae_probes.targets import Kind
 
 NUMBERS: tuple[Kind, ...] = ("regression",)

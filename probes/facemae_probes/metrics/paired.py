@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from facemae.errors import ProbeError
-from facemae_probes.measures.base import Array, Predicted, Units, as_predicted
-from facemae_probes.measures.draws import bootstrap, replicate_values, swaps
-from facemae_probes.measures.intervals import Interval, checked_units, summarise
-from facemae_probes.measures.registry import measure_of
+from facemae_probes.metrics.base import Array, Predicted, Units, as_predicted
+from facemae_probes.metrics.draws import bootstrap, replicate_values, swaps
+from facemae_probes.metrics.intervals import Interval, checked_units, summarise
+from facemae_probes.metrics.registry import measure_of
 from facemae_probes.targets import Targets
 
 

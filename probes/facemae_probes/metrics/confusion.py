@@ -19,8 +19,8 @@ from scipy.sparse import csr_array
 from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
-from facemae_probes.measures.base import Array, Metric, Predicted, Statistic, Units, ratio
-from facemae_probes.measures.thresholds import decide
+from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
+from facemae_probes.metrics.thresholds import decide
 from facemae_probes.targets import MISSING, Kind
 
 DECIDED: tuple[Kind, ...] = ("classes", "multilabel", "distribution")

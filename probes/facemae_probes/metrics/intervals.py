@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.measures.base import Array, Units, as_predicted
-from facemae_probes.measures.draws import bootstrap, replicate_values
-from facemae_probes.measures.registry import measure_of
+from facemae_probes.metrics.base import Array, Units, as_predicted
+from facemae_probes.metrics.draws import bootstrap, replicate_values
+from facemae_probes.metrics.registry import measure_of
 from facemae_probes.targets import Targets
 
 

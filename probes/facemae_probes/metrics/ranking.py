@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn import metrics as sk
 
-from facemae_probes.measures.base import Array, Metric, Predicted, Statistic, Units, ratio
+from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
 from facemae_probes.targets import MISSING, Kind
 
 RANKED: tuple[Kind, ...] = ("classes", "multilabel", "distribution")

@@ -1,0 +1,78 @@
+"""Clips that lie in a shard set as stills: samples that share a value of a column, in the order of their frames."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.errors import ProbeError
+from facemae_probes.columns import Columns
+
+SAME = ("split", "subject", "source")
+"""Columns that have one value a clip, beside the labels."""
+
+
+@dataclass(frozen=True)
+class ClipColumns:
+    """Which column tells clips apart, and which orders their frames.
+
+    Attributes:
+        clip: Samples with one value are the frames of one clip; samples without a value are left out.
+        frame: Column of frame numbers or times; None takes the order of keys.
+    """
+
+    clip: str
+    frame: str | None = None
+
+
+def as_clips(columns: Columns, how: ClipColumns, labels: list[str]) -> tuple[Columns, dict[int, NDArray[np.int64]]]:
+    """One row a clip in place of one row a frame.
+
+    Args:
+        columns: Metadata of frames.
+        how: What makes a clip.
+        labels: Label columns, which must agree in all frames of a clip.
+
+    Returns:
+        Columns with the values of each clip's first frame, the clip's name as its key; and for each sample that stands
+        for a clip its frames in order, as indices into the shard set.
+
+    Raises:
+        ProbeError: A column is missing, frames have no number, or a clip has two labels, splits, subjects or sources.
+    """
+    names = columns.require(how.clip, "of clips")
+    order = _order(columns, how)
+    members: dict[str, list[int]] = {}
+    for row in order:
+        if (name := names[row]) is not None:
+            members.setdefault(name, []).append(row)
+    if not members:
+        raise ProbeError(f"column {how.clip!r} has no value", expected="the clip of each frame")
+    texts = {name: columns.text(name) for name in (*labels, *SAME) if name in columns.values}
+    for clip, rows in members.items():
+        for name, column in texts.items():
+            found = {column[row] for row in rows}
+            if len(found) > 1:
+                shown = ", ".join(sorted(str(value) for value in found)[:3])
+                raise ProbeError(f"clip {clip!r} has several values of {name!r}: {shown}", expected="one value a clip")
+    # In the order of the shard set, as the rows of other tasks are.
+    listed = sorted(members.items(), key=lambda entry: entry[1][0])
+    first = columns.take(np.array([rows[0] for _, rows in listed], dtype=np.int64))
+    values: dict[str, list[Any]] = {**first.values, "key": [name for name, _ in listed]}
+    frames = {int(columns.samples[rows[0]]): columns.samples[np.array(rows, dtype=np.int64)] for _, rows in listed}
+    return Columns(first.samples, values), frames
+
+
+def _order(columns: Columns, how: ClipColumns) -> list[int]:
+    if how.frame is None:
+        keys = [str(key) for key in columns.values["key"]]
+        return sorted(range(len(columns)), key=lambda row: keys[row])
+    times = []
+    for row, text in enumerate(columns.require(how.frame, "of frame numbers")):
+        try:
+            times.append(float(text or ""))
+        except ValueError:
+            key = columns.values["key"][row]
+            raise ProbeError(f"sample {key} has the frame {text!r}", expected=f"a number in {how.frame!r}") from None
+    return sorted(range(len(columns)), key=lambda row: times[row])
