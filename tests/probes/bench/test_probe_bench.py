@@ -12,6 +12,7 @@ from facemae.errors import ProbeError
 from facemae_probes.bench.knn import check_neighbours
 from facemae_probes.bench.linear import SAME, TOLERANCES, Case, bench_linear, sklearn_path, tune
 from facemae_probes.bench.made import made_features
+from facemae_probes.bench.memory import bench_memory, measure, write_features
 from facemae_probes.heads.knn import neighbours
 
 FIELDS = {"bench", "ours", "baseline", "unit", "ratio", "machine", "settings"}
@@ -71,11 +72,19 @@ def test_made_features_have_a_decaying_spectrum_and_blocks_of_one_kind() -> None
     np.testing.assert_allclose(x.mean(axis=0), other.mean(axis=0), atol=0.15)
 
 
-def test_memory_is_measured_in_processes_of_their_own(tmp_path: Path) -> None:
-    from facemae_probes.bench.memory import bench_memory
+@pytest.mark.parametrize("half", [False, True])
+def test_both_sides_of_the_memory_bench_run(tmp_path: Path, half: bool) -> None:
+    write_features(tmp_path, 3000, 16, np.dtype(np.float16 if half else np.float32))
+    ours, theirs = (measure(str(tmp_path), side, 5) for side in ("ours", "theirs"))
+    assert ours["solved"] == 1
+    assert 0 < ours["anonymous"] < ours["resident"]
+    assert theirs.keys() == {"anonymous", "resident"}
 
-    resident, anonymous = bench_memory(4000, 16, 5, half=True, folder=tmp_path)
+
+@pytest.mark.slow
+def test_a_million_samples_are_probed_in_under_four_gigabytes(tmp_path: Path) -> None:
+    resident, anonymous = bench_memory(1_000_000, 768, 200, half=False, folder=tmp_path)
     assert resident.unit == "GB"
-    assert 0.05 < anonymous.ours < resident.ours < 3
+    assert anonymous.ours < resident.ours < 4
     assert resident.settings["solved"]
     assert list(tmp_path.iterdir()) == []
