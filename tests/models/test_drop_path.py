@@ -77,3 +77,15 @@ def test_blocks_computed_again_leave_the_same_branches_out() -> None:
         found[recomputed] = [value.grad for value in encoder.parameters() if value.requires_grad]
     for plain, again in zip(found[False], found[True], strict=True):
         torch.testing.assert_close(plain, again)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_leave_the_same_branches_out_without_compiling_anew() -> None:
+    plain, compiled = build(), build()
+    for block in compiled.vit.blocks:
+        block.compile()
+    torch._dynamo.utils.counters.clear()
+    for step in range(3):
+        drawn = factors(3, step=step)
+        torch.testing.assert_close(compiled(pixels(), factors=drawn).tokens, plain(pixels(), factors=drawn).tokens)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
