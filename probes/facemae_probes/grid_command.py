@@ -31,6 +31,8 @@ def grid(
         list[str] | None, typer.Option("--protocol", help="Default that of the benchmark. Repeatable.")
     ] = None,
     probe: options.Probes = options.ALL_PROBES,
+    epochs: options.Epochs = 10,
+    rates: options.LearningRates = options.RATES,
     layers: options.Layers = "all",
     pooling: options.Poolings = options.POOLINGS,
     draws: options.Draws = 10,
@@ -46,7 +48,7 @@ def grid(
     """
     from facemae_probes.grid import run_grid
 
-    plan = options.read_plan(probe, layers, pooling, seed)
+    plan = options.read_plan(probe, layers, pooling, seed, None, epochs, rates)
     named = dict(_named(text) for text in models)
     if len(named) < len(models):
         raise UsageError("two models of one name", expected="--model NAME=MODEL with different names")

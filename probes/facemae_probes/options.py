@@ -32,7 +32,11 @@ Metric = Annotated[
     str | None, typer.Option(help="What settings are chosen by; default accuracy, macro-F1, or CCC by kind.")
 ]
 Probes = Annotated[
-    str, typer.Option(help="Comma-separated: linear, knn, attentive (tokens of stills), temporal (clips).")
+    str,
+    typer.Option(
+        help="Comma-separated: linear, knn, attentive (tokens of stills), temporal (clips); finetune and scratch train "
+        "the whole net, from the given and from random weights."
+    ),
 ]
 Layers = Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")]
 Poolings = Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")]
@@ -50,16 +54,25 @@ Cache = Annotated[Path | None, typer.Option(help="Folder of features; default OU
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+Epochs = Annotated[float, typer.Option("--finetune-epochs", help="Length of fine-tuning.")]
+LearningRates = Annotated[
+    str, typer.Option("--finetune-lr", help="Comma-separated learning rates for a batch of 256, to choose from.")
+]
+
 ALL_PROBES = "linear,knn,attentive,temporal"
+RATES = "5e-4,1e-3,2e-3"
 POOLINGS = "mean,cls,grid2,grid4"
 
 
-def read_plan(probe: str, layers: str, pooling: str, seed: int, metric: str | None = None) -> "ProbePlan":
+def read_plan(
+    probe: str, layers: str, pooling: str, seed: int, metric: str | None = None, epochs: float = 10, rates: str = ""
+) -> "ProbePlan":
     """The plan that options ask for.
 
     Raises:
-        UsageError: A probe does not exist, or layers are no numbers.
+        UsageError: A probe does not exist, or layers or learning rates are no numbers.
     """
+    from facemae_probes.finetune.plan import FinetunePlan
     from facemae_probes.plan import ProbePlan
 
     return ProbePlan(
@@ -67,6 +80,7 @@ def read_plan(probe: str, layers: str, pooling: str, seed: int, metric: str | No
         layers=parse_layers(layers),
         poolings=tuple(parse_names(pooling)),
         metric=metric,
+        finetune=FinetunePlan(epochs=epochs, base_lrs=parse_numbers(rates or RATES, "--finetune-lr"), seed=seed),
         seed=seed,
     )
 
@@ -80,7 +94,8 @@ def model_source(model: str, data: Path, random_init: int | None = None) -> Any:
     from facemae.features.extractor import load
 
     name = Path(model).name + ("" if random_init is None else f" (random weights, seed {random_init})")
-    return EncoderSource(load(model, random_init=random_init), name=name)
+    path = Path(model) if random_init is None else None
+    return EncoderSource(load(model, random_init=random_init), name=name, path=path)
 
 
 def parse_names(text: str) -> list[str]:
@@ -100,6 +115,18 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         return tuple(int(part) for part in parse_names(text))
     except ValueError:
         raise UsageError(f"--layers {text}", expected="`all`, or numbers such as 5,11 or -1") from None
+
+
+def parse_numbers(text: str, option: str) -> tuple[float, ...]:
+    """Numbers of a comma-separated list.
+
+    Raises:
+        UsageError: They are none.
+    """
+    try:
+        return tuple(float(part) for part in parse_names(text))
+    except ValueError:
+        raise UsageError(f"{option} {text}", expected="comma-separated numbers") from None
 
 
 def parse_pairs(texts: Texts, option: str, form: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import UsageError
+from facemae_probes.finetune.plan import FinetunePlan
 from facemae_probes.heads.attentive import SETTINGS, AttentiveSetting
 from facemae_probes.heads.knn import NEIGHBOURS
 from facemae_probes.heads.linear import STRENGTHS
@@ -21,8 +22,12 @@ Features: TypeAlias = NDArray[np.floating[Any]]
 Say: TypeAlias = Callable[[str], None]
 Predict: TypeAlias = Callable[[Any, NDArray[np.int64]], Scores]
 """From all that a probe reads and row numbers to the scores of those rows."""
-ProbeKind: TypeAlias = Literal["linear", "knn", "attentive", "temporal"]
-PROBES: tuple[ProbeKind, ...] = ("linear", "knn", "attentive", "temporal")
+ProbeKind: TypeAlias = Literal["linear", "knn", "attentive", "temporal", "finetune", "scratch"]
+FROZEN: tuple[ProbeKind, ...] = ("linear", "knn", "attentive", "temporal")
+"""Probes of frozen features."""
+TUNED: tuple[ProbeKind, ...] = ("finetune", "scratch")
+"""Training of the whole net, from the given weights or from random ones."""
+PROBES: tuple[ProbeKind, ...] = (*FROZEN, *TUNED)
 SEQUENCES: tuple[ProbeKind, ...] = ("attentive", "temporal")
 """Probes that are trained on more than one vector a sample: token maps of stills, frames of clips."""
 
@@ -33,7 +38,8 @@ class ProbePlan:
 
     Attributes:
         probes: Probe kinds. `attentive` reads tokens, which encoders of stills have, and `temporal` reads clips; they
-            are left out where there are none, unless nothing else was asked for.
+            are left out where there are none, unless nothing else was asked for. `finetune` and `scratch` train the
+            whole net, from the given weights and from random ones.
         layers: Encoder blocks; None for all. Negative numbers count from the end.
         poolings: Poolings of the linear and kNN probes; the attentive probe reads all tokens.
         strengths: L2 path of the linear probe.
@@ -42,12 +48,13 @@ class ProbePlan:
         temporal: Hyper-parameters of the temporal probe.
         attentive_layers: The attentive and temporal probes are tried on this many layers or settings, those whose other
             probes did best in choosing; on all where no other probe runs.
+        finetune: How nets are trained.
         metric: What is chosen by; None takes the primary metric of the labels.
         seed: Seed of everything drawn.
         replicates: Bootstrap replicates.
     """
 
-    probes: tuple[ProbeKind, ...] = PROBES
+    probes: tuple[ProbeKind, ...] = FROZEN
     layers: tuple[int, ...] | None = None
     poolings: tuple[str, ...] = ("mean", "cls", "grid2", "grid4")
     strengths: tuple[float, ...] = STRENGTHS
@@ -55,6 +62,7 @@ class ProbePlan:
     attentive: tuple[AttentiveSetting, ...] = SETTINGS
     temporal: tuple[TemporalSetting, ...] = TEMPORAL
     attentive_layers: int = 2
+    finetune: FinetunePlan = field(default_factory=FinetunePlan)
     metric: str | None = None
     seed: int = 0
     replicates: int = 2000

@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae.errors import ProbeError
 from facemae_probes import report
 from facemae_probes.caveats import crop_warnings, linear_warnings, pretraining_warnings
 from facemae_probes.clips import ClipColumns, as_clips
 from facemae_probes.columns import Columns, label_columns, read_columns
+from facemae_probes.finetune.contest import Finetuner
+from facemae_probes.finetune.fold import tuning_code
 from facemae_probes.identity import versions as installed
 from facemae_probes.metrics import find_metric, primary
 from facemae_probes.outcome import Outcome
-from facemae_probes.plan import Candidate, ProbePlan, Say
+from facemae_probes.plan import TUNED, Candidate, ProbePlan, Say
 from facemae_probes.pool import Pool, TestSet, joined
 from facemae_probes.protocols.base import Fold, Protocol
 from facemae_probes.protocols.cross import Cross
@@ -106,17 +109,16 @@ def run_probe(
         split=split,
         classes=classes,
     )
-    if plan.metric is not None:
-        find_metric(plan.metric, task.targets.kind, task.targets.names)
-    more = {"where": dict(where or {}), "mapping": dict(test_set.mapping) if test_set else {}, "clips": read.clips}
-    asked = request(source, task, plan, pool.facts(), **more, benchmark=benchmark)
+    asked = _asked(pool, source, task, plan, read, test_set, where, benchmark)
     if out is not None and (done := report.read_result(out, asked)) is not None:
         say(f"{out}: this probe is done, its result is read")
         return done
     started = time.monotonic()
-    with _features(pool, source, task, plan, read.frames, cache or (out / "features" if out else None), say) as table:
+    folder = cache or (out / "features" if out is not None else None)
+    with _features(pool, source, task, plan, read.frames, folder, say) as table:
         table.compute(plan, also)
-        result = _run(pool, source, task, plan, table, say)
+        tuner = _tuner(pool, source, task, plan, read.frames is not None, out, say)
+        result = _run(pool, source, task, plan, table, tuner, say)
     result.data["warnings"] += read.warnings
     if benchmark is not None:
         result.data["benchmark"] = benchmark
@@ -133,7 +135,7 @@ def as_feature_source(model: "FeatureSource | FeatureExtractor | Path | str") ->
     from facemae.features.extractor import FeatureExtractor, load
 
     if isinstance(model, str | Path):
-        return EncoderSource(load(model), name=Path(model).name)
+        return EncoderSource(load(model), name=Path(model).name, path=Path(model))
     return EncoderSource(model) if isinstance(model, FeatureExtractor) else model
 
 
@@ -176,6 +178,53 @@ def _read(
     return _Read(columns, frames, about, protocol, warnings)
 
 
+def _asked(
+    pool: Pool,
+    source: FeatureSource,
+    task: Task,
+    plan: ProbePlan,
+    read: _Read,
+    test_set: TestSet | None,
+    where: Mapping[str, str] | None,
+    benchmark: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What the result is an answer to; an unknown metric is refused before any work."""
+    if plan.metric is not None:
+        find_metric(plan.metric, task.targets.kind, task.targets.names)
+    return request(
+        source,
+        task,
+        plan,
+        pool.facts(),
+        where=dict(where or {}),
+        mapping=dict(test_set.mapping) if test_set is not None else {},
+        clips=read.clips,
+        benchmark=benchmark,
+        **({"finetune_code": tuning_code()} if set(TUNED) & set(plan.probes) else {}),
+    )
+
+
+def _tuner(
+    pool: Pool, source: FeatureSource, task: Task, plan: ProbePlan, clips: bool, out: Path | None, say: Say
+) -> Finetuner | None:
+    """What fine-tunes, where that is asked for.
+
+    Raises:
+        ProbeError: There are no weights to start from, no folder for the runs, or the samples are clips.
+    """
+    asked = [kind for kind in plan.probes if kind in TUNED]
+    if not asked:
+        return None
+    path = source.path if isinstance(source, EncoderSource) else None
+    if path is None:
+        raise ProbeError(f"--probe {asked[0]} of {source.name}", expected="a run, checkpoint or exported encoder")
+    if clips:
+        raise ProbeError(f"--probe {asked[0]} on clips of stills", expected="stills, or a frozen probe of clips")
+    if out is None:
+        raise ProbeError(f"--probe {asked[0]} without a folder", fix="give out=, where its runs are kept")
+    return Finetuner(pool, task, path, plan.finetune, out / "finetune", say)
+
+
 @contextlib.contextmanager
 def _features(
     pool: Pool,
@@ -202,10 +251,11 @@ def _run(
     task: Task,
     plan: ProbePlan,
     features: FeatureTable,
+    tuner: Finetuner | None,
     say: Say,
 ) -> ProbeResult:
     facts = pool.facts()
-    outcomes, tables = _all_folds(features, task, plan, say)
+    outcomes, tables = _all_folds(features, tuner, task, plan, say)
     winner = max(outcomes, key=lambda name: _mean_valid(outcomes[name]))
     metric = plan.metric or primary(task.targets.kind)
     data = {
@@ -243,7 +293,7 @@ def _run(
 
 
 def _all_folds(
-    features: FeatureTable, task: Task, plan: ProbePlan, say: Say
+    features: FeatureTable, tuner: Finetuner | None, task: Task, plan: ProbePlan, say: Say
 ) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
     """Choose, fit and predict in every fold. The table has all candidates of a single fold, else the chosen ones."""
     outcomes: dict[str, Outcome] = {}
@@ -259,6 +309,12 @@ def _all_folds(
             for kind, candidate in best.items():
                 outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
                 _predict(outcome, repeat, fold, candidate, features, seen, plan)
+            for kind in [kind for kind in plan.probes if kind in TUNED]:
+                assert tuner is not None
+                tuned = tuner.run(kind, fold, seen)
+                outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
+                outcome.put(repeat, fold, tuned.scores, tuned.row, tuned.judged)
+                tables += tuned.table if count == 1 else []
             done += 1
             if count > 1:
                 say(f"{task.splits.protocol}: fold {done} of {count} ({fold.name})")

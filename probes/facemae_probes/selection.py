@@ -15,7 +15,7 @@ from facemae_probes.heads.attentive import AttentiveSetting
 from facemae_probes.heads.temporal import TemporalSetting
 from facemae_probes.heads.training import TrainSetting
 from facemae_probes.metrics import judge
-from facemae_probes.plan import SEQUENCES, Candidate, Features, ProbeKind, ProbePlan, Say
+from facemae_probes.plan import FROZEN, SEQUENCES, Candidate, Features, ProbeKind, ProbePlan, Say
 from facemae_probes.protocols.base import Fold, Inner, Rows
 from facemae_probes.sources import Setting
 from facemae_probes.table import FeatureTable
@@ -79,7 +79,7 @@ def choose(
         Best candidate by kind (the first of equals), and the table of all.
 
     Raises:
-        ProbeError: Only probes were asked for that these features are not for.
+        ProbeError: Probes of frozen features were asked for, and these features are for none of them.
     """
     best: dict[ProbeKind, Candidate] = {}
     table: list[dict[str, Any]] = []
@@ -90,7 +90,7 @@ def choose(
             if candidate.probe not in best or candidate.rank > best[candidate.probe].rank:
                 best[candidate.probe] = candidate
 
-    pooled = tuple(kind for kind in plan.probes if kind not in SEQUENCES)
+    pooled = tuple(kind for kind in plan.probes if kind in FROZEN and kind not in SEQUENCES)
     if pooled:
         wanted = list(features.settings) if seen.inner else _default(features.settings)
         for setting, matrix in features.load(pooled[0], wanted).items():
@@ -100,7 +100,7 @@ def choose(
         promising = _promising(features.sequences[kind], table, plan.attentive_layers, seen)
         for setting, sequence in features.load(kind, promising).items():
             consider(_trained(kind, sequence, setting, seen, plan, say))
-    if not best:
+    if not best and set(FROZEN) & set(plan.probes):
         raise ProbeError(f"these features are not for the probe {', '.join(plan.probes)}", fix=_NEEDS[plan.probes[0]])
     return best, table
 

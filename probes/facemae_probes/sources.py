@@ -63,9 +63,11 @@ class EncoderSource:
     Args:
         extractor: The extractor; its own layer and pooling play no part.
         name: What the encoder is called in results.
+        path: Where its weights were read, for fine-tuning; None where they were not, or were drawn at random.
     """
 
-    def __init__(self, extractor: "FeatureExtractor", name: str = "encoder") -> None:
+    def __init__(self, extractor: "FeatureExtractor", name: str = "encoder", path: Path | None = None) -> None:
+        self.path = path
         self.extractor = extractor
         self.name = name
         self.input = extractor.input

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae_probes.heads.temporal import Clips, mean_over_time
-from facemae_probes.plan import Features, ProbeKind, ProbePlan, Say
+from facemae_probes.plan import FROZEN, Features, ProbeKind, ProbePlan, Say
 from facemae_probes.pool import Pool
 from facemae_probes.sources import EncoderSource, FeatureSource, Setting
 from facemae_probes.task import Task
@@ -121,7 +121,8 @@ class ClipFeatures:
 
     def compute(self, plan: ProbePlan, also: Sequence[Setting]) -> None:
         """Bring what will be needed into the cache, in one pass over the frames."""
-        self._read(list(dict.fromkeys([*self.settings, *also])))
+        frozen = self.settings if set(FROZEN) & set(plan.probes) else ()
+        self._read(list(dict.fromkeys([*frozen, *also])))
 
     def load(self, kind: ProbeKind, settings: Sequence[Setting]) -> dict[Setting, Any]:
         """`Clips` of some settings, or their means over time."""

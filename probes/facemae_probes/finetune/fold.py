@@ -69,7 +69,7 @@ def finetune_identity(
         "labels": _digest(chosen.values.astype("<f8")),
         "plan": plan.facts(),
         "option": {"base_lr": option.base_lr},
-        "code": {"source": code_digest(_modules()), **versions(FEATURE_LIBRARIES)},
+        "code": tuning_code(),
     }
 
 
@@ -200,6 +200,11 @@ def predict_rows(run: Path, shards: Path | str, samples: Rows, rows: Rows, *, de
     with atomic_write(path) as handle:
         np.save(handle, scores)
     return scores
+
+
+def tuning_code() -> dict[str, str]:
+    """Digest of the code that fine-tunes, and the versions of its libraries."""
+    return {"source": code_digest(_modules()), **versions(FEATURE_LIBRARIES)}
 
 
 def _modules() -> list[str]:

@@ -13,9 +13,7 @@ from facemae.data.select import metadata
 from facemae.errors import ProbeError, UsageError
 from facemae.features.extractor import load
 from facemae.features.weights import load_encoder
-from facemae.recipe import load_recipe
 from facemae.train import trainer
-from facemae.train.trainer import pretrain
 from facemae_probes.finetune import Augmentation, FinetuneOption, FinetunePlan, finetune_fold, finetune_identity
 from facemae_probes.finetune.fold import predict_rows
 from facemae_probes.finetune.recipe import fold_recipe, label_block
@@ -27,26 +25,6 @@ PLAN = FinetunePlan(
 )
 SMALL = FinetunePlan(epochs=1, least_steps=0, base_lrs=(0.01, 0.02), batch_size=8)
 CPU = {"device": "cpu", "precision": "fp32", "threads": 1, "workers": 0, "processes": 1}
-PRETRAINING = """\
-schema: 1
-name: tiny
-seed: 3
-data: {lanes: 2, streams: [{name: faces, shards: SHARDS}]}
-views: {main: {normalise: {mean: [0.5], std: [0.25]}}}
-encoder: {name: test_vit, image_size: 16, patch_size: 4, channels: 1}
-objectives: [{kind: masked_image, decoder: {width: 16, depth: 1, heads: 2}}]
-optim: {batch_size: 8, total: 16 samples}
-efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
-log: {loggers: []}
-"""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, labelled_shards: Path) -> Path:
-    folder = tmp_path_factory.mktemp("pretrained")
-    (folder / "tiny.yaml").write_text(PRETRAINING.replace("SHARDS", str(labelled_shards)))
-    pretrain(load_recipe(folder / "tiny.yaml"), folder / "run")
-    return folder / "run"
 
 
 @pytest.fixture(scope="module")
