@@ -207,3 +207,15 @@ def test_the_rate_falls_from_block_to_block(tuned: Tuned) -> None:
         assert factor == pytest.approx(expected), name
     plain = build_optimizer(model, tuned("optim.layer_decay=null").optim)
     assert {group["factor"] for group in plain.param_groups} == {1.0}
+
+
+def test_two_processes_and_accumulation_train_the_same_net(tuned: Tuned, tmp_path: Path) -> None:
+    given = ("optim.total=24 samples", "views.main.mixup.alpha=0.8", "objectives.0.dropout=0.1")
+    pretrain(tuned(*given), tmp_path / "one")
+    pretrain(tuned(*given, "efficiency.processes=2", "efficiency.micro_batch=2"), tmp_path / "two")
+    one, two = (find_checkpoint(tmp_path / name).tensors("model") for name in ("one", "two"))
+    before = build_pretrain_model(load_recipe(tmp_path / "one/recipe.yaml")).state_dict()
+    for name, value in one.items():
+        # Softmax cancels the bias of attention's keys: its gradient is rounding, which Adam makes a full step.
+        if not name.endswith("qkv.bias"):
+            assert (two[name] - value).norm() <= 1e-2 * (value - before[name]).norm() + 1e-6, name
