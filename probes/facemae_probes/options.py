@@ -41,7 +41,10 @@ Probes = Annotated[
 Layers = Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")]
 Poolings = Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")]
 Where = Annotated[Texts, typer.Option(help="COLUMN=VALUE; only such samples. Repeatable.")]
-Slices = Annotated[Texts, typer.Option("--slice", help="COLUMN=VALUE; report this part of test too. Repeatable.")]
+Slices = Annotated[
+    Texts,
+    typer.Option("--slice", help="COLUMN=VALUE, or @FILE with a key a line; report this part of test too. Repeatable."),
+]
 GroupBy = Annotated[
     Texts, typer.Option(help="COLUMN: numbers for each of its values, and the largest gap. Repeatable.")
 ]

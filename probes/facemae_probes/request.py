@@ -33,7 +33,7 @@ def request(
         "labels": labels_digest(task),
         "protocol": task.splits.protocol,
         "unit": task.unit,
-        "slices": sorted(task.slices),
+        "slices": {name: _digest(rows) for name, rows in sorted(task.slices.items())},
         "groups": sorted(task.groups),
         "plan": asdict(plan),
         "features_code": feature_code(),
@@ -41,6 +41,10 @@ def request(
         **more,
     }
     return dict(json.loads(json.dumps(found)))
+
+
+def _digest(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()
 
 
 def labels_digest(task: Task) -> str:

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
+from facemae.files import storage_errors
 from facemae_probes.columns import Columns, label_columns
 from facemae_probes.labels import in_order, read_targets, unlabelled
 from facemae_probes.protocols.base import Protocol, Samples, Splits
@@ -93,7 +95,7 @@ def make_task(
         protocol: How training and test are told apart; None takes the official split.
         unit: Column whose values are independent of each other, or `sample`; None takes subject, else source, else
             near-duplicate cluster, else sample. Samples without a value are units of their own.
-        slices: Extra test parts, each `column=value`.
+        slices: Extra test parts, each `column=value`, or `@FILE` with a key a line.
         groups: Columns by whose values the test rows are cut.
         seed: Seed of everything drawn.
         split: Column of the official parts; where it is another than `split`, samples without a value are left out.
@@ -124,7 +126,7 @@ def make_task(
         units=units,
         unit=unit_name,
         splits=splits,
-        slices={text: _slice(columns, text, splits.tested) for text in slices},
+        slices={_slice_name(text): _slice(columns, text, splits.tested) for text in slices},
         groups={name: _values(columns, name, splits.tested) for name in groups},
         warnings=(*warnings, *splits.warnings, *more),
     )
@@ -148,14 +150,31 @@ def _trained_classes(targets: Targets, splits: Splits, given: bool) -> tuple[Tar
     return Targets("classes", tuple(names), place[targets.values]), warnings
 
 
+def _slice_name(text: str) -> str:
+    """Results are published: of a file its name is enough, its content decides."""
+    return f"@{Path(text[1:]).name}" if text.startswith("@") else text
+
+
 def _slice(columns: Columns, text: str, test: NDArray[np.int64]) -> NDArray[np.int64]:
+    if text.startswith("@"):
+        return _listed(columns, Path(text[1:]), test)
     name, equals, wanted = text.partition("=")
     if not equals or name not in columns.values:
-        raise ProbeError(f"slice {text!r}", expected=f"COLUMN=VALUE with one of {', '.join(columns.values)}")
+        raise ProbeError(f"slice {text!r}", expected=f"@FILE, or COLUMN=VALUE with one of {', '.join(columns.values)}")
     values = columns.text(name)
     rows = np.array([row for row in test if values[row] == wanted], dtype=np.int64)
     if not len(rows):
         raise ProbeError(f"no test sample has {text}", expected=f"values {sorted({str(values[r]) for r in test})[:10]}")
+    return rows
+
+
+def _listed(columns: Columns, path: Path, test: NDArray[np.int64]) -> NDArray[np.int64]:
+    with storage_errors(path, "reading"):
+        keys = set(path.read_text(encoding="utf-8").split("\n")) - {""}
+    own = columns.values["key"]
+    rows = np.array([row for row in test if str(own[row]) in keys], dtype=np.int64)
+    if not len(rows):
+        raise ProbeError(f"none of the {len(keys)} keys in {path} is a test sample", expected="one key a line")
     return rows
 
 

@@ -1,11 +1,12 @@
 """Labels, parts and units."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from facemae.errors import ProbeError
+from facemae.errors import ProbeError, StorageError
 from facemae_probes.columns import Columns
 from facemae_probes.protocols.base import Inner
 from facemae_probes.task import make_task
@@ -128,6 +129,17 @@ def test_numbers_may_be_missing_and_must_be_numbers() -> None:
     for wrong in ("high", "inf"):
         with pytest.raises(ProbeError, match=f"column 'valence' holds '{wrong}'"):
             make_task(_columns(valence=[wrong] * 24), "valence", kind="regression")
+
+
+def test_a_slice_may_be_a_list_of_keys(tmp_path: Path) -> None:
+    (tmp_path / "clean.txt").write_text("k20\nk3\nk17\n")
+    task = make_task(_columns(), "emotion", slices=[f"@{tmp_path}/clean.txt"])
+    assert task.slices["@clean.txt"].tolist() == [17, 20]
+    (tmp_path / "clean.txt").write_text("k3\n")
+    with pytest.raises(ProbeError, match="none of the 1 keys"):
+        make_task(_columns(), "emotion", slices=[f"@{tmp_path}/clean.txt"])
+    with pytest.raises(StorageError, match=r"missing\.txt"):
+        make_task(_columns(), "emotion", slices=["@missing.txt"])
 
 
 def test_near_duplicates_are_units_where_nothing_else_is_known() -> None:
