@@ -19,6 +19,7 @@ FEATURE_MODULES = (
     "facemae.features.sources",
     "facemae.features.stream",
     "facemae.models.attention",
+    "facemae.models.drop_path",
     "facemae.models.encoder",
     "facemae.models.encoding",
     "facemae.models.patches",

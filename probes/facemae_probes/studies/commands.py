@@ -41,7 +41,7 @@ def ferplus(
     import json
     from dataclasses import replace
 
-    from facemae_probes.options import parse_layers, parse_names
+    from facemae_probes.commands.options import parse_layers, parse_names
     from facemae_probes.studies.ferplus import PLAN, run_study
 
     plan = replace(
@@ -105,7 +105,7 @@ def equal_time(
     import json
 
     from facemae.errors import UsageError
-    from facemae_probes.options import parse_names
+    from facemae_probes.commands.options import parse_names
     from facemae_probes.studies.calibration import Rounds
     from facemae_probes.studies.equal_time import Calibrating, Table, run_equal_time, seeds_of, systems_of
     from facemae_probes.studies.equal_time_report import write_table
@@ -163,7 +163,7 @@ def leak(
     """
     import json
 
-    from facemae_probes.options import model_source, parse_layers, parse_names
+    from facemae_probes.commands.options import model_source, parse_layers, parse_names
     from facemae_probes.plan import ProbePlan
     from facemae_probes.studies.leak import LeakSize, leak_study, lines
 

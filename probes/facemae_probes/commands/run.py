@@ -1,37 +1,26 @@
-"""`facemae probe`: measure a frozen encoder on labelled faces."""
+"""`facemae probe run`."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from facemae.errors import UsageError
-from facemae_probes import options
-from facemae_probes.benchmarks.commands import register as register_benchmarks
-from facemae_probes.contamination_command import register as register_contamination
-from facemae_probes.grid_command import register as register_grid
+from facemae_probes.commands import options
+from facemae_probes.commands.results import show
 from facemae_probes.targets import KINDS
-from facemae_probes.verification_command import register as register_verification
 
 if TYPE_CHECKING:
     from facemae_probes.benchmarks.ask import Question
     from facemae_probes.pool import TestSet
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="rich",
-    help="Measure a frozen encoder on labelled faces.",
-)
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `facemae probe`."""
+    app.command("run")(run)
 
 
-@app.callback()
-def group() -> None:
-    """Measure a frozen encoder on labelled faces."""
-
-
-@app.command("run")
 def run(
     data: Annotated[Path, typer.Option(help="Indexed shard set with labels and splits.")],
     model: options.Model,
@@ -81,7 +70,6 @@ def run(
     question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
     from facemae_probes.clips import ClipColumns
     from facemae_probes.protocols.registry import parse_protocol
-    from facemae_probes.report import results_table
     from facemae_probes.runner import run_probe
 
     result = run_probe(
@@ -104,57 +92,7 @@ def run(
         cache=cache,
         say=lambda text: typer.echo(text, err=True),
     )
-    _show(result.data, json_output, results_table, out)
-
-
-@app.command("compare")
-def compare(
-    first: Annotated[Path, typer.Argument(help="Folder of one result.")],
-    second: Annotated[Path, typer.Argument(help="Folder of another on the same test samples.")],
-    probe: Annotated[str | None, typer.Option(help="Probe kind; default each result's chosen one.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Name of a metric; default accuracy, macro-F1 or CCC.")] = None,
-    part: Annotated[str | None, typer.Option("--slice", help="Only this reported slice, COLUMN=VALUE.")] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Compare two results on the same test samples by a paired bootstrap and a randomisation test.
-
-    Example: facemae probe compare results/first results/random --probe linear
-    """
-    import json
-
-    from facemae_probes.report import marked, require_result
-    from facemae_probes.results import compare_results, significance
-
-    one, other = require_result(first), require_result(second)
-    probes = (probe, probe) if probe else None
-    found = compare_results(one, other, probes=probes, metric=metric, part=part)
-    test = significance(one, other, probes=probes, metric=metric, part=part)
-    if json_output:
-        typer.echo(json.dumps({**found.to_json(), "test": test.to_json()}))
-        return
-
-    def signed(value: float | None) -> str:
-        return "-" if value is None else f"{value:+.4f}"
-
-    typer.echo(
-        f"{found.metric}: {first.name}{marked(one.data)} - {second.name}{marked(other.data)} = {signed(found.value)} "
-        f"[{signed(found.low)}, {signed(found.high)}] (95 % paired bootstrap over {found.units} {found.unit}s; "
-        f"p = {test.p:.2g}, randomisation test)"
-    )
-
-
-@app.command("report")
-def show(
-    folder: Annotated[Path, typer.Argument(help="Folder of a result.")],
-    json_output: Annotated[bool, typer.Option("--json", help="Print result.json.")] = False,
-) -> None:
-    """Print a finished result again.
-
-    Example: facemae probe report results/first
-    """
-    from facemae_probes.report import require_result, results_table
-
-    _show(require_result(folder).data, json_output, results_table, folder)
+    show(result.data, json_output, out)
 
 
 def _question(
@@ -194,20 +132,6 @@ def _question(
     return Question(str(label or labels_like), kind=kind, unit=unit, slices=tuple(slices))  # type: ignore[arg-type]
 
 
-def _show(data: dict[str, Any], json_output: bool, table: Any, folder: Path) -> None:
-    import json
-
-    if json_output:
-        typer.echo(json.dumps(data))
-        return
-    from rich.console import Console
-
-    for text in data["warnings"]:
-        typer.echo(f"warning: {text}", err=True)
-    Console().print(table(data))
-    typer.echo(f"result: {folder / 'result.json'}")
-
-
 def _test_set(
     data: Path | None, label: str | None, mapping: list[str] | None, protocol: str | None
 ) -> "TestSet | None":
@@ -220,9 +144,3 @@ def _test_set(
     if protocol is not None:
         raise UsageError(f"--protocol {protocol} with --test-data", expected="one of them")
     return TestSet(data, label, options.parse_pairs(mapping, "--map", "THEIRS=OURS"))
-
-
-register_grid(app)
-register_benchmarks(app)
-register_contamination(app)
-register_verification(app)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from facemae_probes import options
+from facemae_probes.commands import options
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facemae.errors import UsageError
-from facemae_probes import options
+from facemae_probes.commands import options
 
 if TYPE_CHECKING:
     from facemae_probes.grid import Cell

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from facemae.errors import UsageError
-from facemae_probes import options
+from facemae_probes.commands import options
 
 
 def register(app: typer.Typer) -> None:

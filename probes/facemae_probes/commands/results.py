@@ -1,0 +1,82 @@
+"""`facemae probe compare` and `report`: finished results."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from facemae_probes.commands import options
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `facemae probe`."""
+    app.command("compare")(compare)
+    app.command("report")(report)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of one result.")],
+    second: Annotated[Path, typer.Argument(help="Folder of another on the same test samples.")],
+    probe: Annotated[str | None, typer.Option(help="Probe kind; default each result's chosen one.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Name of a metric; default accuracy, macro-F1 or CCC.")] = None,
+    part: Annotated[str | None, typer.Option("--slice", help="Only this reported slice, COLUMN=VALUE.")] = None,
+    json_output: options.AsJson = False,
+) -> None:
+    """Compare two results on the same test samples by a paired bootstrap and a randomisation test.
+
+    Example: facemae probe compare results/first results/random --probe linear
+    """
+    from facemae_probes.report import marked, require_result
+    from facemae_probes.results import compare_results, significance
+
+    one, other = require_result(first), require_result(second)
+    probes = (probe, probe) if probe else None
+    found = compare_results(one, other, probes=probes, metric=metric, part=part)
+    test = significance(one, other, probes=probes, metric=metric, part=part)
+    if json_output:
+        typer.echo(json.dumps({**found.to_json(), "test": test.to_json()}))
+        return
+
+    def signed(value: float | None) -> str:
+        return "-" if value is None else f"{value:+.4f}"
+
+    typer.echo(
+        f"{found.metric}: {first.name}{marked(one.data)} - {second.name}{marked(other.data)} = {signed(found.value)} "
+        f"[{signed(found.low)}, {signed(found.high)}] (95 % paired bootstrap over {found.units} {found.unit}s; "
+        f"p = {test.p:.2g}, randomisation test)"
+    )
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="Folder of a result.")],
+    json_output: options.AsJson = False,
+) -> None:
+    """Print a finished result again.
+
+    Example: facemae probe report results/first
+    """
+    from facemae_probes.report import require_result
+
+    show(require_result(folder).data, json_output, folder)
+
+
+def show(data: dict[str, Any], json_output: bool, folder: Path) -> None:
+    """Print a result.
+
+    Args:
+        data: The JSON result.
+        json_output: As one line of JSON.
+        folder: Where it lies.
+    """
+    if json_output:
+        typer.echo(json.dumps(data))
+        return
+    from rich.console import Console
+
+    from facemae_probes.report import results_table
+
+    for text in data["warnings"]:
+        typer.echo(f"warning: {text}", err=True)
+    Console().print(results_table(data))
+    typer.echo(f"result: {folder / 'result.json'}")
