@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from facemae.errors import UsageError
 from facemae_probes.quickstart import app
-from facemae_probes.results import ProbeResult
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.results.result import ProbeResult
+from facemae_probes.tasks.targets import Kind, Targets
 from facemae_probes.tour.page import write_page
 from facemae_probes.tour.probing import chance
 from facemae_probes.tour.settings import Places, Settings

@@ -9,11 +9,11 @@ from typing import Any
 
 from facemae.errors import FacemaeError
 from facemae.files import write_text
+from facemae_probes.choosing.plan import Say
 from facemae_probes.metrics import find_metric
-from facemae_probes.plan import Say
-from facemae_probes.report import MARK, marked, read_result
-from facemae_probes.results import ProbeResult
-from facemae_probes.scoring import SHOWN
+from facemae_probes.results.report import MARK, marked, read_result
+from facemae_probes.results.result import ProbeResult
+from facemae_probes.results.scoring import SHOWN
 
 CELLS = "cells"
 

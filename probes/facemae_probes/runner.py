@@ -18,27 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes import report
-from facemae_probes.caveats import crop_warnings, linear_warnings, pretraining_warnings
-from facemae_probes.clips import ClipColumns, as_clips
-from facemae_probes.columns import Columns, label_columns, read_columns
+from facemae_probes.choosing.outcome import Outcome
+from facemae_probes.choosing.plan import TUNED, Candidate, ProbePlan, Say
+from facemae_probes.choosing.selection import Seen, choose, finish
+from facemae_probes.features.pool import Pool, TestSet, joined
+from facemae_probes.features.sources import EncoderSource, FeatureSource, Setting
+from facemae_probes.features.table import ClipFeatures, FeatureTable, StillFeatures
 from facemae_probes.finetune.contest import Finetuner
 from facemae_probes.finetune.fold import tuning_code
-from facemae_probes.identity import versions as installed
 from facemae_probes.metrics import find_metric, primary
-from facemae_probes.outcome import Outcome
-from facemae_probes.plan import TUNED, Candidate, ProbePlan, Say
-from facemae_probes.pool import Pool, TestSet, joined
 from facemae_probes.protocols.base import Fold, Protocol
 from facemae_probes.protocols.cross import Cross
-from facemae_probes.request import describe_protocol, describe_task, request
-from facemae_probes.results import ProbeResult
-from facemae_probes.scoring import score_outcome
-from facemae_probes.selection import Seen, choose, finish
-from facemae_probes.sources import EncoderSource, FeatureSource, Setting
-from facemae_probes.table import ClipFeatures, FeatureTable, StillFeatures
-from facemae_probes.targets import Kind
-from facemae_probes.task import Task, make_task
+from facemae_probes.results import report
+from facemae_probes.results.caveats import crop_warnings, linear_warnings, pretraining_warnings
+from facemae_probes.results.identity import versions as installed
+from facemae_probes.results.request import describe_protocol, describe_task, request
+from facemae_probes.results.result import ProbeResult
+from facemae_probes.results.scoring import score_outcome
+from facemae_probes.tasks.clips import ClipColumns, as_clips
+from facemae_probes.tasks.columns import Columns, label_columns, read_columns
+from facemae_probes.tasks.targets import Kind
+from facemae_probes.tasks.task import Task, make_task
 
 if TYPE_CHECKING:
     from facemae.features.extractor import FeatureExtractor

@@ -12,16 +12,16 @@ from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
 from facemae.errors import ProbeError, UsageError
 from facemae.features.extractor import FeatureExtractor
+from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.commands import app
+from facemae_probes.features.pool import TestSet
+from facemae_probes.features.sources import PixelSource
 from facemae_probes.heads.attentive import AttentiveSetting
-from facemae_probes.plan import ProbePlan
-from facemae_probes.pool import TestSet
 from facemae_probes.protocols.few_shot import FewShot
 from facemae_probes.protocols.folds import KFold, LeaveOneOut
 from facemae_probes.protocols.paper import Paper
-from facemae_probes.report import MARK, read_result
+from facemae_probes.results.report import MARK, read_result
 from facemae_probes.runner import run_probe
-from facemae_probes.sources import PixelSource
 from tests.probes.conftest import make_items
 
 PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))

@@ -16,15 +16,15 @@ from facemae.data.select import metadata
 from facemae.errors import MissingExtraError, ProbeError
 from facemae.features.extractor import FeatureExtractor
 from facemae_probes import runner
-from facemae_probes.columns import Columns
+from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.commands import app
+from facemae_probes.features.sources import HogSource, PixelSource
 from facemae_probes.heads.attentive import AttentiveSetting
-from facemae_probes.plan import ProbePlan
-from facemae_probes.report import read_result
-from facemae_probes.results import compare_results
-from facemae_probes.sources import HogSource, PixelSource
-from facemae_probes.targets import Targets
-from facemae_probes.task import Task, make_task
+from facemae_probes.results.report import read_result
+from facemae_probes.results.result import compare_results
+from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.targets import Targets
+from facemae_probes.tasks.task import Task, make_task
 
 PLAN = ProbePlan(
     layers=(0, -1),

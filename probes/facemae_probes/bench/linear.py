@@ -17,7 +17,7 @@ from facemae.errors import ProbeError
 from facemae_probes.bench.made import SAID, made_features
 from facemae_probes.heads.linear import STRENGTHS, fit_path
 from facemae_probes.heads.standardise import Standardiser
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 TOLERANCES = (1e-2, 5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2e-5, 1e-5)
 """Values of scikit-learn's `tol` that are tried, loosest first."""

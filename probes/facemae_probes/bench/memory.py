@@ -135,7 +135,7 @@ def _ours(folder: Path, queries: int) -> dict[str, float]:
     from facemae_probes.heads.knn import fit_neighbours
     from facemae_probes.heads.linear import fit_path
     from facemae_probes.heads.standardise import Standardiser
-    from facemae_probes.targets import Targets
+    from facemae_probes.tasks.targets import Targets
 
     x = np.load(folder / "x.npy", mmap_mode="r")
     targets = Targets("classes", tuple(map(str, range(CLASSES))), np.load(folder / "y.npy"))

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from facemae.errors import ProbeError
 from facemae_probes.benchmarks.base import CLUSTER, Benchmark
 from facemae_probes.benchmarks.packed import missing_columns, packed_version
-from facemae_probes.columns import read_columns
-from facemae_probes.targets import Kind
+from facemae_probes.tasks.columns import read_columns
+from facemae_probes.tasks.targets import Kind
 
 
 @dataclass(frozen=True)

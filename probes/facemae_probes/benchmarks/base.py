@@ -14,7 +14,7 @@ from facemae.data.splits import canonical_split
 from facemae.errors import UsageError
 from facemae_probes.benchmarks.listing import Listing
 from facemae_probes.protocols.registry import parse_protocol
-from facemae_probes.targets import Kind
+from facemae_probes.tasks.targets import Kind
 
 Family: TypeAlias = Literal["fer", "au", "dfer", "micro"]
 Metric: TypeAlias = Literal["accuracy", "mean_recall", "macro_f1", "ccc", "rmse", "cross_entropy"]

@@ -170,7 +170,7 @@ def _examine_shards(benchmark: Benchmark, data: Path) -> tuple[Diagnosis, list[_
     from facemae.data.card import read_card
     from facemae.data.index import ShardIndex
     from facemae.data.reader import ShardReader
-    from facemae_probes.columns import read_columns
+    from facemae_probes.tasks.columns import read_columns
 
     report = Diagnosis(benchmark.name, data, "packed shards")
     packed = read_card(data).packed

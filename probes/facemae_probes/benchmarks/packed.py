@@ -3,7 +3,7 @@
 from facemae_probes.benchmarks.base import Benchmark
 from facemae_probes.benchmarks.counts import Comparison, compare
 from facemae_probes.benchmarks.listing import Listing
-from facemae_probes.columns import Columns
+from facemae_probes.tasks.columns import Columns
 
 
 def missing_columns(benchmark: Benchmark, columns: Columns, target: str | None = None) -> list[str]:

@@ -8,7 +8,7 @@ import typer
 from facemae.errors import UsageError
 
 if TYPE_CHECKING:
-    from facemae_probes.plan import ProbePlan
+    from facemae_probes.choosing.plan import ProbePlan
 
 Texts = list[str] | None
 
@@ -75,8 +75,8 @@ def read_plan(
     Raises:
         UsageError: A probe does not exist, or layers or learning rates are no numbers.
     """
+    from facemae_probes.choosing.plan import ProbePlan
     from facemae_probes.finetune.plan import FinetunePlan
-    from facemae_probes.plan import ProbePlan
 
     return ProbePlan(
         probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def read_plan(
 
 def model_source(model: str, data: Path, random_init: int | None = None) -> Any:
     """What `--model` names: a baseline, a run, a checkpoint or an exported encoder."""
-    from facemae_probes.sources import EncoderSource, HogSource, PixelSource, pixel_input
+    from facemae_probes.features.sources import EncoderSource, HogSource, PixelSource, pixel_input
 
     if model in ("pixels", "hog"):
         return (PixelSource if model == "pixels" else HogSource)(pixel_input(data))

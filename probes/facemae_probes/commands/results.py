@@ -27,8 +27,8 @@ def compare(
 
     Example: facemae probe compare results/first results/random --probe linear
     """
-    from facemae_probes.report import marked, require_result
-    from facemae_probes.results import compare_results, significance
+    from facemae_probes.results.report import marked, require_result
+    from facemae_probes.results.result import compare_results, significance
 
     one, other = require_result(first), require_result(second)
     probes = (probe, probe) if probe else None
@@ -56,7 +56,7 @@ def report(
 
     Example: facemae probe report results/first
     """
-    from facemae_probes.report import require_result
+    from facemae_probes.results.report import require_result
 
     show(require_result(folder).data, json_output, folder)
 
@@ -74,7 +74,7 @@ def show(data: dict[str, Any], json_output: bool, folder: Path) -> None:
         return
     from rich.console import Console
 
-    from facemae_probes.report import results_table
+    from facemae_probes.results.report import results_table
 
     for text in data["warnings"]:
         typer.echo(f"warning: {text}", err=True)

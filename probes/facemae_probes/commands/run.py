@@ -9,11 +9,11 @@ import typer
 from facemae.errors import UsageError
 from facemae_probes.commands import options
 from facemae_probes.commands.results import show
-from facemae_probes.targets import KINDS
+from facemae_probes.tasks.targets import KINDS
 
 if TYPE_CHECKING:
     from facemae_probes.benchmarks.ask import Question
-    from facemae_probes.pool import TestSet
+    from facemae_probes.features.pool import TestSet
 
 
 def register(app: typer.Typer) -> None:
@@ -68,9 +68,9 @@ def run(
     Example: facemae probe run --data shards/own --model runs/first --label emotion --protocol loso --out results/loso
     """
     question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
-    from facemae_probes.clips import ClipColumns
     from facemae_probes.protocols.registry import parse_protocol
     from facemae_probes.runner import run_probe
+    from facemae_probes.tasks.clips import ClipColumns
 
     result = run_probe(
         data,
@@ -135,7 +135,7 @@ def _question(
 def _test_set(
     data: Path | None, label: str | None, mapping: list[str] | None, protocol: str | None
 ) -> "TestSet | None":
-    from facemae_probes.pool import TestSet
+    from facemae_probes.features.pool import TestSet
 
     if data is None:
         if label is not None or mapping:

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
+from facemae_probes.choosing.selection import Seen
+from facemae_probes.features.pool import Pool
 from facemae_probes.finetune.fold import finetune_fold, predict_rows
 from facemae_probes.finetune.plan import FinetuneOption, FinetunePlan
-from facemae_probes.pool import Pool
 from facemae_probes.protocols.base import Fold, Rows
-from facemae_probes.selection import Seen
-from facemae_probes.targets import Scores, Targets
-from facemae_probes.task import Task
+from facemae_probes.tasks.targets import Scores, Targets
+from facemae_probes.tasks.task import Task
 
 
 @dataclass(frozen=True)

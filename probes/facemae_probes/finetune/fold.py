@@ -15,8 +15,8 @@ from facemae.errors import ProbeError
 from facemae.files import atomic_write, write_text
 from facemae_probes.finetune.plan import FinetuneOption, FinetunePlan
 from facemae_probes.finetune.recipe import fold_recipe, label_block
-from facemae_probes.identity import FEATURE_LIBRARIES, code_digest, modules_of, versions
-from facemae_probes.targets import Scores, Targets
+from facemae_probes.results.identity import FEATURE_LIBRARIES, code_digest, modules_of, versions
+from facemae_probes.tasks.targets import Scores, Targets
 
 Rows = NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from facemae.errors import ProbeError
 from facemae.objectives.labels import LabelReader
 from facemae_probes.finetune.plan import FinetuneOption, FinetunePlan
-from facemae_probes.targets import MISSING, Targets
+from facemae_probes.tasks.targets import MISSING, Targets
 
 if TYPE_CHECKING:
     from facemae.config import Recipe

@@ -19,7 +19,7 @@ from facemae.rng import torch_generator
 from facemae_probes.heads.losses import Labels, Units, activate
 from facemae_probes.heads.standardise import Floats, Rows
 from facemae_probes.heads.training import PooledHead, TrainSetting, train
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 AttentiveSetting = TrainSetting
 """Hyper-parameters of the attentive probe."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from facemae.errors import ProbeError
 from facemae_probes.heads.standardise import Floats, View, as_view
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 NEIGHBOURS = (1, 5, 10, 20, 50, 100)
 """Numbers of neighbours tried."""

@@ -22,7 +22,7 @@ from facemae_probes.heads.losses import Labels, Units, activate, residuals
 from facemae_probes.heads.ridge import fits_closed_form, ridge_path
 from facemae_probes.heads.solver import Point, Solver
 from facemae_probes.heads.standardise import BLOCK_ELEMENTS, Floats, View, as_view
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 """The default path, strongest first."""

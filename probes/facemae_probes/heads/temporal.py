@@ -21,7 +21,7 @@ from facemae.rng import torch_generator
 from facemae_probes.heads.losses import Labels, Units, activate
 from facemae_probes.heads.standardise import Floats, Rows, Standardiser
 from facemae_probes.heads.training import PooledHead, TrainSetting, train
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 TURNS = 16.0
 """Turns of the fastest sine over a clip; the slowest makes half a turn."""

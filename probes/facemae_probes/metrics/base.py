@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from facemae.errors import ProbeError
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 Array: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]

@@ -21,7 +21,7 @@ from sklearn import metrics as sk
 from facemae.errors import ProbeError
 from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
 from facemae_probes.metrics.thresholds import decide
-from facemae_probes.targets import MISSING, Kind
+from facemae_probes.tasks.targets import MISSING, Kind
 
 DECIDED: tuple[Kind, ...] = ("classes", "multilabel", "distribution")
 

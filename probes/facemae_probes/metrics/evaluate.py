@@ -12,7 +12,7 @@ from facemae_probes.metrics.base import Predicted, as_predicted, mean_of_defined
 from facemae_probes.metrics.confusion import column_labels, decisions
 from facemae_probes.metrics.intervals import number
 from facemae_probes.metrics.registry import METRICS, measure_of
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 EVALUATED: dict[Kind, tuple[str, ...]] = {
     "classes": ("accuracy", "macro_f1", "mean_recall", "macro_precision", "auc", "ece"),

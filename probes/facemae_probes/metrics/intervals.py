@@ -21,7 +21,7 @@ from facemae.errors import ProbeError
 from facemae_probes.metrics.base import Array, Units, as_predicted
 from facemae_probes.metrics.draws import bootstrap, replicate_values
 from facemae_probes.metrics.registry import measure_of
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 
 @dataclass(frozen=True)

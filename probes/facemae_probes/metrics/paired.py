@@ -13,7 +13,7 @@ from facemae_probes.metrics.base import Array, Predicted, Units, as_predicted
 from facemae_probes.metrics.draws import bootstrap, replicate_values, swaps
 from facemae_probes.metrics.intervals import Interval, checked_units, summarise
 from facemae_probes.metrics.registry import measure_of
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 
 from facemae.errors import ProbeError
 from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
-from facemae_probes.targets import MISSING
+from facemae_probes.tasks.targets import MISSING
 
 BINS = 15
 SMALLEST = float(np.finfo(np.float32).eps)

@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from sklearn import metrics as sk
 
 from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
-from facemae_probes.targets import MISSING, Kind
+from facemae_probes.tasks.targets import MISSING, Kind
 
 RANKED: tuple[Kind, ...] = ("classes", "multilabel", "distribution")
 

@@ -9,7 +9,7 @@ import numpy as np
 from facemae.errors import UsageError
 from facemae_probes.metrics import confusion, probability, ranking, regression
 from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, mean_of_defined
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 PRIMARY: dict[Kind, str] = {
     "classes": "accuracy",

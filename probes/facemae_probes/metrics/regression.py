@@ -10,7 +10,7 @@ import numpy as np
 from sklearn import metrics as sk
 
 from facemae_probes.metrics.base import Array, Metric, Predicted, Statistic, Units, ratio
-from facemae_probes.targets import Kind
+from facemae_probes.tasks.targets import Kind
 
 NUMBERS: tuple[Kind, ...] = ("regression",)
 

@@ -13,7 +13,7 @@ from facemae_probes.metrics.draws import bootstrap, replicate_values
 from facemae_probes.metrics.grouping import group_samples
 from facemae_probes.metrics.intervals import Interval, checked_units, summarise
 from facemae_probes.metrics.registry import Measure, measure_of
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 LARGEST = (
     "the largest of several gaps is on average larger than the true one, the more so the more and the smaller the "

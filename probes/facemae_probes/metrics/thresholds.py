@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.targets import MISSING, Kind, Targets
+from facemae_probes.tasks.targets import MISSING, Kind, Targets
 
 HALF = 0.5
 """Threshold of a binary column where none was fitted."""

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.columns import Columns
-from facemae_probes.targets import Targets
-from facemae_probes.units import SAMPLE
+from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.targets import Targets
+from facemae_probes.tasks.units import SAMPLE
 
 Rows = NDArray[np.int64]
 """Numbers of samples of a task."""

@@ -26,7 +26,7 @@ class Cross(Protocol):
         return f"cross:{self.first}>{self.second}"
 
     def split(self, samples: Samples) -> Splits:
-        """One fold; the columns say in `split` which set serves what (`facemae_probes.pool.joined`)."""
+        """One fold; the columns say in `split` which set serves what (`facemae_probes.features.pool.joined`)."""
         found = Official().split(samples)
         about = f"learnt from {self.first}, tested on {self.second}, which plays no part in any choice"
         return replace(found, protocol=self.name, about=about, chosen_on=f"{self.first}: {found.chosen_on}")

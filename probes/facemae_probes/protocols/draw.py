@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from facemae.rng import generator
 from facemae_probes.protocols.base import Inner, Rows
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 VALID_SHARE = 0.15
 """Share of the training units set aside for choosing, where a set has no validation split."""

@@ -8,7 +8,7 @@ import numpy as np
 from facemae.errors import ProbeError
 from facemae_probes.protocols.base import Fold, Protocol, Rows, Samples, Splits
 from facemae_probes.protocols.draw import group_folds, inner_folds
-from facemae_probes.units import SAMPLE
+from facemae_probes.tasks.units import SAMPLE
 
 INNER = 3
 """Parts of the inner cross-validation."""

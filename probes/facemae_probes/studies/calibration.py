@@ -21,7 +21,7 @@ from facemae.config import Recipe
 from facemae.errors import ProbeError
 from facemae.files import storage_errors, write_text
 from facemae.parallel import usable_cores
-from facemae_probes.plan import Say
+from facemae_probes.choosing.plan import Say
 from facemae_probes.studies.facts import here, training_code
 from facemae_probes.studies.ferplus_set import published_tree
 

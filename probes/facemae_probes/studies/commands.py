@@ -163,8 +163,8 @@ def leak(
     """
     import json
 
+    from facemae_probes.choosing.plan import ProbePlan
     from facemae_probes.commands.options import model_source, parse_layers, parse_names
-    from facemae_probes.plan import ProbePlan
     from facemae_probes.studies.leak import LeakSize, leak_study, lines
 
     plan = ProbePlan(

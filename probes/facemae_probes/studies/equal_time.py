@@ -14,10 +14,10 @@ from typing import Any
 
 from facemae.config import Recipe
 from facemae.errors import ProbeError, UsageError
+from facemae_probes.choosing.plan import ProbePlan, Say
+from facemae_probes.features.sources import EncoderSource, FeatureSource, HogSource
 from facemae_probes.heads.attentive import AttentiveSetting
-from facemae_probes.plan import ProbePlan, Say
-from facemae_probes.results import ProbeResult
-from facemae_probes.sources import EncoderSource, FeatureSource, HogSource
+from facemae_probes.results.result import ProbeResult
 from facemae_probes.studies import calibration as rates
 from facemae_probes.studies import ferplus
 from facemae_probes.studies.equal_time_report import write_table

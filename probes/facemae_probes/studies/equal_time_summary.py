@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from facemae_probes.metrics import Interval, interval, paired_difference
 from facemae_probes.studies.calibration import busy
 from facemae_probes.studies.units import STUDY, Unit
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 COVER = "the sampling of test images; the values of the seeds are shown beside them"
 Part = Literal["all", "clean"]

@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from facemae.config import Recipe
 from facemae.errors import ProbeError
+from facemae_probes.choosing.plan import ProbePlan, Say
+from facemae_probes.features.sources import EncoderSource, FeatureSource, HogSource, PixelSource, Setting
 from facemae_probes.heads.attentive import AttentiveSetting
-from facemae_probes.plan import ProbePlan, Say
-from facemae_probes.results import ProbeResult, compare_results
+from facemae_probes.results.result import ProbeResult, compare_results
 from facemae_probes.runner import versions
-from facemae_probes.sources import EncoderSource, FeatureSource, HogSource, PixelSource, Setting
 from facemae_probes.studies.facts import here, pretraining_facts
 from facemae_probes.studies.ferplus_set import (
     CLEAN,

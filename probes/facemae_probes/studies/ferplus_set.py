@@ -10,10 +10,10 @@ from typing import Any
 
 from facemae.config import Recipe
 from facemae.data.schema import CropRecipe, DatasetCard
-from facemae_probes.plan import ProbePlan, Say
-from facemae_probes.results import ProbeResult
+from facemae_probes.choosing.plan import ProbePlan, Say
+from facemae_probes.features.sources import FeatureSource, Setting
+from facemae_probes.results.result import ProbeResult
 from facemae_probes.runner import run_probe
-from facemae_probes.sources import FeatureSource, Setting
 
 LABEL = "ferplus_majority"
 WHERE = {"ferplus8_valid": "1"}

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from facemae.errors import ProbeError
 from facemae.files import write_text
 from facemae.rng import generator
-from facemae_probes.columns import read_columns
-from facemae_probes.plan import Features, ProbePlan, Say
-from facemae_probes.pool import Pool
+from facemae_probes.choosing.plan import Features, ProbePlan, Say
+from facemae_probes.choosing.selection import Seen, choose, finish
+from facemae_probes.features.pool import Pool
+from facemae_probes.features.sources import FeatureSource, Setting
+from facemae_probes.features.table import HeldFeatures
 from facemae_probes.protocols.base import Fold, Inner, Rows
-from facemae_probes.selection import Seen, choose, finish
-from facemae_probes.sources import FeatureSource, Setting
 from facemae_probes.studies.facts import here
-from facemae_probes.table import HeldFeatures
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.columns import read_columns
+from facemae_probes.tasks.targets import Targets
 
 LEAST_CANDIDATES = 100
 DRAWS = 10_000

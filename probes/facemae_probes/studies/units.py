@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
 from facemae.files import storage_errors, write_text
-from facemae_probes.results import ProbeResult
+from facemae_probes.results.result import ProbeResult
 from facemae_probes.studies.calibration import FILE, changes
 from facemae_probes.studies.ferplus_set import CLEAN, all_probes, chosen_setting
 

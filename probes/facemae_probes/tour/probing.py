@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from facemae_probes.plan import ProbePlan, Say
-from facemae_probes.results import ProbeResult, compare_results
+from facemae_probes.choosing.plan import ProbePlan, Say
+from facemae_probes.features.sources import EncoderSource
+from facemae_probes.results.result import ProbeResult, compare_results
 from facemae_probes.runner import run_probe
-from facemae_probes.sources import EncoderSource
 from facemae_probes.tour.settings import Places, Settings
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae_probes.caveats import crop_warnings
-from facemae_probes.columns import read_columns
-from facemae_probes.pool import Pool
-from facemae_probes.sources import Features, FeatureSource, Setting
+from facemae_probes.features.pool import Pool
+from facemae_probes.features.sources import Features, FeatureSource, Setting
+from facemae_probes.results.caveats import crop_warnings
+from facemae_probes.tasks.columns import read_columns
 from facemae_probes.verification.judging import LEVEL, NOTES, Answers, Units, best_threshold, measures
 from facemae_probes.verification.pairs import Pairs, find_samples, persons_in_several_folds, read_pairs
 

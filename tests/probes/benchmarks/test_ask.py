@@ -13,9 +13,9 @@ from facemae_probes.benchmarks.ask import ask_benchmark
 from facemae_probes.benchmarks.base import Benchmark
 from facemae_probes.benchmarks.packing import pack_benchmark
 from facemae_probes.benchmarks.registry import benchmark
-from facemae_probes.columns import read_columns
 from facemae_probes.commands import app
-from facemae_probes.task import make_task
+from facemae_probes.tasks.columns import read_columns
+from facemae_probes.tasks.task import make_task
 from tests.probes.benchmarks.conftest import MADE, make_raf
 
 Know = Callable[..., Benchmark]

@@ -20,8 +20,8 @@ from facemae_probes.benchmarks.clusters import crossing, near_duplicates
 from facemae_probes.benchmarks.doctor import examine
 from facemae_probes.benchmarks.packing import cut_face, pack_benchmark
 from facemae_probes.benchmarks.registry import benchmark
-from facemae_probes.columns import read_columns
 from facemae_probes.commands import app
+from facemae_probes.tasks.columns import read_columns
 from tests.probes.benchmarks.conftest import MADE, OTHER, TRAIN, blob, make_raf, write_image
 
 Know = Callable[..., Benchmark]

@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from facemae.errors import ProbeError
+from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.commands import app
+from facemae_probes.features.sources import PixelSource, pixel_input
 from facemae_probes.finetune import Augmentation, FinetunePlan
-from facemae_probes.plan import ProbePlan
 from facemae_probes.protocols.few_shot import FewShot
 from facemae_probes.protocols.folds import KFold
 from facemae_probes.runner import run_probe
-from facemae_probes.sources import PixelSource, pixel_input
 
 TUNING = FinetunePlan(
     epochs=5, least_steps=0, base_lrs=(0.03, 0.1), batch_size=8, augmentation=Augmentation((0.9, 1.0), flip=False)

@@ -17,7 +17,7 @@ from facemae.train import trainer
 from facemae_probes.finetune import Augmentation, FinetuneOption, FinetunePlan, finetune_fold, finetune_identity
 from facemae_probes.finetune.fold import predict_rows
 from facemae_probes.finetune.recipe import fold_recipe, label_block
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 from tests.probes.conftest import CLASSES
 
 PLAN = FinetunePlan(

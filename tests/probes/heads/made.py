@@ -3,7 +3,7 @@
 import numpy as np
 
 from facemae.rng import generator
-from facemae_probes.targets import MISSING, Kind, Targets
+from facemae_probes.tasks.targets import MISSING, Kind, Targets
 
 
 def features(samples: int = 240, dimensions: int = 12) -> np.ndarray:

@@ -8,7 +8,7 @@ from facemae.rng import generator
 from facemae_probes.heads.attentive import AttentiveModel, AttentiveSetting, fit_attentive
 from facemae_probes.heads.linear import fit_path
 from facemae_probes.heads.standardise import Standardiser
-from facemae_probes.targets import KINDS, MISSING, Kind, Targets
+from facemae_probes.tasks.targets import KINDS, MISSING, Kind, Targets
 
 SETTING = AttentiveSetting(lr=3e-2, epochs=12, queries=4, batch_size=32)
 TRAIN, TEST = np.arange(400), np.arange(400, 600)

@@ -11,7 +11,7 @@ from facemae.rng import generator
 from facemae_probes.heads import knn
 from facemae_probes.heads.knn import fit_neighbours, neighbours, votes
 from facemae_probes.heads.standardise import Standardiser
-from facemae_probes.targets import KINDS, MISSING, Kind, Targets
+from facemae_probes.tasks.targets import KINDS, MISSING, Kind, Targets
 from tests.probes.heads.made import features, targets
 
 

@@ -12,7 +12,7 @@ from facemae_probes.heads import linear
 from facemae_probes.heads.linear import LinearModel, fit_one, fit_path
 from facemae_probes.heads.losses import Labels, label_loss
 from facemae_probes.heads.standardise import Standardiser, View
-from facemae_probes.targets import KINDS, MISSING, Kind, Targets
+from facemae_probes.tasks.targets import KINDS, MISSING, Kind, Targets
 from tests.probes.heads.made import features, targets
 
 EXACT = 1e-10

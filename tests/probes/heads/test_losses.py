@@ -6,7 +6,7 @@ import torch
 
 from facemae.rng import generator
 from facemae_probes.heads.losses import Labels, Units, activate, label_loss, residuals
-from facemae_probes.targets import KINDS, MISSING, Kind, Targets
+from facemae_probes.tasks.targets import KINDS, MISSING, Kind, Targets
 from tests.probes.heads.made import features, targets
 
 

@@ -19,7 +19,7 @@ from facemae_probes.heads.temporal import (
     mean_over_time,
     padded,
 )
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 
 SETTING = TemporalSetting(lr=2e-2, epochs=8, queries=4, batch_size=32)
 MIXED = replace(SETTING, lr=3e-3, layers=1, width=16, heads=2)

@@ -9,7 +9,7 @@ from sklearn import metrics as sk
 
 from facemae.rng import generator
 from facemae_probes.metrics import METRICS, decide
-from facemae_probes.targets import MISSING, Kind, Targets
+from facemae_probes.tasks.targets import MISSING, Kind, Targets
 
 PAIRS = [(name, kind) for name, metric in METRICS.items() for kind in metric.kinds]
 """Every metric with every kind of labels that it is for."""

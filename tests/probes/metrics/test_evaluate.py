@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 
 from facemae.errors import ProbeError, UsageError
 from facemae_probes.metrics import decide, evaluate, judge
-from facemae_probes.targets import KINDS, Kind
+from facemae_probes.tasks.targets import KINDS, Kind
 from tests.probes.metrics.cases import case, mean, reference
 
 

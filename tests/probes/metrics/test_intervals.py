@@ -12,7 +12,7 @@ from facemae_probes.metrics import draws as draws_file
 from facemae_probes.metrics.base import Units, as_predicted
 from facemae_probes.metrics.draws import bootstrap, replicate_values
 from facemae_probes.metrics.registry import measure_of
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 from tests.probes.metrics.cases import PAIRS, case, mean, reference
 
 

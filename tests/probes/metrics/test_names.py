@@ -6,7 +6,7 @@ import pytest
 
 from facemae.errors import UsageError
 from facemae_probes.metrics import METRICS, find_metric, legal_names, primary, register
-from facemae_probes.targets import KINDS
+from facemae_probes.tasks.targets import KINDS
 
 
 def test_the_fields_names_mean_the_same_and_are_shown() -> None:

@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 from facemae.errors import ProbeError
 from facemae.rng import generator
 from facemae_probes.metrics import evaluate, holm, paired_difference, paired_test
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.tasks.targets import Kind, Targets
 from tests.probes.metrics.cases import PAIRS, case
 
 

@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 from facemae.errors import ProbeError
 from facemae_probes.metrics import METRICS, evaluate
 from facemae_probes.metrics.base import as_predicted
-from facemae_probes.targets import MISSING, Kind, Targets
+from facemae_probes.tasks.targets import MISSING, Kind, Targets
 from tests.probes.metrics.cases import PAIRS, case, mean, reference
 
 

@@ -9,7 +9,7 @@ import pytest
 from facemae.errors import ProbeError, UsageError
 from facemae.rng import generator
 from facemae_probes.metrics import evaluate, group_samples, interval, slices
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 
 def _groups() -> tuple[Targets, np.ndarray, list[Any]]:

@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
 from facemae_probes.metrics import decide, fit_thresholds
-from facemae_probes.targets import MISSING, Targets
+from facemae_probes.tasks.targets import MISSING, Targets
 from tests.probes.metrics.cases import case
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from facemae.errors import ProbeError, UsageError
-from facemae_probes.columns import Columns
 from facemae_probes.protocols.base import Fold, Inner, Protocol, Samples, Splits
 from facemae_probes.protocols.few_shot import FewShot
 from facemae_probes.protocols.folds import GivenFolds, KFold, LeaveOneOut
 from facemae_probes.protocols.official import Official
 from facemae_probes.protocols.paper import WAYS, Paper
 from facemae_probes.protocols.registry import parse_protocol
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.targets import Targets
 
 
 def samples(count: int = 240, *, per_unit: int = 4, classes: int = 3, seed: int = 0, **columns: list[Any]) -> Samples:

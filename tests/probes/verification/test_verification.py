@@ -19,7 +19,7 @@ from facemae.errors import ProbeError
 from facemae.features.extractor import FeatureExtractor
 from facemae.rng import generator
 from facemae_probes.commands import app
-from facemae_probes.sources import EncoderSource, Features, PixelSource, Setting, pixel_input
+from facemae_probes.features.sources import EncoderSource, Features, PixelSource, Setting, pixel_input
 from facemae_probes.verification import read_pairs, verify
 from facemae_probes.verification.judging import (
     Answers,

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
 from facemae.files import storage_errors
-from facemae_probes.columns import Columns, label_columns
-from facemae_probes.labels import in_order, read_targets, unlabelled
 from facemae_probes.protocols.base import Protocol, Samples, Splits
 from facemae_probes.protocols.official import Official
-from facemae_probes.targets import Kind, Targets
-from facemae_probes.units import independent_units
+from facemae_probes.tasks.columns import Columns, label_columns
+from facemae_probes.tasks.labels import in_order, read_targets, unlabelled
+from facemae_probes.tasks.targets import Kind, Targets
+from facemae_probes.tasks.units import independent_units
 
 
 @dataclass(frozen=True)

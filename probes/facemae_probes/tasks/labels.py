@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.columns import Columns
-from facemae_probes.targets import MISSING, Kind, Targets
+from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.targets import MISSING, Kind, Targets
 
 BINARY = {None: MISSING, "0": 0, "1": 1, "False": 0, "True": 1, "false": 0, "true": 1}
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.columns import Columns
+from facemae_probes.tasks.columns import Columns
 
 SAME = ("split", "subject", "source")
 """Columns that have one value a clip, beside the labels."""

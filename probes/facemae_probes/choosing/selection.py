@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from facemae.errors import ProbeError
-from facemae_probes.fitting import Fitted, pooled_fits, sequence_fits
+from facemae_probes.choosing.fitting import Fitted, pooled_fits, sequence_fits
+from facemae_probes.choosing.plan import FROZEN, SEQUENCES, Candidate, Features, ProbeKind, ProbePlan, Say
+from facemae_probes.features.sources import Setting
+from facemae_probes.features.table import FeatureTable
 from facemae_probes.heads.attentive import AttentiveSetting
 from facemae_probes.heads.temporal import TemporalSetting
 from facemae_probes.heads.training import TrainSetting
 from facemae_probes.metrics import judge
-from facemae_probes.plan import FROZEN, SEQUENCES, Candidate, Features, ProbeKind, ProbePlan, Say
 from facemae_probes.protocols.base import Fold, Inner, Rows
-from facemae_probes.sources import Setting
-from facemae_probes.table import FeatureTable
-from facemae_probes.targets import Scores, Targets
+from facemae_probes.tasks.targets import Scores, Targets
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ import pytest
 
 from facemae.errors import ProbeError
 from facemae.rng import generator
-from facemae_probes.results import ProbeResult
+from facemae_probes.results.result import ProbeResult
 from facemae_probes.studies import calibration
 from facemae_probes.studies.calibration import combine, rate_of_steps, samples_for
 from facemae_probes.studies.equal_time_report import markdown, write_table
 from facemae_probes.studies.equal_time_summary import mean_difference, mean_interval, summarise
 from facemae_probes.studies.ferplus_set import CLEAN
 from facemae_probes.studies.units import Unit, check_together, from_text, probe_part, read_unit, to_text, write_unit
-from facemae_probes.targets import Targets
+from facemae_probes.tasks.targets import Targets
 
 
 def test_the_first_steps_are_not_timed_and_stages_keep_their_weight() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
 from facemae.files import atomic_write, write_text
-from facemae_probes.sources import FeatureSource, Setting
+from facemae_probes.features.sources import FeatureSource, Setting
 
 Blocks = Callable[[], Iterable[NDArray[np.uint8]]]
 

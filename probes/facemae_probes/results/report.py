@@ -9,10 +9,10 @@ import numpy as np
 from facemae.errors import ProbeError
 from facemae.files import atomic_write, storage_errors
 from facemae_probes.metrics import find_metric
-from facemae_probes.pictures import draw_predictions
-from facemae_probes.results import ProbeResult
-from facemae_probes.scoring import SHOWN
-from facemae_probes.targets import Kind, Targets
+from facemae_probes.results.pictures import draw_predictions
+from facemae_probes.results.result import ProbeResult
+from facemae_probes.results.scoring import SHOWN
+from facemae_probes.tasks.targets import Kind, Targets
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -24,31 +24,27 @@ FEATURE_MODULES = (
     "facemae.models.encoding",
     "facemae.models.patches",
     "facemae.models.positions",
-    "facemae_probes.cache",
-    "facemae_probes.sources",
+    "facemae_probes.features.cache",
+    "facemae_probes.features.sources",
 )
 """Modules between the bytes of an image and a row of features."""
 FEATURE_LIBRARIES = ("torch", "timm", "einops", "opencv-python-headless", "pillow", "simplejpeg", "numpy")
 """Distributions that decode, resize and compute on the way."""
 PROBE_MODULES = (
-    "facemae_probes.caveats",
-    "facemae_probes.clips",
-    "facemae_probes.columns",
-    "facemae_probes.fitting",
-    "facemae_probes.labels",
-    "facemae_probes.outcome",
-    "facemae_probes.plan",
-    "facemae_probes.pool",
+    "facemae_probes.features.pool",
+    "facemae_probes.features.table",
+    "facemae_probes.results.caveats",
+    "facemae_probes.results.scoring",
     "facemae_probes.runner",
-    "facemae_probes.scoring",
-    "facemae_probes.selection",
-    "facemae_probes.table",
-    "facemae_probes.targets",
-    "facemae_probes.task",
-    "facemae_probes.units",
 )
 """Modules between features and a result."""
-PROBE_PACKAGES = ("facemae_probes.heads", "facemae_probes.metrics", "facemae_probes.protocols")
+PROBE_PACKAGES = (
+    "facemae_probes.choosing",
+    "facemae_probes.heads",
+    "facemae_probes.metrics",
+    "facemae_probes.protocols",
+    "facemae_probes.tasks",
+)
 """Packages of such modules."""
 PROBE_LIBRARIES = ("torch", "numpy", "scikit-learn", "scipy", "faiss-gpu", "faiss-cpu")
 """Distributions that fit and measure."""

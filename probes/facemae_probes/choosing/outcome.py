@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from facemae_probes.metrics import fit_thresholds
 from facemae_probes.protocols.base import Fold, Rows, Splits
-from facemae_probes.targets import Scores, Targets
+from facemae_probes.tasks.targets import Scores, Targets
 
 
 class Outcome:

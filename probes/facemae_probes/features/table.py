@@ -8,11 +8,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae_probes.choosing.plan import FROZEN, Features, ProbeKind, ProbePlan, Say
+from facemae_probes.features.pool import Pool
+from facemae_probes.features.sources import EncoderSource, FeatureSource, Setting
 from facemae_probes.heads.temporal import Clips, mean_over_time
-from facemae_probes.plan import FROZEN, Features, ProbeKind, ProbePlan, Say
-from facemae_probes.pool import Pool
-from facemae_probes.sources import EncoderSource, FeatureSource, Setting
-from facemae_probes.task import Task
+from facemae_probes.tasks.task import Task
 
 Read: TypeAlias = Callable[[Sequence[Setting]], dict[Setting, Features]]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae_probes.pool import Pool
-from facemae_probes.sources import EncoderSource, FeatureSource
-from facemae_probes.task import Task
+from facemae_probes.features.pool import Pool
+from facemae_probes.features.sources import EncoderSource, FeatureSource
+from facemae_probes.tasks.task import Task
 
 
 def linear_warnings(chosen: dict[str, Any], table: list[dict[str, Any]]) -> list[str]:

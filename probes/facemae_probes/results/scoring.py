@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae_probes.choosing.outcome import Outcome
+from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.metrics import evaluate, intervals, slices
-from facemae_probes.outcome import Outcome
-from facemae_probes.plan import ProbePlan
-from facemae_probes.targets import Kind, Targets
-from facemae_probes.task import Task
+from facemae_probes.tasks.targets import Kind, Targets
+from facemae_probes.tasks.task import Task
 
 SHOWN: Mapping[Kind, tuple[str, ...]] = {
     "classes": ("accuracy", "macro_f1", "mean_recall"),

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.files import atomic_path
-from facemae_probes.targets import Scores, Targets
+from facemae_probes.tasks.targets import Scores, Targets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

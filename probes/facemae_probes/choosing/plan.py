@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import UsageError
+from facemae_probes.features.sources import Setting
 from facemae_probes.finetune.plan import FinetunePlan
 from facemae_probes.heads.attentive import SETTINGS, AttentiveSetting
 from facemae_probes.heads.knn import NEIGHBOURS
 from facemae_probes.heads.linear import STRENGTHS
 from facemae_probes.heads.temporal import SETTINGS as TEMPORAL
 from facemae_probes.heads.temporal import TemporalSetting
-from facemae_probes.sources import Setting
-from facemae_probes.targets import Scores
+from facemae_probes.tasks.targets import Scores
 
 Features: TypeAlias = NDArray[np.floating[Any]]
 Say: TypeAlias = Callable[[str], None]

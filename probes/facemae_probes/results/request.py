@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from facemae_probes.identity import feature_code, probe_code
-from facemae_probes.plan import ProbePlan
-from facemae_probes.sources import FeatureSource
-from facemae_probes.task import Task
+from facemae_probes.choosing.plan import ProbePlan
+from facemae_probes.features.sources import FeatureSource
+from facemae_probes.results.identity import feature_code, probe_code
+from facemae_probes.tasks.task import Task
 
 
 def request(

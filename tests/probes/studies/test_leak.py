@@ -7,8 +7,8 @@ import pytest
 
 from facemae.errors import ProbeError
 from facemae.rng import generator
-from facemae_probes.plan import ProbePlan
-from facemae_probes.sources import PixelSource, Setting, pixel_input
+from facemae_probes.choosing.plan import ProbePlan
+from facemae_probes.features.sources import PixelSource, Setting, pixel_input
 from facemae_probes.studies.leak import LeakSize, leak_study, leak_test, lines
 
 PLAN = ProbePlan(probes=("linear", "knn"), strengths=(1.0, 0.1, 0.01), neighbours=tuple(range(1, 48, 2)))

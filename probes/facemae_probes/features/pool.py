@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.cache import FeatureCache
-from facemae_probes.columns import Columns, read_columns
-from facemae_probes.identity import feature_code
-from facemae_probes.plan import Features, Say
-from facemae_probes.sources import FeatureSource, Setting
+from facemae_probes.choosing.plan import Features, Say
+from facemae_probes.features.cache import FeatureCache
+from facemae_probes.features.sources import FeatureSource, Setting
+from facemae_probes.results.identity import feature_code
+from facemae_probes.tasks.columns import Columns, read_columns
 
 BLOCK = 128
 """Images an encoder sees at once."""

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
-from facemae_probes.columns import Columns
+from facemae_probes.tasks.columns import Columns
 
 SAMPLE = "sample"
 DEFAULTS = ("subject", "source", "cluster")

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from facemae_probes.choosing.plan import Features, Predict, ProbeKind
 from facemae_probes.heads.attentive import AttentiveModel, fit_attentive
 from facemae_probes.heads.knn import KnnModel, fit_neighbours
 from facemae_probes.heads.linear import LinearModel, fit_path
 from facemae_probes.heads.standardise import Standardiser
 from facemae_probes.heads.temporal import TemporalModel, TemporalSetting, fit_temporal
 from facemae_probes.heads.training import TrainSetting
-from facemae_probes.plan import Features, Predict, ProbeKind
 from facemae_probes.protocols.base import Rows
-from facemae_probes.targets import Scores, Targets
+from facemae_probes.tasks.targets import Scores, Targets
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
 from facemae_probes.metrics import Interval, PairedTest, decide, paired_difference, paired_test, primary
-from facemae_probes.targets import Scores, Targets
+from facemae_probes.tasks.targets import Scores, Targets
 
 
 @dataclass(frozen=True)

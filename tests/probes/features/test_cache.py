@@ -13,9 +13,9 @@ from facemae.data.schema import ModelInput
 from facemae.errors import ProbeError
 from facemae.features.extractor import FeatureExtractor
 from facemae.models.init import initialise
-from facemae_probes import identity
-from facemae_probes.cache import FeatureCache, feature_key
-from facemae_probes.sources import EncoderSource, Setting
+from facemae_probes.features.cache import FeatureCache, feature_key
+from facemae_probes.features.sources import EncoderSource, Setting
+from facemae_probes.results import identity
 
 INPUT = ModelInput(image_size=4, channels=1, mean=(0.5,), std=(0.5,))
 SAMPLES = np.arange(10)
@@ -119,7 +119,7 @@ def test_a_weight_that_changes_changes_the_identity(tiny_extractor: FeatureExtra
         "facemae.models.encoding",
         "facemae.models.patches",
         "facemae.models.positions",
-        "facemae_probes.sources",
+        "facemae_probes.features.sources",
     ],
 )
 def test_a_change_of_code_that_makes_features_changes_their_key(module: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from facemae.errors import ProbeError, StorageError
-from facemae_probes.columns import Columns
 from facemae_probes.protocols.base import Inner
-from facemae_probes.task import make_task
+from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.task import make_task
 
 
 def _columns(**changes: list[Any]) -> Columns:

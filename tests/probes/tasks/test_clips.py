@@ -14,14 +14,14 @@ from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
 from facemae.errors import ProbeError
 from facemae.rng import generator
-from facemae_probes.clips import ClipColumns, as_clips
-from facemae_probes.columns import Columns
+from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.commands import app
+from facemae_probes.features.sources import PixelSource
 from facemae_probes.heads.temporal import TemporalSetting
-from facemae_probes.plan import ProbePlan
 from facemae_probes.protocols.folds import KFold
 from facemae_probes.runner import run_probe
-from facemae_probes.sources import PixelSource
+from facemae_probes.tasks.clips import ClipColumns, as_clips
+from facemae_probes.tasks.columns import Columns
 
 PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
 HOW = ClipColumns("clip", "time")

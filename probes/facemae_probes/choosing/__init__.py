@@ -1,0 +1,1 @@
+"""Choosing within a fold: the plan, fits in one form, judgements, predictions."""

@@ -1,0 +1,1 @@
+"""What comes out: numbers, caveats, files, pictures, and what a result depends on."""

@@ -1,0 +1,1 @@
+"""What is asked: metadata columns, labels, units of independence."""
