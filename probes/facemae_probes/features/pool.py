@@ -3,8 +3,10 @@
 Samples of several sets are numbered through: those of the second set follow all of the first.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,11 @@ from numpy.typing import NDArray
 from facemae.errors import ProbeError
 from facemae_probes.choosing.plan import Features, Say
 from facemae_probes.features.cache import FeatureCache
+from facemae_probes.features.images import images_of
+from facemae_probes.features.rows import rows_of
 from facemae_probes.features.sources import FeatureSource, Setting
 from facemae_probes.results.identity import feature_code
 from facemae_probes.tasks.columns import Columns, read_columns
-
-BLOCK = 128
-"""Images an encoder sees at once."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,27 @@ class Pool:
 
     def facts(self) -> list[dict[str, Any]]:
         """What a result says of each set."""
+        return copy.deepcopy(self._facts)
+
+    @cached_property
+    def _facts(self) -> list[dict[str, Any]]:
         return [_facts(path) for path in self.shards]
+
+    @cached_property
+    def _code(self) -> dict[str, str]:
+        return feature_code()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the folders; those of one name are numbered: `packed`, `packed (2)`."""
+        found: list[str] = []
+        for path in self.shards:
+            name, number = path.name, 1
+            while name in found:
+                number += 1
+                name = f"{path.name} ({number})"
+            found.append(name)
+        return tuple(found)
 
     def own(self, samples: NDArray[np.int64], number: int) -> NDArray[np.int64]:
         """Those of some samples that are of one set, in its own numbers."""
@@ -65,24 +86,23 @@ class Pool:
             say: Told how it goes.
 
         Returns:
-            Memory maps; of several sets, arrays that are put together in memory.
+            Memory maps; of several sets, what reads rows of them all (`RowsOf`).
         """
-        store, code, parts = FeatureCache(folder), feature_code(), []
-        for number, (shards, facts) in enumerate(zip(self.shards, self.facts(), strict=True)):
-            own = self.own(samples, number)
-            parts.append(
-                store.features(
-                    source,
-                    settings,
-                    _images(shards, source, own, say),
-                    data_digest=facts["digest"],
-                    samples=own,
-                    code=code,
-                )
+        store = FeatureCache(folder)
+        owns = [self.own(samples, number) for number in range(len(self.shards))]
+        parts = [
+            store.features(
+                source,
+                settings,
+                images_of(shards, source, own, say),
+                data_digest=facts["digest"],
+                samples=own,
+                code=self._code,
             )
-        if len(parts) == 1:
-            return parts[0]
-        return {setting: np.concatenate([part[setting] for part in parts]) for setting in settings}
+            for shards, facts, own in zip(self.shards, self._facts, owns, strict=True)
+            if len(own)
+        ]
+        return {setting: rows_of([part[setting] for part in parts]) for setting in settings}
 
 
 @dataclass(frozen=True)
@@ -183,20 +203,3 @@ def _facts(shards: Path) -> dict[str, Any]:
         "card": card.model_dump(mode="json"),
         "crop": card.crop.model_dump(mode="json"),
     }
-
-
-def _images(
-    shards: Path, source: FeatureSource, samples: NDArray[np.int64], say: Say
-) -> Callable[[], Iterator[NDArray[np.uint8]]]:
-    def blocks() -> Iterator[NDArray[np.uint8]]:
-        from facemae.features.sources import ShardSource
-        from facemae.features.stream import stream_batches
-
-        done = 0
-        for batch in stream_batches(ShardSource(shards, samples=samples), source.input, batch_size=BLOCK, workers=2):
-            yield batch.images.numpy()
-            before, done = done, done + len(batch.keys)
-            if before * 10 // len(samples) != done * 10 // len(samples):
-                say(f"features of {source.name}: {done} of {len(samples)} images")
-
-    return blocks

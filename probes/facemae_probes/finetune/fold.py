@@ -20,10 +20,25 @@ from facemae_probes.tasks.targets import Scores, Targets
 
 Rows = NDArray[np.int64]
 
-PACKAGES = ("facemae.models", "facemae.objectives", "facemae.train.optim", "facemae_probes.finetune")
+PACKAGES = (
+    "facemae.models",
+    "facemae.objectives",
+    "facemae.train.optim",
+    "facemae.train.strategy",
+    "facemae_probes.finetune",
+)
 MODULES = (
+    "facemae.checkpoint",
+    "facemae.config",
+    "facemae.config.base",
+    "facemae.config.data",
+    "facemae.config.model",
+    "facemae.config.recipe",
+    "facemae.config.run",
+    "facemae.config.views",
     "facemae.data.augment",
     "facemae.data.decode",
+    "facemae.data.index",
     "facemae.data.loader",
     "facemae.data.masks",
     "facemae.data.metadata",
@@ -31,14 +46,27 @@ MODULES = (
     "facemae.data.photometric",
     "facemae.data.plan",
     "facemae.data.preprocess",
+    "facemae.data.reader",
+    "facemae.data.schema",
     "facemae.data.select",
     "facemae.data.selection",
+    "facemae.features.sources",
+    "facemae.features.stream",
+    "facemae.features.weights",
     "facemae.prediction",
+    "facemae.recipe",
     "facemae.rng",
+    "facemae.train.hardware.blocks",
+    "facemae.train.hardware.numerics",
     "facemae.train.loop",
-    "facemae.train.strategy.replicated",
+    "facemae.train.processes.process_group",
+    "facemae.train.saving.rewind",
+    "facemae.train.session",
+    "facemae.train.start",
+    "facemae.train.trainer",
+    "facemae_probes.tasks.targets",
 )
-"""What, beside these packages, decides what a run computes."""
+"""What, beside these packages, decides what a run computes: not what it shows, records or checks."""
 
 KEYS, IDENTITY, TRAINING, FINAL = "keys.txt", "identity.json", "training", "final"
 PROCESSES: Mapping[str, Any] = MappingProxyType({"processes": 1})
@@ -204,10 +232,11 @@ def predict_rows(run: Path, shards: Path | str, samples: Rows, rows: Rows, *, de
 
 def tuning_code() -> dict[str, str]:
     """Digest of the code that fine-tunes, and the versions of its libraries."""
-    return {"source": code_digest(_modules()), **versions(FEATURE_LIBRARIES)}
+    return {"source": code_digest(tuning_modules()), **versions(FEATURE_LIBRARIES)}
 
 
-def _modules() -> list[str]:
+def tuning_modules() -> list[str]:
+    """`MODULES`, and the modules of `PACKAGES`."""
     return [*MODULES, *(name for package in PACKAGES for name in modules_of(package))]
 
 

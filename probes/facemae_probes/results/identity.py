@@ -13,11 +13,15 @@ from pathlib import Path
 
 FEATURE_MODULES = (
     "facemae.data.decode",
+    "facemae.data.index",
     "facemae.data.preprocess",
+    "facemae.data.reader",
+    "facemae.data.schema",
     "facemae.features.extractor",
     "facemae.features.pooling",
     "facemae.features.sources",
     "facemae.features.stream",
+    "facemae.features.weights",
     "facemae.models.attention",
     "facemae.models.drop_path",
     "facemae.models.encoder",
@@ -25,13 +29,20 @@ FEATURE_MODULES = (
     "facemae.models.patches",
     "facemae.models.positions",
     "facemae_probes.features.cache",
+    "facemae_probes.features.images",
     "facemae_probes.features.sources",
 )
 """Modules between the bytes of an image and a row of features."""
 FEATURE_LIBRARIES = ("torch", "timm", "einops", "opencv-python-headless", "pillow", "simplejpeg", "numpy")
 """Distributions that decode, resize and compute on the way."""
 PROBE_MODULES = (
+    "facemae.data.card",
+    "facemae.data.index",
+    "facemae.data.schema",
+    "facemae.data.select",
+    "facemae.rng",
     "facemae_probes.features.pool",
+    "facemae_probes.features.rows",
     "facemae_probes.features.table",
     "facemae_probes.results.caveats",
     "facemae_probes.results.scoring",
@@ -57,8 +68,12 @@ def feature_code() -> dict[str, str]:
 
 def probe_code() -> dict[str, str]:
     """Digest of the code that makes results of features, and the versions of its libraries."""
-    modules = [*PROBE_MODULES, *(name for package in PROBE_PACKAGES for name in modules_of(package))]
-    return {"source": code_digest(modules), **versions(PROBE_LIBRARIES)}
+    return {"source": code_digest(probe_modules()), **versions(PROBE_LIBRARIES)}
+
+
+def probe_modules() -> list[str]:
+    """`PROBE_MODULES`, and the modules of `PROBE_PACKAGES`."""
+    return [*PROBE_MODULES, *(name for package in PROBE_PACKAGES for name in modules_of(package))]
 
 
 def modules_of(package: str) -> list[str]:

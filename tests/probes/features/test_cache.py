@@ -105,23 +105,7 @@ def test_a_weight_that_changes_changes_the_identity(tiny_extractor: FeatureExtra
     assert EncoderSource(FeatureExtractor(replace(loaded))).identity() == before
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "facemae.data.decode",
-        "facemae.data.preprocess",
-        "facemae.features.extractor",
-        "facemae.features.pooling",
-        "facemae.features.sources",
-        "facemae.features.stream",
-        "facemae.models.attention",
-        "facemae.models.encoder",
-        "facemae.models.encoding",
-        "facemae.models.patches",
-        "facemae.models.positions",
-        "facemae_probes.features.sources",
-    ],
-)
+@pytest.mark.parametrize("module", identity.FEATURE_MODULES)
 def test_a_change_of_code_that_makes_features_changes_their_key(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identity.feature_code()
     _change_source(monkeypatch, module)
@@ -129,13 +113,13 @@ def test_a_change_of_code_that_makes_features_changes_their_key(module: str, mon
 
 
 @pytest.mark.parametrize(
-    "module", ["linear", "knn", "attentive", "selection", "metrics", "bootstrap", "task", "runner"]
+    "module", [*identity.PROBE_MODULES, *(identity.modules_of(package)[-1] for package in identity.PROBE_PACKAGES)]
 )
 def test_a_change_of_code_that_makes_results_asks_another_question(
     module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = identity.probe_code()
-    _change_source(monkeypatch, f"facemae_probes.{module}")
+    _change_source(monkeypatch, module)
     assert identity.probe_code() != before
 
 
