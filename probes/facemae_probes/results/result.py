@@ -76,6 +76,7 @@ def compare_results(
         first.units[rows],
         metric or primary(first.targets.kind),
         unit=first.data["task"]["unit"],
+        thresholds=_paired_thresholds(first, second, (one, other), rows),
         replicates=replicates,
         seed=seed,
     )
@@ -101,6 +102,7 @@ def significance(
         first.units[rows],
         metric or primary(first.targets.kind),
         unit=first.data["task"]["unit"],
+        thresholds=_paired_thresholds(first, second, (one, other), rows),
         replicates=replicates,
         seed=seed,
     )
@@ -128,3 +130,11 @@ def paired_rows(
     if part is not None and part not in first.slices:
         raise ProbeError(f"the result has no slice {part!r}", expected=f"one of {', '.join(first.slices) or 'none'}")
     return np.ones(len(first.keys), dtype=bool) if part is None else first.slices[part]
+
+
+def _paired_thresholds(
+    first: ProbeResult, second: ProbeResult, probes: tuple[str, str], rows: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Thresholds of both, [R, n, C] of the n rows; None where the labels have none."""
+    one, other = first.thresholds.get(probes[0]), second.thresholds.get(probes[1])
+    return None if one is None or other is None else (one[:, rows], other[:, rows])
