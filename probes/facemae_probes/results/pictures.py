@@ -41,7 +41,9 @@ def draw_predictions(path: Path, targets: Targets, scores: Scores, test: dict[st
         for column, each in enumerate(axes):
             _scatter(each, targets.values[:, column], scores[0, :, column], targets.names[column])
     else:
-        _matrix(axes[0], np.array(test["confusion"], dtype=float), list(targets.names))
+        # Confusions of several draws are summed, but every draw predicts the same samples.
+        counts = np.array(test["confusion"], dtype=float) / test.get("repeats", 1)
+        _matrix(axes[0], counts, list(targets.names))
     figure.suptitle(heading, fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
@@ -58,7 +60,8 @@ def _bars(axes: "Axes", names: list[str], test: dict[str, Any]) -> None:
 
 def _scatter(axes: "Axes", truth: NDArray[np.float64], predicted: NDArray[np.float32], name: str) -> None:
     known = np.flatnonzero(~np.isnan(truth))
-    known = known[:: max(1, len(known) // MOST_POINTS)]
+    if len(known) > MOST_POINTS:
+        known = known[np.linspace(0, len(known) - 1, MOST_POINTS).astype(np.int64)]
     axes.scatter(truth[known], predicted[known], s=4, alpha=0.4)
     ends = [float(truth[known].min(initial=0.0)), float(truth[known].max(initial=1.0))]
     axes.plot(ends, ends, color="black", linewidth=0.8)
@@ -71,7 +74,7 @@ def _matrix(axes: "Axes", counts: NDArray[np.float64], names: list[str]) -> None
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), [f"{n} ({int(t)})" for n, t in zip(names, totals[:, 0], strict=True)])
+    axes.set_yticks(range(len(names)), [f"{n} ({round(t)})" for n, t in zip(names, totals[:, 0], strict=True)])
     axes.set_xlabel("predicted")
     axes.set_ylabel("true (samples)")
     for (row, column), share in np.ndenumerate(shares):
