@@ -1,19 +1,19 @@
 """Several models on several tasks: each cell is a result of its own, and a table of those there are."""
 
+import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facemae.errors import FacemaeError
+from facemae.errors import FacemaeError, UsageError
 from facemae.files import write_text
 from facemae_probes.choosing.plan import Say
-from facemae_probes.metrics import find_metric
-from facemae_probes.results.report import MARK, marked, read_result
+from facemae_probes.results.grid_table import Head, grid_table, markdown
 from facemae_probes.results.result import ProbeResult
-from facemae_probes.results.scoring import SHOWN
 
 CELLS = "cells"
 
@@ -25,24 +25,45 @@ class Cell:
     Attributes:
         model: Name of the model in the table.
         task: Name of the task in the table: benchmark and target, or columns.
+        shards: The shard set, as it was named.
         protocol: The protocol's written form.
         run: Makes the result in a folder, or reads it back where it is finished.
+        origin: What the model's name stands for: a path, or a baseline.
     """
 
     model: str
     task: str
+    shards: str
     protocol: str
     run: Callable[[Path], ProbeResult]
+    origin: str = ""
 
-    def folder(self, out: Path) -> Path:
-        """Where its result lies."""
-        return out / CELLS / _plain(self.task) / _plain(self.protocol) / _plain(self.model)
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What tells cells of a grid apart."""
+        return (self.task, self.shards, self.protocol, self.model)
+
+    @property
+    def folder(self) -> str:
+        """Where its result lies in the grid's folder.
+
+        Names alone would give two cells one folder: a file name cannot hold all that they may.
+        """
+        digest = hashlib.sha256(json.dumps([*self.key, self.origin]).encode()).hexdigest()[:10]
+        readable = "_".join(_plain(name) for name in (self.task, self.protocol, self.model))
+        return f"{CELLS}/{readable}-{digest}"
+
+    def head(self) -> Head:
+        """What the table says of it."""
+        names = {"model": self.model, "task": self.task, "shards": self.shards, "protocol": self.protocol}
+        return {**names, "folder": self.folder}
 
 
 def run_grid(cells: Sequence[Cell], out: Path, say: Say) -> dict[str, str]:
     """Run or continue a grid, and write `table.md` and `table.json` after every cell.
 
-    A cell that fails is named and the others go on.
+    A cell that fails is named, in the table too, and the others go on. The table has only what this call ran or read
+    back, never an older result to another question.
 
     Args:
         cells: What is asked.
@@ -51,105 +72,41 @@ def run_grid(cells: Sequence[Cell], out: Path, say: Say) -> dict[str, str]:
 
     Returns:
         Errors by folder of the failed cells.
+
+    Raises:
+        UsageError: Two cells are the same.
     """
-    failed: dict[str, str] = {}
-    for number, cell in enumerate(cells, 1):
-        folder = cell.folder(out)
+    _refuse_duplicates(cells)
+    asked = [cell.head() for cell in cells]
+    finished: list[tuple[Head, dict[str, Any]]] = []
+    failed: list[tuple[Head, str]] = []
+    for number, (cell, head) in enumerate(zip(cells, asked, strict=True), 1):
         say(f"{number} of {len(cells)}: {cell.model} on {cell.task}, {cell.protocol}")
         try:
-            cell.run(folder)
+            finished.append((head, cell.run(out / cell.folder).data))
         except FacemaeError as error:
-            failed[str(folder.relative_to(out))] = str(error)
+            failed.append((head, str(error)))
             say(f"failed: {error}")
-        write_table(cells, out)
-    return failed
+        lines = [(head, error.partition("\n")[0]) for head, error in failed]
+        _write_table(out, grid_table(asked, finished, lines))
+    return {head["folder"]: error for head, error in failed}
 
 
-def write_table(cells: Sequence[Cell], out: Path) -> list[dict[str, Any]]:
-    """Write `table.md` and `table.json` of the finished cells.
-
-    Returns:
-        The rows of the table.
-    """
-    rows = []
-    for cell in cells:
-        result = read_result(cell.folder(out))
-        if result is not None:
-            rows += _rows(cell, result.data, cell.folder(out).relative_to(out).as_posix())
-    write_text(out / "table.json", json.dumps(rows, indent=1) + "\n")
-    write_text(out / "table.md", markdown(rows))
-    return rows
+def _refuse_duplicates(cells: Sequence[Cell]) -> None:
+    twice = [key for key, count in Counter(cell.key for cell in cells).items() if count > 1]
+    if twice:
+        task, shards, protocol, model = twice[0]
+        raise UsageError(
+            f"{model} on {task} of {shards}, {protocol}, is asked for twice",
+            expected="each model, task and protocol once",
+        )
 
 
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as Markdown: a section a task and protocol, a line a model and probe."""
-    lines: list[str] = []
-    for head in dict.fromkeys((row["task"], row["protocol"], row["on_test"]) for row in rows):
-        own = [row for row in rows if (row["task"], row["protocol"], row["on_test"]) == head]
-        task, protocol, on_test = head
-        metrics = list(own[0]["metrics"])
-        titles = [own[0]["metrics"][name]["title"] for name in metrics]
-        about = f"Intervals: 95 % bootstrap over {own[0]['unit']}s ({own[0]['units']}). Settings chosen on "
-        lines += [
-            f"## {task}, {protocol}{f' ({MARK})' if on_test else ''}",
-            "",
-            f"| model | probe | {' | '.join(titles)} | n |",
-            "|---|---|" + "---|" * (len(metrics) + 1),
-            *(_line(row, metrics) for row in own),
-            "",
-            about + f"{own[0]['chosen_on']}.",
-            "",
-        ]
-    return "\n".join(lines) or "No cell is finished.\n"
-
-
-def _line(row: dict[str, Any], metrics: Sequence[str]) -> str:
-    cells = [_shown(row["metrics"][name]) for name in metrics]
-    star = " *" if row["chosen"] else ""
-    return f"| {_cell(row['model'])} | {row['probe']}{star} | {' | '.join(cells)} | {row['count']} |"
-
-
-def _shown(entry: dict[str, Any]) -> str:
-    if entry["value"] is None:
-        return "-"
-    if entry["low"] is None:
-        return f"{entry['value']:.3f}"
-    return f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
-
-
-def _rows(cell: Cell, data: dict[str, Any], folder: str) -> list[dict[str, Any]]:
-    task, kind = data["task"], data["task"]["kind"]
-    return [
-        {
-            "model": cell.model,
-            "task": cell.task,
-            "protocol": data["protocol"]["name"],
-            "on_test": data["protocol"]["on_test"],
-            "mark": marked(data).strip(),
-            "chosen_on": data["protocol"]["chosen_on"],
-            "probe": probe,
-            "chosen": probe == data["chosen"]["probe"],
-            "count": entry["test"]["count"],
-            "unit": task["unit"],
-            "units": task["units"]["test"],
-            "metrics": {
-                name: {"title": find_metric(name, kind).title, **_bounds(entry["test"]["intervals"][name])}
-                for name in SHOWN[kind]
-            },
-            "folder": folder,
-        }
-        for probe, entry in data["results"].items()
-    ]
-
-
-def _bounds(interval: dict[str, Any]) -> dict[str, Any]:
-    return {name: interval[name] for name in ("value", "low", "high")}
+def _write_table(out: Path, table: dict[str, Any]) -> None:
+    write_text(out / "table.json", json.dumps(table, indent=1, allow_nan=False) + "\n")
+    write_text(out / "table.md", markdown(table))
 
 
 def _plain(name: str) -> str:
-    """A name as a folder."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "unnamed"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    """What of a name a file name can hold."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", name).strip("-.")[:60] or "unnamed"

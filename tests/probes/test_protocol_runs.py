@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,10 @@ from facemae_probes.heads.attentive import AttentiveSetting
 from facemae_probes.protocols.few_shot import FewShot
 from facemae_probes.protocols.folds import KFold, LeaveOneOut
 from facemae_probes.protocols.paper import Paper
-from facemae_probes.results.report import MARK, read_result
+from facemae_probes.results import report
+from facemae_probes.results.pictures import draw_predictions
+from facemae_probes.results.report import read_result
+from facemae_probes.results.words import MARK
 from facemae_probes.runner import run_probe
 from tests.probes.conftest import make_items
 
@@ -103,19 +107,41 @@ def test_few_shots_are_averaged_over_draws(
 
 
 def test_a_published_way_that_chooses_on_test_is_marked_wherever_it_is_shown(
-    labelled_shards: Path, tmp_path: Path
+    labelled_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    headings: list[str] = []
+
+    def draw(path: Path, *shown: Any) -> None:
+        headings.append(shown[-1])
+        draw_predictions(path, *shown)
+
+    monkeypatch.setattr(report, "draw_predictions", draw)
     honest = run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, out=tmp_path / "honest")
+    assert len(headings) == 2
+    assert not any(MARK in text for text in headings)
     paper = run_probe(labelled_shards, PIXELS, "emotion", plan=PLAN, protocol=Paper("hicmae"), out=tmp_path / "paper")
+    assert len(headings) == 4
+    assert all(text.endswith(f"({MARK}: paper:hicmae)") for text in headings[2:])
     assert paper.data["protocol"]["on_test"]
     assert paper.data["chosen"]["valid"] == max(
         entry["test"]["accuracy"] for entry in paper.data["results"].values()
     ), "what it is chosen by is the test accuracy itself"
     assert any("not a result" in text for text in paper.data["warnings"])
     assert not honest.data["protocol"]["on_test"]
+    for name, marked in (("honest", False), ("paper", True)):
+        with np.load(tmp_path / name / "predictions-linear.npz") as stored:
+            assert bool(stored["on_test"]) is marked
+            assert str(stored["protocol"]) == ("paper:hicmae" if marked else "official")
     cli = CliRunner()
     assert MARK in " ".join(cli.invoke(app, ["report", str(tmp_path / "paper")]).stdout.split())
-    assert MARK in cli.invoke(app, ["compare", str(tmp_path / "paper"), str(tmp_path / "honest")]).stdout
+    both = [str(tmp_path / "paper"), str(tmp_path / "honest")]
+    assert MARK in cli.invoke(app, ["compare", *both]).stdout
+    compared = json.loads(cli.invoke(app, ["compare", *both, "--json"]).stdout)
+    assert compared["protocols"] == ["paper:hicmae", "official"]
+    assert compared["on_test"] == [True, False]
+    assert compared["mark"] == f"{MARK}: paper:hicmae"
+    clean = json.loads(cli.invoke(app, ["compare", both[1], both[1], "--json"]).stdout)
+    assert clean["mark"] == ""
 
 
 def test_numbers_by_group_name_the_largest_gap(labelled_shards: Path, tmp_path: Path) -> None:
@@ -188,12 +214,19 @@ def test_a_grid_goes_on_after_a_failure_and_reads_finished_cells(labelled_shards
     done = cli.invoke(app, [*arguments, *tasks, "--protocol", "official", "--protocol", "paper:hicmae"])
     assert done.exit_code == 1
     assert "no label column 'valence'" in done.output
-    table = (tmp_path / "table.md").read_text()
-    assert "## emotion, official\n" in table
-    assert f"## emotion, paper:hicmae ({MARK})" in table
-    rows = json.loads((tmp_path / "table.json").read_text())
-    assert {(row["model"], row["protocol"]) for row in rows} == {
-        (model, protocol) for model in ("raw", "hog") for protocol in ("official", "paper:hicmae")
+    text = (tmp_path / "table.md").read_text()
+    assert "## emotion, official\n" in text
+    assert f"## emotion, paper:hicmae ({MARK})" in text
+    assert "| hog | failed: no label column 'valence'" in text
+    table = json.loads((tmp_path / "table.json").read_text())
+    pairs = {(model, protocol) for model in ("raw", "hog") for protocol in ("official", "paper:hicmae")}
+    assert {(row["model"], row["protocol"]) for row in table["rows"]} == pairs
+    assert {(row["protocol"], row["mark"]) for row in table["rows"]} == {
+        ("official", ""),
+        ("paper:hicmae", f"{MARK}: paper:hicmae"),
+    }
+    assert {(row["model"], row["protocol"], row["task"]) for row in table["failed"]} == {
+        (*pair, "valence") for pair in pairs
     }
     again = cli.invoke(app, [*arguments, *tasks[:2], "--protocol", "official"])
     assert again.exit_code == 0

@@ -87,7 +87,7 @@ def _cell(name: str, model: str, task: str, protocol: str, plan: Any, out: Path,
         question = Question(asked)
     chosen = parse_protocol(protocol or question.protocol, draws=draws)
     run: Callable[[Path], Any] = partial(_run, name, model, Path(shards), question, chosen, plan, out)
-    return Cell(name, asked, chosen.name, run)
+    return Cell(name, asked, str(Path(shards)), chosen.name, run, origin=str(Path(model)))
 
 
 def _run(name: str, model: str, shards: Path, question: Any, protocol: Any, plan: Any, out: Path, folder: Path) -> Any:

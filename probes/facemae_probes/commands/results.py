@@ -27,15 +27,22 @@ def compare(
 
     Example: facemae probe compare results/first results/random --probe linear
     """
-    from facemae_probes.results.report import marked, require_result
+    from facemae_probes.results.report import require_result
     from facemae_probes.results.result import compare_results, significance
+    from facemae_probes.results.words import mark, marked
 
     one, other = require_result(first), require_result(second)
     probes = (probe, probe) if probe else None
     found = compare_results(one, other, probes=probes, metric=metric, part=part)
     test = significance(one, other, probes=probes, metric=metric, part=part)
     if json_output:
-        typer.echo(json.dumps({**found.to_json(), "test": test.to_json()}))
+        both = [one.data["protocol"], other.data["protocol"]]
+        about = {
+            "protocols": [protocol["name"] for protocol in both],
+            "on_test": [protocol["on_test"] for protocol in both],
+            "mark": "; ".join(dict.fromkeys(text for text in (mark(one.data), mark(other.data)) if text)),
+        }
+        typer.echo(json.dumps({**found.to_json(), "test": test.to_json(), **about}))
         return
 
     def signed(value: float | None) -> str:
@@ -74,7 +81,7 @@ def show(data: dict[str, Any], json_output: bool, folder: Path) -> None:
         return
     from rich.console import Console
 
-    from facemae_probes.results.report import results_table
+    from facemae_probes.results.table import results_table
 
     for text in data["warnings"]:
         typer.echo(f"warning: {text}", err=True)

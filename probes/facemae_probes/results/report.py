@@ -1,59 +1,88 @@
-"""Results on disk and on the terminal: result.json, predictions, pictures, a table."""
+"""Results on disk: result.json, predictions, pictures."""
 
+import hashlib
+import io
 import json
+import zipfile
+import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from facemae.errors import ProbeError
 from facemae.files import atomic_write, storage_errors
-from facemae_probes.metrics import find_metric
 from facemae_probes.results.pictures import draw_predictions
 from facemae_probes.results.result import ProbeResult
-from facemae_probes.results.scoring import SHOWN
-from facemae_probes.tasks.targets import Kind, Targets
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from facemae_probes.results.words import title
+from facemae_probes.tasks.targets import Targets
 
 RESULT = "result.json"
 SCHEMA = 2
-MARK = "CHOSEN ON TEST LABELS"
-"""Printed wherever numbers of a protocol are printed that lets choices see test labels."""
 
 
 def write_result(folder: Path, result: ProbeResult) -> None:
     """Write a result; `result.json` comes last, so a folder that has one is complete.
 
+    An older one is removed first, so that it never stands beside predictions that are not its own.
+
     Args:
         folder: Made if missing.
-        result: The result; its data gains the names of the files.
+        result: The result; its data gains the names of the files, and the digests of the predictions.
 
     Raises:
+        ProbeError: A number is not finite, which JSON cannot say.
         StorageError: Writing failed underneath.
     """
+    _refuse_not_finite(result.data)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / RESULT).unlink(missing_ok=True)
     for probe, scores in result.scores.items():
         entry = result.data["results"][probe]
         entry["predictions"] = f"predictions-{probe}.npz"
         entry["picture"] = f"{'scatter' if result.targets.kind == 'regression' else 'confusion'}-{probe}.png"
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **_arrays(result, probe))
+        entry["predictions_sha256"] = hashlib.sha256(packed.getvalue()).hexdigest()
         with atomic_write(folder / entry["predictions"]) as file:
-            np.savez_compressed(file, **_arrays(result, probe))
+            file.write(packed.getvalue())
         draw_predictions(folder / entry["picture"], result.targets, scores, entry["test"], title(result.data, probe))
     with atomic_write(folder / RESULT) as file:
-        file.write((json.dumps(result.data, indent=1) + "\n").encode())
+        file.write((json.dumps(result.data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def _refuse_not_finite(data: dict[str, Any]) -> None:
+    try:
+        json.dumps(data, allow_nan=False)
+    except ValueError:
+        raise ProbeError(
+            f"the result has a number that is not finite: {', '.join(_not_finite(data))}",
+            expected="numbers, or none where a metric is undefined",
+        ) from None
+
+
+def _not_finite(value: Any, place: str = "") -> list[str]:
+    """Where values are NaN or infinite."""
+    if isinstance(value, dict):
+        return [found for name, each in value.items() for found in _not_finite(each, f"{place}.{name}".strip("."))]
+    if isinstance(value, list | tuple):
+        return [found for number, each in enumerate(value) for found in _not_finite(each, f"{place}.{number}")]
+    return [f"{place} is {value}"] if isinstance(value, float) and not np.isfinite(value) else []
 
 
 def _arrays(result: ProbeResult, probe: str) -> dict[str, Any]:
     slices = {f"slice {name}": rows for name, rows in result.slices.items()}
     thresholds = {"thresholds": result.thresholds[probe]} if probe in result.thresholds else {}
+    protocol = result.data["protocol"]
     return {
         "keys": np.array(result.keys),
         "truth": result.targets.values,
         "scores": result.scores[probe],
         "units": result.units,
+        # Whoever has these numbers without result.json must see how they came about.
+        "protocol": np.array(protocol["name"]),
+        "on_test": np.array(protocol["on_test"]),
         **thresholds,
         **slices,
     }
@@ -67,122 +96,84 @@ def read_result(folder: Path, request: dict[str, Any] | None = None) -> ProbeRes
         request: What the result must be an answer to; None takes any.
 
     Returns:
-        The result, or None where there is none, one to another request, or one of an older release.
+        The result, or None where there is none, one to another request, one of an older release, or a damaged one.
+
+    Raises:
+        StorageError: Reading failed underneath.
     """
-    path = folder / RESULT
-    if not path.exists():
+    try:
+        data = _read_json(folder)
+        return _with_predictions(folder, data) if request is None or data.get("request") == request else None
+    except ProbeError:
         return None
-    with storage_errors(path, "reading"):
-        data = json.loads(path.read_text(encoding="utf-8"))
-    if data.get("schema") != SCHEMA or (request is not None and data.get("request") != request):
-        return None
-    scores, thresholds, shared = {}, {}, {}
-    for probe, entry in data["results"].items():
-        file = folder / entry["predictions"]
-        if not file.exists():
-            return None
-        with np.load(file) as stored:
-            shared = {name: stored[name] for name in stored.files if name not in ("scores", "thresholds")}
-            scores[probe] = stored["scores"]
-            if "thresholds" in stored.files:
-                thresholds[probe] = stored["thresholds"]
-    task = data["task"]
-    return ProbeResult(
-        data,
-        scores,
-        Targets(task["kind"], tuple(task["classes"]), shared["truth"]),
-        tuple(str(key) for key in shared["keys"]),
-        shared["units"],
-        {name.removeprefix("slice "): rows for name, rows in shared.items() if name.startswith("slice ")},
-        thresholds,
-    )
 
 
 def require_result(folder: Path) -> ProbeResult:
     """Read a result that has to be there.
 
     Raises:
-        ProbeError: It is not.
+        ProbeError: It is not, or it is damaged; the message says what of it.
+        StorageError: Reading failed underneath.
     """
-    result = read_result(folder)
-    if result is None:
+    return _with_predictions(folder, _read_json(folder))
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / RESULT
+    if not path.exists():
         raise ProbeError(f"{folder} holds no complete probe result", expected=RESULT, fix="facemae probe run --out DIR")
-    return result
+    with storage_errors(path, "reading"):
+        content = path.read_bytes()
+    try:
+        data = json.loads(content)
+    except ValueError as error:
+        raise _damaged(folder, f"{RESULT} is no JSON ({error})") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise _damaged(folder, f"{RESULT} is not of schema {SCHEMA}, but of another release")
+    return data
 
 
-def title(data: dict[str, Any], probe: str) -> str:
-    """One line that says what a picture shows."""
-    test = data["results"][probe]["test"]
-    kind = data["task"]["kind"]
-    numbers = ", ".join(f"{_name(metric, kind)} {_value(test[metric])}" for metric in SHOWN[kind][:2])
-    return f"{data['model']['name']}, {probe}: {numbers}{marked(data)}"
+def _with_predictions(folder: Path, data: dict[str, Any]) -> ProbeResult:
+    scores, thresholds, shared = {}, {}, {}
+    try:
+        for probe, entry in data["results"].items():
+            stored = _read_arrays(folder, entry["predictions"], entry["predictions_sha256"])
+            scores[probe] = stored.pop("scores")
+            if "thresholds" in stored:
+                thresholds[probe] = stored.pop("thresholds")
+            shared = stored
+        task = data["task"]
+        return ProbeResult(
+            data,
+            scores,
+            Targets(task["kind"], tuple(task["classes"]), shared["truth"]),
+            tuple(str(key) for key in shared["keys"]),
+            shared["units"],
+            {name.removeprefix("slice "): rows for name, rows in shared.items() if name.startswith("slice ")},
+            thresholds,
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _damaged(folder, f"it lacks {error}") from error
 
 
-def marked(data: dict[str, Any]) -> str:
-    """What follows the numbers of a protocol that lets choices see test labels; empty for others."""
-    return f" ({MARK}: {data['protocol']['name']})" if data["protocol"]["on_test"] else ""
+def _read_arrays(folder: Path, name: str, digest: str) -> dict[str, Any]:
+    path = folder / name
+    if not path.exists():
+        raise _damaged(folder, f"{name} is missing")
+    with storage_errors(path, "reading"):
+        content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(folder, f"{name} is not what {RESULT} was written with (its sha256 differs)")
+    try:
+        with np.load(io.BytesIO(content)) as stored:
+            return {each: stored[each] for each in stored.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError) as error:
+        raise _damaged(folder, f"{name} cannot be read ({error})") from error
 
 
-def results_table(data: dict[str, Any]) -> "Table":
-    """The result for a terminal: one line a probe, and one a slice or group."""
-    from rich.table import Table
-
-    task, protocol = data["task"], data["protocol"]
-    known = data.get("benchmark")
-    asked = f"{data['data']['shards']}: {task['label']}"
-    if known is not None:
-        asked = f"{known['title']} ({known['version'] or 'no known version'}), {known['target']}"
-    table = Table(
-        title=f"{data['model']['name']} on {asked}, {protocol['name']}{marked(data)}",
-        caption=f"{protocol['about']}\nintervals: 95 % bootstrap over {task['unit']}s; settings chosen on "
-        f"{protocol['chosen_on']}; faces: {crop_line(data['model'].get('crop'))}",
+def _damaged(folder: Path, what: str) -> ProbeError:
+    return ProbeError(
+        f"the probe result in {folder} is damaged or of another release: {what}",
+        expected="the files as one probe run wrote them",
+        fix="run the probe again with the same --out",
     )
-    metrics = SHOWN[task["kind"]]
-    for column in (
-        "probe",
-        "layer",
-        "pooling",
-        "chosen at",
-        "part",
-        "n",
-        *(_name(metric, task["kind"]) for metric in metrics),
-    ):
-        table.add_column(column)
-    for probe, entry in data["results"].items():
-        mark = " *" if probe == data["chosen"]["probe"] else ""
-        first = (f"{probe}{mark}", *_settings(entry["settings"]))
-        for part, found in [("test", entry["test"]), *entry["slices"].items()]:
-            table.add_row(*first, part, str(found["count"]), *(_cell(found, metric) for metric in metrics))
-            first = ("", "", "", "")
-    return table
-
-
-def crop_line(crop: dict[str, Any] | None) -> str:
-    """The crop recipe in one line; `unknown` is printed as such."""
-    if crop is None:
-        return "crop unknown"
-    return ", ".join(f"{name} {crop[name]}" for name in ("detector", "margin", "alignment"))
-
-
-def _settings(rows: list[dict[str, Any]]) -> tuple[str, str, str]:
-    """Layer, pooling and judgement of the folds; ranges where they differ."""
-    layers = sorted({row["layer"] for row in rows if row.get("layer") is not None})
-    poolings = sorted({row["pooling"] for row in rows if row.get("pooling") is not None})
-    values = [row["valid"] for row in rows if row["valid"] is not None]
-    layer = "-" if not layers else str(layers[0]) if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
-    return layer, ", ".join(poolings) or "-", f"{sum(values) / len(values):.4f}" if values else "not chosen"
-
-
-def _cell(found: dict[str, Any], metric: str) -> str:
-    bounds = found["intervals"][metric]
-    if bounds["value"] is None:
-        return "-"
-    return f"{_value(bounds['value'])} [{_value(bounds['low'])}, {_value(bounds['high'])}]"
-
-
-def _value(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _name(metric: str, kind: Kind) -> str:
-    return find_metric(metric, kind).title

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from facemae.files import atomic_write, storage_errors, write_text
-from facemae_probes.results.report import crop_line
 from facemae_probes.results.result import ProbeResult
+from facemae_probes.results.words import crop_line
 from facemae_probes.studies.words import difference, duration, facts_table, machine_line, percent, place, versions_line
 
 
