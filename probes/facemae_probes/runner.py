@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae.errors import ProbeError
+from facemae.errors import ProbeError, UsageError
 from facemae_probes.choosing.outcome import Outcome
 from facemae_probes.choosing.plan import TUNED, Candidate, ProbePlan, Say
 from facemae_probes.choosing.selection import Seen, choose, finish
@@ -116,10 +116,10 @@ def run_probe(
     started = time.monotonic()
     folder = cache or (out / "features" if out is not None else None)
     with _features(pool, source, task, plan, read.frames, folder, say) as table:
-        table.compute(plan, also)
         tuner = _tuner(pool, source, task, plan, read.frames is not None, out, say)
+        table.compute(plan, also)
         result = _run(pool, source, task, plan, table, tuner, say)
-    result.data["warnings"] += read.warnings
+    result.data["warnings"] += [*read.warnings, *([f"only samples with {_listed(where)}"] if where else [])]
     if benchmark is not None:
         result.data["benchmark"] = benchmark
         result.data["warnings"] += benchmark["warnings"]
@@ -189,8 +189,11 @@ def _asked(
     benchmark: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """What the result is an answer to; an unknown metric is refused before any work."""
-    if plan.metric is not None:
-        find_metric(plan.metric, task.targets.kind, task.targets.names)
+    if plan.metric is not None and find_metric(plan.metric, task.targets.kind, task.targets.names).metric.fitted:
+        raise UsageError(
+            f"--metric {plan.metric}: its thresholds are fitted on what choosing judges",
+            expected="a metric that needs no thresholds of its own, such as macro_f1 or auc",
+        )
     return request(
         source,
         task,
@@ -256,7 +259,7 @@ def _run(
 ) -> ProbeResult:
     facts = pool.facts()
     outcomes, tables = _all_folds(features, tuner, task, plan, say)
-    winner = max(outcomes, key=lambda name: _mean_valid(outcomes[name]))
+    winner = _winner(outcomes)
     metric = plan.metric or primary(task.targets.kind)
     data = {
         "schema": 2,
@@ -303,7 +306,7 @@ def _all_folds(
     done = 0
     for repeat, folds in enumerate(task.splits.repeats):
         for fold in folds:
-            seen = Seen.of(fold, task.targets, metric)
+            seen = Seen.of(fold, task.targets, metric, on_test=task.splits.on_test)
             best, table = choose(features, seen, plan, say if count == 1 else _quiet)
             tables += table if count == 1 else []
             for kind, candidate in best.items():
@@ -331,24 +334,33 @@ def _predict(
     plan: ProbePlan,
 ) -> None:
     own = features.load(candidate.probe, [candidate.setting])[candidate.setting]
-    scores = finish(candidate, own, seen, fold.test, plan)
+    scores, facts = finish(candidate, own, seen, fold.test, plan)
     judged = None
     if candidate.judged is not None:
         rows, found = candidate.judged
         judged = (seen.labels(rows), found)
-    outcome.put(repeat, fold, scores, candidate.row(), judged)
+    outcome.put(repeat, fold, scores, {**candidate.row(), **facts}, judged)
 
 
-def _mean_valid(outcome: Outcome) -> float:
-    values = [row["valid"] for row in outcome.settings if row["valid"] is not None]
-    return float(np.mean(values)) if values else 0.0
+def _winner(outcomes: Mapping[str, Outcome]) -> str:
+    """The probe that was judged best, of those that were judged in every fold; the first where none was."""
+    judged = {name: value for name, outcome in outcomes.items() if (value := _mean_valid(outcome)) is not None}
+    return max(judged or outcomes, key=lambda name: judged.get(name, 0.0))
+
+
+def _mean_valid(outcome: Outcome) -> float | None:
+    values = [row["valid"] for row in outcome.settings]
+    return None if None in values else float(np.mean(values))
+
+
+def _listed(where: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in where.items())
 
 
 def _linear_warnings(outcomes: Mapping[str, Outcome], table: list[dict[str, Any]]) -> list[str]:
     if "linear" not in outcomes:
         return []
-    chosen = outcomes["linear"].settings
-    return linear_warnings(chosen[0], table) if len(chosen) == 1 and table else []
+    return linear_warnings(outcomes["linear"].settings, table)
 
 
 def _quiet(_: str) -> None:

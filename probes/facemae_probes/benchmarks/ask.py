@@ -19,6 +19,7 @@ class Question:
     Attributes:
         label: Column, or columns separated by commas.
         kind: What they are.
+        metric: What settings are chosen by; None takes the primary metric of the kind.
         protocol: How training and test samples are told apart, as it is written on the command line.
         classes: Names in the order to show; empty takes them from the data.
         unit: Column of independent units; None looks for subject and source.
@@ -28,6 +29,7 @@ class Question:
 
     label: str
     kind: Literal["auto"] | Kind = "auto"
+    metric: str | None = None
     protocol: str = "official"
     classes: tuple[str, ...] = ()
     unit: str | None = None
@@ -79,6 +81,7 @@ def ask_benchmark(
     return Question(
         label=",".join(chosen.columns),
         kind=chosen.kind,
+        metric=chosen.metric,
         protocol=benchmark.protocol,
         classes=chosen.classes,
         unit=None if unit is None and benchmark.unit in ("subject", "source") else own,

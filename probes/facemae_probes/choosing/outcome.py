@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae_probes.metrics import fit_thresholds
+from facemae_probes.metrics import fit_one_threshold, fit_thresholds
 from facemae_probes.protocols.base import Fold, Rows, Splits
 from facemae_probes.tasks.targets import Scores, Targets
 
@@ -31,6 +31,7 @@ class Outcome:
         if targets.kind == "multilabel":
             self.thresholds = np.full(shape, 0.5)
         self.settings: list[dict[str, Any]] = []
+        self._fit = fit_one_threshold if splits.one_threshold else fit_thresholds
 
     def put(
         self,
@@ -53,5 +54,5 @@ class Outcome:
         places = np.searchsorted(self.tested, fold.test)
         self.scores[repeat, places] = scores
         if self.thresholds is not None and judged is not None:
-            self.thresholds[repeat, places] = fit_thresholds(*judged)
+            self.thresholds[repeat, places] = self._fit(*judged)
         self.settings.append({"repeat": repeat, "fold": fold.name, **row})

@@ -33,6 +33,7 @@ class Seen:
         refit: Whether the chosen candidate is fitted again on `train`.
         train: The training rows.
         metric: What is chosen by.
+        where: What is judged on, in the words of progress lines.
     """
 
     rows: Rows
@@ -41,12 +42,14 @@ class Seen:
     refit: bool
     train: Rows
     metric: str
+    where: str = "in choosing"
 
     @classmethod
-    def of(cls, fold: Fold, targets: Targets, metric: str) -> "Seen":
+    def of(cls, fold: Fold, targets: Targets, metric: str, *, on_test: bool = False) -> "Seen":
         """The seen part of a fold, with the labels of the training rows and of those the fold judges on."""
         rows = np.unique(np.concatenate([fold.train, *(inner.judge for inner in fold.inner)]))
-        return cls(rows, targets.take(rows), fold.inner, fold.refit, fold.train, metric)
+        where = "ON TEST LABELS" if on_test else cls.where
+        return cls(rows, targets.take(rows), fold.inner, fold.refit, fold.train, metric, where)
 
     def labels(self, rows: Rows) -> Targets:
         """Labels of some of the seen rows.
@@ -95,13 +98,13 @@ def choose(
         wanted = list(features.settings) if seen.inner else _default(features.settings)
         for setting, matrix in features.load(pooled[0], wanted).items():
             consider(_pooled(matrix, setting, pooled, seen, plan))
-            _tell(table, setting, say)
+            _tell(table, setting, seen.where, say)
     for kind in [kind for kind in SEQUENCES if kind in plan.probes and kind in features.sequences]:
         promising = _promising(features.sequences[kind], table, plan.attentive_layers, seen)
         for setting, sequence in features.load(kind, promising).items():
             consider(_trained(kind, sequence, setting, seen, plan, say))
     if not best and set(FROZEN) & set(plan.probes):
-        raise ProbeError(f"these features are not for the probe {', '.join(plan.probes)}", fix=_NEEDS[plan.probes[0]])
+        raise ProbeError(f"these features are not for the probe {', '.join(plan.probes)}", fix=_needs(plan))
     return best, table
 
 
@@ -111,8 +114,14 @@ _NEEDS = {
 }
 
 
-def finish(candidate: Candidate, features: Any, seen: Seen, test: Rows, plan: ProbePlan) -> Scores:
-    """Scores of the test rows: from the fit that stays, or from one on all training rows.
+def _needs(plan: ProbePlan) -> str:
+    return "; ".join(text for kind, text in _NEEDS.items() if kind in plan.probes)
+
+
+def finish(
+    candidate: Candidate, features: Any, seen: Seen, test: Rows, plan: ProbePlan
+) -> tuple[Scores, dict[str, Any]]:
+    """Scores of the test rows and facts of the fit that gave them: the one that stays, or one on all training rows.
 
     Args:
         candidate: The chosen one.
@@ -122,14 +131,15 @@ def finish(candidate: Candidate, features: Any, seen: Seen, test: Rows, plan: Pr
         plan: The plan it is from.
     """
     if candidate.predict is not None:
-        return candidate.predict(features, test)
+        return candidate.predict(features, test), candidate.facts
     labels = seen.labels(seen.train)
     if candidate.probe in SEQUENCES:
         options, epoch = _training(candidate)
         fits = sequence_fits(candidate.probe, features, seen.train, labels, options, plan.seed, epoch)
     else:
         fits = pooled_fits(features, seen.train, labels, None, (candidate.probe,), *_only(candidate))
-    return _last(fits).predict(features, test)
+    fitted = _last(fits)
+    return fitted.predict(features, test), fitted.facts
 
 
 class _Pool:
@@ -205,7 +215,7 @@ def _trained(
                 if not seen.refit and (stays is None or value > stays[0]):
                     stays = (value, fitted.copy())
         best = _best_epoch(kind, epochs, stays, asdict(options), setting, seen)
-        say(f"{kind}: layer {setting.layer}, lr {options.lr:g}: {_shown(best.valid)}")
+        say(f"{kind}: layer {setting.layer}, lr {options.lr:g}: {_shown(best.valid, seen.where)}")
         yield best
 
 
@@ -256,16 +266,16 @@ def _last(fits: Iterator[Fitted]) -> Fitted:
     return last
 
 
-def _tell(table: list[dict[str, Any]], setting: Setting, say: Say) -> None:
+def _tell(table: list[dict[str, Any]], setting: Setting, where: str, say: Say) -> None:
     tried = [row for row in table if (row["layer"], row["pooling"]) == (setting.layer, setting.pooling)]
     for kind in dict.fromkeys(row["probe"] for row in tried):
         values = [row["valid"] for row in tried if row["probe"] == kind]
         top = None if None in values else max(values)
-        say(f"{kind}: layer {setting.layer}, {setting.pooling}: {_shown(top)}")
+        say(f"{kind}: layer {setting.layer}, {setting.pooling}: {_shown(top, where)}")
 
 
-def _shown(value: float | None) -> str:
-    return "not judged" if value is None else f"{value:.4f} in choosing"
+def _shown(value: float | None, where: str) -> str:
+    return "not judged" if value is None else f"{value:.4f} {where}"
 
 
 def _promising(settings: Sequence[Setting], table: list[dict[str, Any]], count: int, seen: Seen) -> list[Setting]:
@@ -277,7 +287,7 @@ def _promising(settings: Sequence[Setting], table: list[dict[str, Any]], count: 
 
     def top(setting: Setting) -> float:
         own = [
-            row["valid"]
+            -np.inf if row["valid"] is None else row["valid"]
             for row in table
             if row["layer"] == setting.layer and setting.pooling in ("tokens", row["pooling"])
         ]

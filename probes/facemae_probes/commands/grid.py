@@ -1,6 +1,7 @@
 """`facemae probe grid`: several models on several tasks, one table."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,8 +32,7 @@ def grid(
         list[str] | None, typer.Option("--protocol", help="Default that of the benchmark. Repeatable.")
     ] = None,
     probe: options.Probes = options.ALL_PROBES,
-    epochs: options.Epochs = 10,
-    rates: options.LearningRates = options.RATES,
+    finetune: options.Finetune = None,
     layers: options.Layers = "all",
     pooling: options.Poolings = options.POOLINGS,
     draws: options.Draws = 10,
@@ -48,7 +48,7 @@ def grid(
     """
     from facemae_probes.grid import run_grid
 
-    plan = options.read_plan(probe, layers, pooling, seed, None, epochs, rates)
+    plan = options.read_plan(probe, layers, pooling, seed, None, finetune)
     named = dict(_named(text) for text in models)
     if len(named) < len(models):
         raise UsageError("two models of one name", expected="--model NAME=MODEL with different names")
@@ -86,7 +86,8 @@ def _cell(name: str, model: str, task: str, protocol: str, plan: Any, out: Path,
     else:
         question = Question(asked)
     chosen = parse_protocol(protocol or question.protocol, draws=draws)
-    run: Callable[[Path], Any] = partial(_run, name, model, Path(shards), question, chosen, plan, out)
+    own = replace(plan, metric=plan.metric or question.metric)
+    run: Callable[[Path], Any] = partial(_run, name, model, Path(shards), question, chosen, own, out)
     return Cell(name, asked, str(Path(shards)), chosen.name, run, origin=str(Path(model)))
 
 

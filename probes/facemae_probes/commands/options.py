@@ -1,5 +1,6 @@
 """Options that several commands of `facemae probe` and `facemae study` share, and how their text is read."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from facemae.errors import UsageError
 
 if TYPE_CHECKING:
     from facemae_probes.choosing.plan import ProbePlan
+    from facemae_probes.finetune.plan import FinetunePlan
 
 Texts = list[str] | None
 
@@ -57,42 +59,81 @@ Cache = Annotated[Path | None, typer.Option(help="Folder of features; default OU
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
-Epochs = Annotated[float, typer.Option("--finetune-epochs", help="Length of fine-tuning.")]
-LearningRates = Annotated[
-    str, typer.Option("--finetune-lr", help="Comma-separated learning rates for a batch of 256, to choose from.")
+Finetune = Annotated[
+    Texts,
+    typer.Option(
+        help="KEY=VALUE of finetune and scratch: epochs=5, base_lrs=[5e-4,1e-3], layer_decay=0.65, drop_path=0.1, "
+        "mixup=0.2, ema=null for the last weights, … Repeatable; see docs/fine-tuning.md."
+    ),
 ]
 
 ALL_PROBES = "linear,knn,attentive,temporal"
-RATES = "5e-4,1e-3,2e-3"
 POOLINGS = "mean,cls,grid2,grid4"
 
 
 def read_plan(
-    probe: str, layers: str, pooling: str, seed: int, metric: str | None = None, epochs: float = 10, rates: str = ""
+    probe: str, layers: str, pooling: str, seed: int, metric: str | None = None, finetune: Texts = None
 ) -> "ProbePlan":
     """The plan that options ask for.
 
     Raises:
-        UsageError: A probe does not exist, or layers or learning rates are no numbers.
+        UsageError: A probe does not exist, layers are no numbers, or fine-tuning has no such setting.
     """
     from facemae_probes.choosing.plan import ProbePlan
-    from facemae_probes.finetune.plan import FinetunePlan
 
     return ProbePlan(
         probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
         layers=parse_layers(layers),
         poolings=tuple(parse_names(pooling)),
         metric=metric,
-        finetune=FinetunePlan(epochs=epochs, base_lrs=parse_numbers(rates or RATES, "--finetune-lr"), seed=seed),
+        finetune=_finetune(finetune, seed),
         seed=seed,
     )
 
 
+def _finetune(texts: Texts, seed: int) -> "FinetunePlan":
+    import yaml
+    from pydantic import TypeAdapter, ValidationError
+
+    from facemae_probes.finetune.plan import FinetunePlan
+
+    given = parse_pairs(texts, "--finetune", "KEY=VALUE")
+    known = [field.name for field in fields(FinetunePlan) if field.name not in ("from_scratch", "seed")]
+    if unknown := [name for name in given if name not in known]:
+        raise UsageError(f"--finetune {unknown[0]}=…", expected=f"one of {', '.join(known)}")
+    try:
+        values = {name: _number(yaml.safe_load(text)) for name, text in given.items()}
+        plan: FinetunePlan = TypeAdapter(FinetunePlan).validate_python({**values, "seed": seed})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(str(part) for part in problem["loc"])
+        raise UsageError(f"--finetune {name}: {problem['msg']}", expected="KEY=VALUE") from None
+    except yaml.YAMLError:
+        raise UsageError(f"--finetune {texts}", expected="KEY=VALUE with a value as in YAML") from None
+    return plan
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 5e-4 as a text; here it is a number."""
+    if isinstance(value, list):
+        return tuple(_number(each) for each in value)
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def model_source(model: str, data: Path, random_init: int | None = None) -> Any:
-    """What `--model` names: a baseline, a run, a checkpoint or an exported encoder."""
+    """What `--model` names: a baseline, a run, a checkpoint or an exported encoder.
+
+    Raises:
+        UsageError: Random weights of a baseline were asked for.
+    """
     from facemae_probes.features.sources import EncoderSource, HogSource, PixelSource, pixel_input
 
     if model in ("pixels", "hog"):
+        if random_init is not None:
+            raise UsageError(f"--random-init with --model {model}", expected="a net, whose weights can be drawn")
         return (PixelSource if model == "pixels" else HogSource)(pixel_input(data))
     from facemae.features.extractor import load
 
@@ -118,18 +159,6 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         return tuple(int(part) for part in parse_names(text))
     except ValueError:
         raise UsageError(f"--layers {text}", expected="`all`, or numbers such as 5,11 or -1") from None
-
-
-def parse_numbers(text: str, option: str) -> tuple[float, ...]:
-    """Numbers of a comma-separated list.
-
-    Raises:
-        UsageError: They are none.
-    """
-    try:
-        return tuple(float(part) for part in parse_names(text))
-    except ValueError:
-        raise UsageError(f"{option} {text}", expected="comma-separated numbers") from None
 
 
 def parse_pairs(texts: Texts, option: str, form: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from facemae_probes.tasks.targets import KINDS
 if TYPE_CHECKING:
     from facemae_probes.benchmarks.ask import Question
     from facemae_probes.features.pool import TestSet
+    from facemae_probes.tasks.clips import ClipColumns
 
 
 def register(app: typer.Typer) -> None:
@@ -44,8 +45,7 @@ def run(
     frame: options.Frame = None,
     metric: options.Metric = None,
     probe: options.Probes = options.ALL_PROBES,
-    epochs: options.Epochs = 10,
-    rates: options.LearningRates = options.RATES,
+    finetune: options.Finetune = None,
     layers: options.Layers = "all",
     pooling: options.Poolings = options.POOLINGS,
     where: options.Where = None,
@@ -70,17 +70,16 @@ def run(
     question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
     from facemae_probes.protocols.registry import parse_protocol
     from facemae_probes.runner import run_probe
-    from facemae_probes.tasks.clips import ClipColumns
 
     result = run_probe(
         data,
         options.model_source(model, data, random_init),
         question.label,
-        plan=options.read_plan(probe, layers, pooling, seed, metric, epochs, rates),
+        plan=options.read_plan(probe, layers, pooling, seed, metric or question.metric, finetune),
         kind=question.kind,
         protocol=parse_protocol(protocol or question.protocol, draws=draws),
         test_set=_test_set(test_data, test_label, mapping, protocol),
-        clips=None if clip is None else ClipColumns(clip, frame),
+        clips=_clips(clip, frame),
         where=options.parse_pairs(where, "--where", "COLUMN=VALUE"),
         slices=question.slices,
         groups=tuple(group_by or ()),
@@ -130,6 +129,14 @@ def _question(
         raise UsageError(f"--task {task}", expected=f"auto, {', '.join(KINDS)}")
     kind = "multilabel" if labels_like and task == "auto" else task
     return Question(str(label or labels_like), kind=kind, unit=unit, slices=tuple(slices))  # type: ignore[arg-type]
+
+
+def _clips(clip: str | None, frame: str | None) -> "ClipColumns | None":
+    from facemae_probes.tasks.clips import ClipColumns
+
+    if clip is None and frame is not None:
+        raise UsageError(f"--frame {frame} without --clip", expected="--clip COLUMN, whose frames it orders")
+    return None if clip is None else ClipColumns(clip, frame)
 
 
 def _test_set(

@@ -72,7 +72,7 @@ class Finetuner:
                 [self._predict(self._fit(plan, option, inner.fit), inner.judge) for inner in seen.inner]
             )
             value = seen.judge(rows, scores)
-            self.say(f"{kind}: base_lr {option.base_lr:g}: {value:.4f} in choosing")
+            self.say(f"{kind}: base_lr {option.base_lr:g}: {value:.4f} {seen.where}")
             table.append(self._row(kind, plan, option, value))
             if best[2] is None or value > best[0]:
                 best = (value, option, (rows, scores))

@@ -7,7 +7,7 @@ from facemae_probes.metrics.intervals import Interval, interval, intervals
 from facemae_probes.metrics.paired import PairedTest, holm, paired_difference, paired_test
 from facemae_probes.metrics.registry import METRICS, Measure, find_metric, legal_names, primary, register
 from facemae_probes.metrics.slices import Gap, Slice, Slices, slices
-from facemae_probes.metrics.thresholds import decide, fit_thresholds
+from facemae_probes.metrics.thresholds import decide, fit_one_threshold, fit_thresholds
 
 __all__ = [
     "EVALUATED",
@@ -22,6 +22,7 @@ __all__ = [
     "decide",
     "evaluate",
     "find_metric",
+    "fit_one_threshold",
     "fit_thresholds",
     "group_samples",
     "holm",

@@ -72,3 +72,27 @@ def _fit(positive: NDArray[np.bool_], scores: NDArray[Any]) -> float:
     limits = np.append((levels[:-1] + levels[1:]) / 2, levels[-1])
     best = limits[f1 >= f1.max() * (1 - 1e-12)]
     return float(best[np.abs(best - HALF).argmin()])
+
+
+def fit_one_threshold(targets: Targets, scores: NDArray[Any]) -> NDArray[np.float64]:
+    """The one of the thresholds 0.01, 0.02, ..., 0.99 that gives the largest mean F1 over all binary columns.
+
+    As `AU_evaluate` of FMAE-IAT has it; for comparison with numbers that were made so.
+
+    Args:
+        targets: Labels of N samples, of kind multilabel; labels that were not coded are left out.
+        scores: [N, C].
+
+    Returns:
+        [C], the same in all columns; of equally good ones the lowest.
+    """
+    known, true = targets.known, targets.values == 1
+
+    def mean_f1(threshold: float) -> float:
+        guess = (scores >= threshold) & known
+        below = guess.sum(axis=0) + true.sum(axis=0)
+        hits = 2.0 * (guess & true).sum(axis=0)
+        return float(np.divide(hits, below, out=np.zeros(len(below)), where=below > 0).mean())
+
+    best = max((step / 100 for step in range(1, 100)), key=mean_f1)
+    return np.full(targets.width, best)

@@ -5,7 +5,7 @@ that does otherwise says so in `Splits.on_test`, and every print of its numbers 
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -36,7 +36,7 @@ class Fold:
         name: Which fold it is.
         train: Rows for learning.
         test: Rows to be predicted.
-        inner: Ways to choose, whose judgements are pooled; with none, nothing is chosen and the first candidate taken.
+        inner: Ways to choose, whose judgements are pooled; with none, nothing is chosen and defaults are taken.
         refit: Whether the chosen candidate is fitted again on all of `train`; otherwise the fit of the only inner way
             stays.
     """
@@ -51,6 +51,10 @@ class Fold:
         if not self.refit and len(self.inner) != 1:
             raise ValueError("a fit can only stay where there is one inner way")
 
+    def rows(self) -> tuple[Rows, ...]:
+        """All rows of it, several times each."""
+        return (self.train, self.test, *(rows for way in self.inner for rows in (way.fit, way.judge)))
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -62,6 +66,9 @@ class Splits:
         chosen_on: What settings are chosen on.
         repeats: Each predicts every one of its test rows once, by its folds; all repeats have the same test rows.
         on_test: Whether choices saw test labels: never a headline.
+        one_threshold: Whether all binary columns share one threshold of 0.01 to 0.99, as one system has it.
+        drawn_from: Further rows that training rows are drawn from; their features are computed with the others, so that
+            protocols share them.
         warnings: What a reader has to know.
     """
 
@@ -70,7 +77,28 @@ class Splits:
     chosen_on: str
     repeats: tuple[tuple[Fold, ...], ...]
     on_test: bool = False
+    one_threshold: bool = False
+    drawn_from: Rows | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
+
+    @property
+    def used(self) -> Rows:
+        """The rows that play any part, ascending."""
+        rows = [rows for folds in self.repeats for fold in folds for rows in fold.rows()]
+        return np.unique(np.concatenate([*rows, *([] if self.drawn_from is None else [self.drawn_from])]))
+
+    def renumbered(self, used: Rows) -> "Splits":
+        """The same with rows numbered as they lie in `used`."""
+
+        def place(rows: Rows) -> Rows:
+            return np.asarray(np.searchsorted(used, rows), dtype=np.int64)
+
+        def fold_of(fold: Fold) -> Fold:
+            inner = tuple(Inner(place(way.fit), place(way.judge)) for way in fold.inner)
+            return replace(fold, train=place(fold.train), test=place(fold.test), inner=inner)
+
+        repeats = tuple(tuple(fold_of(fold) for fold in folds) for folds in self.repeats)
+        return replace(self, repeats=repeats, drawn_from=None)
 
     @property
     def tested(self) -> Rows:

@@ -19,7 +19,7 @@ class FewShot(Protocol):
     """Few training samples; test as the owner has it. Nothing but the drawn samples is used for choosing.
 
     Attributes:
-        shots: Samples a class, or a share of the training samples where below 1.
+        shots: Samples a class, or a share of the training units where below 1.
         draws: How often samples are drawn; the result is the mean over draws.
     """
 
@@ -41,10 +41,15 @@ class FewShot(Protocol):
         if samples.targets.kind not in ("classes", "distribution"):
             raise ProbeError(f"{self.name} of labels of kind {samples.targets.kind}", expected="classes")
         train, valid, test = official_parts(samples)
-        pool = np.sort(np.concatenate([train, valid]))
-        pool = pool[~np.isin(samples.units[pool], samples.units[test])]
-        if not len(pool):
-            raise ProbeError("all training units are in test too", expected="training units of their own")
+        every = np.sort(np.concatenate([train, valid]))
+        pool = every[~np.isin(samples.units[every], samples.units[test])]
+        if len(np.unique(samples.targets.majority()[pool])) < 2:
+            raise ProbeError(
+                f"{len(pool)} training samples whose {samples.unit} is not in test too", expected="two classes of them"
+            )
+        warnings = [
+            f"{len(every) - len(pool)} training samples whose {samples.unit} is in test are never drawn"
+        ] if len(pool) < len(every) else []  # fmt: skip
         repeats, short = [], set()
         for draw in range(self.draws):
             drawn, missing = self._draw(pool, samples, draw)
@@ -55,14 +60,26 @@ class FewShot(Protocol):
             f"{size}, drawn {self.draws} times, one sample a unit ({samples.unit}) first; the mean over draws, "
             "whose interval is over test units"
         )
-        return Splits(self.name, about, self._chosen_on(), tuple(repeats), warnings=tuple(_short(short, self.shots)))
+        return Splits(
+            self.name,
+            about,
+            self._chosen_on(),
+            tuple(repeats),
+            drawn_from=np.sort(np.concatenate([every, test])),
+            warnings=(*warnings, *_short(short, self.shots)),
+        )
 
     def _draw(self, pool: Rows, samples: Samples, draw: int) -> tuple[Rows, set[str]]:
         rng = generator(samples.seed, "protocol", "few-shot", f"{self.shots:g}", draw)
         if self.shots < 1:
-            known = np.unique(samples.units[pool])
-            taken = rng.permutation(known)[: max(2, round(self.shots * len(known)))]
-            return pool[np.isin(samples.units[pool], taken)], set()
+            known = rng.permutation(np.unique(samples.units[pool]))
+            count = max(2, round(self.shots * len(known)))
+            # A draw of one class teaches nothing: it is made larger, unit by unit.
+            while True:
+                rows = pool[np.isin(samples.units[pool], known[:count])]
+                if len(np.unique(samples.targets.majority()[rows])) > 1:
+                    return rows, set()
+                count += 1
         classes, chosen, missing = samples.targets.majority(), [], set()
         for number, name in enumerate(samples.targets.names):
             rows = rng.permutation(pool[classes[pool] == number])
@@ -74,14 +91,18 @@ class FewShot(Protocol):
         return np.sort(np.concatenate(chosen)), missing
 
     def _inner(self, rows: Rows, samples: Samples, draw: int) -> tuple[Inner, ...]:
-        if self.shots < 1:
-            return inner_folds(rows, samples.units, samples.targets, INNER, samples.seed, "few-shot", str(draw))
-        count = min(INNER, int(self.shots))
-        return inner_folds(rows, samples.units, samples.targets, count, samples.seed, "few-shot", str(draw))
+        count = INNER if self.shots < 1 else min(INNER, int(self.shots))
+        ways = inner_folds(rows, samples.units, samples.targets, count, samples.seed, "few-shot", str(draw))
+        # What was fitted on one class, or on one sample, judges nothing.
+        classes = samples.targets.majority()
+        return tuple(way for way in ways if len(np.unique(classes[way.fit])) > 1)
 
     def _chosen_on(self) -> str:
         if self.shots == 1:
-            return "nothing: one sample a class leaves none to choose on, the plan's first candidate is taken"
+            return (
+                "nothing: one sample a class leaves none to choose on; taken are the last layer with the first of its "
+                "poolings, the middle strength, the fewest neighbours, all epochs"
+            )
         return "the drawn samples only, cross-validated"
 
 

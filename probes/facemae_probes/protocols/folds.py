@@ -95,9 +95,9 @@ class LeaveOneOut(Protocol):
         Raises:
             ProbeError: There are fewer than three units, or the unit is the single sample.
         """
-        if samples.unit == SAMPLE:
+        if samples.unit in (SAMPLE, "cluster"):
             raise ProbeError(
-                "loso without subjects",
+                f"loso without subjects: the unit is the {samples.unit}",
                 expected="a column subject, or another unit",
                 fix="--unit COLUMN names it; --protocol kfold:K goes without",
             )

@@ -34,6 +34,10 @@ class Official(Protocol):
         """
         train, valid, test = official_parts(samples)
         warnings = _crossing(samples, np.concatenate([train, valid]), test)
+        both = np.isin(samples.units[valid], samples.units[train])
+        if both.any():
+            shared = f"{int(both.sum())} of {len(valid)} valid samples share their {samples.unit} with train"
+            warnings.append(f"{shared}: choosing on them rewards memory too")
         if len(valid):
             fold = Fold("test", train, test, (Inner(train, valid),), refit=False)
             chosen_on = "official valid split"
@@ -42,7 +46,7 @@ class Official(Protocol):
             if inner is None:
                 raise ProbeError(f"the training split has one {samples.unit}, none can be set aside for choosing")
             fold = Fold("test", train, test, (inner,), refit=True)
-            chosen_on = f"{VALID_SHARE:.0%} of the train split, whole units ({samples.unit}), seed {samples.seed}"
+            chosen_on = f"{VALID_SHARE:.0%} of the units ({samples.unit}) of the train split, seed {samples.seed}"
         about = "the owner's split; test is predicted once"
         return Splits(self.name, about, chosen_on, ((fold,),), warnings=tuple(warnings))
 

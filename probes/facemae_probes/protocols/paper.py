@@ -3,7 +3,7 @@
 What each system does was read in its code; `source` says where.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from facemae.errors import UsageError
@@ -19,32 +19,33 @@ class Way:
     """How a published system comes to its numbers.
 
     Attributes:
-        base: What its folds are, where the data have the owner's split.
-        about: What is chosen on test, in a sentence.
+        about: What it chooses on test, in a sentence.
         source: Where that was read.
+        base: Its folds, where none are named.
+        one_threshold: Whether binary columns share one threshold that is fitted on test too.
     """
 
-    base: Protocol
     about: str
     source: str
+    base: Protocol = field(default_factory=Official)
+    one_threshold: bool = False
 
 
+_SAME_LIST = "has one list for validation and test, and reports the epoch that does best on it"
 WAYS = {
     "fmae-iat": Way(
-        Official(),
-        "the epoch, and for action units one of 99 thresholds, are those that do best on test",
-        "forever208/FMAE-IAT: AU_evaluate and the driver of fine-tuning",
+        "reports the epoch that does best on test and, for action units, the one of 99 thresholds that does",
+        "forver208/FMAE-IAT: AU_evaluate and the driver of fine-tuning",
+        one_threshold=True,
     ),
-    "hicmae": Way(
-        Official(), "validation and test are the same list; the epoch that does best on it", "sunlicai/HiCMAE"
-    ),
-    "mae-dfer": Way(
-        Official(), "validation and test are the same list; the epoch that does best on it", "sunlicai/MAE-DFER"
-    ),
-    "svfap": Way(Official(), "validation and test are the same list; the epoch that does best on it", "sunlicai/SVFAP"),
-    "s4d": Way(Official(), "validation and test are the same list; the epoch that does best on it", "MSA-LMC/S4D"),
+    "hicmae": Way(_SAME_LIST, "sunlicai/HiCMAE"),
+    "mae-dfer": Way(_SAME_LIST, "sunlicai/MAE-DFER"),
+    "svfap": Way(_SAME_LIST, "sunlicai/SVFAP"),
+    "s4d": Way(_SAME_LIST, "MSA-LMC/S4D"),
     "htnet": Way(
-        LeaveOneOut(), "the best of 800 epochs on each subject that was left out", "wangzhifengharrison/HTNet: main"
+        "reports the best of 800 epochs on each subject that was left out",
+        "wangzhifengharrison/HTNet: main",
+        LeaveOneOut(),
     ),
 }
 """By name of the system."""
@@ -52,14 +53,20 @@ WAYS = {
 
 @dataclass(frozen=True)
 class Paper(Protocol):
-    """All choices are made on test.
+    """All choices are made on test, as a published system makes its own.
+
+    What is reproduced is who may see the test labels, not the system: layer, pooling, strength, k and, of attentive and
+    temporal probes, the epoch are those that do best on test. Fine-tuning chooses its learning rate there; its weights
+    are those at the end here too.
 
     Attributes:
         system: Key of `WAYS`.
+        folds: The folds it is about; None takes those of the system.
     """
 
-    form: ClassVar[str] = "paper:SYSTEM"
+    form: ClassVar[str] = "paper:SYSTEM[@PROTOCOL]"
     system: str = "fmae-iat"
+    folds: Protocol | None = None
 
     def __post_init__(self) -> None:
         if self.system not in WAYS:
@@ -72,21 +79,25 @@ class Paper(Protocol):
 
     @property
     def name(self) -> str:
-        """`paper:SYSTEM`."""
-        return f"{PREFIX}{self.system}"
+        """`paper:SYSTEM`, with its folds where they were named."""
+        return f"{PREFIX}{self.system}{'' if self.folds is None else f'@{self.folds.name}'}"
 
     def split(self, samples: Samples) -> Splits:
         """The folds of its base, each judged on its own test rows."""
-        honest = self.way.base.split(samples)
+        honest = (self.folds or self.way.base).split(samples)
         repeats = tuple(tuple(_on_test(fold) for fold in folds) for folds in honest.repeats)
-        text = f"{self.name} chooses on the test labels ({self.way.about}): an upper end, not a result"
+        text = (
+            f"{self.name}: all settings are those that do best on the test labels, since {self.system} "
+            f"{self.way.about} ({self.way.source}): an upper end, not a result"
+        )
         return replace(
             honest,
             protocol=self.name,
-            about=f"{self.way.about} ({self.way.source})",
+            about=f"{honest.about}; all settings chosen on test, as {self.system} {self.way.about} ({self.way.source})",
             chosen_on="TEST LABELS",
             repeats=repeats,
             on_test=True,
+            one_threshold=self.way.one_threshold,
             warnings=(*honest.warnings, text),
         )
 

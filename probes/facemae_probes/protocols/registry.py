@@ -32,7 +32,8 @@ def parse_protocol(text: str, *, draws: int = 10) -> Protocol:
     if name == "few-shot" and (shots := _shots(value)) is not None and draws > 0:
         return FewShot(shots, draws)
     if f"{name}:" == PREFIX and value:
-        return Paper(value)
+        system, _, folds = value.partition("@")
+        return Paper(system, parse_protocol(folds, draws=draws) if folds else None)
     raise UsageError(f"--protocol {text}", expected=f"one of {', '.join(FORMS)}")
 
 

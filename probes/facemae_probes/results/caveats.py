@@ -12,27 +12,30 @@ from facemae_probes.features.sources import EncoderSource, FeatureSource
 from facemae_probes.tasks.task import Task
 
 
-def linear_warnings(chosen: dict[str, Any], table: list[dict[str, Any]]) -> list[str]:
+def linear_warnings(chosen: Sequence[dict[str, Any]], table: list[dict[str, Any]]) -> list[str]:
     """What a reader has to know of the linear probe: fits that did not converge, a best strength at an end of its path.
 
     Args:
-        chosen: Row of the linear probe that was chosen.
-        table: Rows of all candidates.
+        chosen: What was chosen for it, a row a fold, with the facts of the fit that predicts.
+        table: Rows of all candidates of a single fold; empty where there are several.
     """
     found = []
-    rows = [row for row in table if row["probe"] == "linear"]
-    unsolved = sum(not row["solved"] for row in rows)
-    if not chosen["solved"]:
-        found.append(
-            f"the chosen linear probe is not solved: gradient norm {chosen['gradient']:.2g} "
-            f"after {chosen['iterations']} iterations"
-        )
+    unsolved = [row for row in chosen if not row.get("solved", True)]
     if unsolved:
-        found.append(f"{unsolved} of {len(rows)} linear fits are not solved; a solved one might have been chosen")
-    path = sorted({row["strength"] for row in rows})
-    if len(path) > 1 and chosen["strength"] in (path[0], path[-1]):
+        of = f"{len(unsolved)} of {len(chosen)} folds: " if len(chosen) > 1 else ""
         found.append(
-            f"the best linear strength, {chosen['strength']:g}, is an end of its path ({path[0]:g} to {path[-1]:g}): "
+            f"{of}the chosen linear probe is not solved: gradient norm {unsolved[0]['gradient']:.2g} "
+            f"after {unsolved[0]['iterations']} iterations"
+        )
+    rows = [row for row in table if row["probe"] == "linear"]
+    others = sum(not row.get("solved", True) for row in rows)
+    if others:
+        found.append(f"{others} of {len(rows)} linear fits are not solved; a solved one might have been chosen")
+    path = sorted({row["strength"] for row in rows})
+    ends = [row for row in chosen if row["strength"] in path[:1] + path[-1:]]
+    if len(path) > 1 and ends:
+        found.append(
+            f"the best linear strength, {ends[0]['strength']:g}, is an end of its path ({path[0]:g} to {path[-1]:g}): "
             "a better one may lie beyond"
         )
     return found

@@ -22,9 +22,11 @@ from facemae_probes.choosing.selection import Seen, choose, finish
 from facemae_probes.features.pool import Pool
 from facemae_probes.features.sources import FeatureSource, Setting
 from facemae_probes.features.table import HeldFeatures
-from facemae_probes.protocols.base import Fold, Inner, Rows
+from facemae_probes.protocols.base import Fold, Protocol, Rows, Samples
+from facemae_probes.protocols.official import Official
+from facemae_probes.protocols.paper import Paper
 from facemae_probes.studies.facts import here
-from facemae_probes.tasks.columns import read_columns
+from facemae_probes.tasks.columns import Columns, read_columns
 from facemae_probes.tasks.targets import Targets
 
 LEAST_CANDIDATES = 100
@@ -119,17 +121,21 @@ def leak_test(
         ProbeError: There are too few candidates.
     """
     rows = max(len(matrix) for matrix in features.values())
-    ways = {
-        "honest": Fold("honest", train, test, (Inner(train, valid),), refit=False),
-        "paper": Fold("paper", train, test, (Inner(train, test),), refit=False),
-    }
-    accuracies: dict[str, list[float]] = {name: [] for name in ways}
+    split = np.full(rows, None, dtype=object)
+    for part, own in (("train", train), ("valid", valid), ("test", test)):
+        split[own] = part
+    columns = Columns(np.arange(rows), {"key": [str(row) for row in range(rows)], "split": split.tolist()})
+    # The folds are those of the protocols themselves: what is tested is what runs.
+    protocols: dict[str, Protocol] = {"honest": Official(), "paper": Paper("hicmae")}
+    accuracies: dict[str, list[float]] = {name: [] for name in protocols}
     right: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     candidates = 0
     for number in range(size.permutations):
         drawn = generator(plan.seed, "leak", "labels", number).integers(size.classes, size=rows)
         targets = Targets("classes", tuple(f"class {c}" for c in range(size.classes)), drawn)
-        for name, fold in ways.items():
+        for name, protocol in protocols.items():
+            samples = Samples(columns, "split", targets, np.arange(rows), seed=plan.seed)
+            ((fold,),) = protocol.split(samples).check().repeats
             predicted, candidates = _predict(features, targets, fold, plan)
             accuracies[name].append(float(np.mean(predicted == drawn[test])))
             if name == "honest":
@@ -147,7 +153,7 @@ def _predict(
     seen = Seen.of(fold, targets, "accuracy")
     best, table = choose(HeldFeatures(features), seen, plan, lambda _: None)
     winner = max(best.values(), key=lambda candidate: candidate.rank)
-    scores = finish(winner, features[winner.setting], seen, fold.test, plan)
+    scores, _ = finish(winner, features[winner.setting], seen, fold.test, plan)
     return np.asarray(scores.argmax(axis=1), dtype=np.int64), len(table)
 
 

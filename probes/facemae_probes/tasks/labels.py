@@ -1,5 +1,6 @@
 """From metadata columns to `Targets`: classes, binary columns, shares, numbers."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,9 @@ from facemae_probes.tasks.columns import Columns
 from facemae_probes.tasks.targets import MISSING, Kind, Targets
 
 BINARY = {None: MISSING, "0": 0, "1": 1, "False": 0, "True": 1, "false": 0, "true": 1}
+
+
+_WHOLE = re.compile(r"-?[0-9]+")
 
 
 def read_targets(columns: Columns, names: Sequence[str], kind: Kind, classes: Sequence[str] = ()) -> Targets:
@@ -51,7 +55,7 @@ def unlabelled(columns: Columns, names: Sequence[str], kind: Kind) -> NDArray[np
 
 def in_order(names: set[str]) -> list[str]:
     """Names sorted, whole numbers by their value and first."""
-    return sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name))
+    return sorted(names, key=lambda name: (0, int(name), "") if _WHOLE.fullmatch(name) else (1, 0, name))
 
 
 def _classes(values: Sequence[str | None], given: Sequence[str]) -> Targets:

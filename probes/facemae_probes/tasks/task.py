@@ -116,7 +116,10 @@ def make_task(
     units, unit_name, warnings = independent_units(columns, unit)
     targets = read_targets(columns, found, resolved, classes)
     splits = protocol.split(Samples(columns, split, targets, units, unit_name, seed)).check()
-    targets, more = _trained_classes(targets, splits, bool(classes))
+    # Rows that play no part, such as those of no split, must not lend their classes to the metrics.
+    used = splits.used
+    columns, units, splits = columns.take(used), units[used], splits.renumbered(used)
+    targets, more = _trained_classes(read_targets(columns, found, resolved, classes), splits, bool(classes))
     return Task(
         label=label,
         columns=tuple(found),
@@ -126,7 +129,7 @@ def make_task(
         units=units,
         unit=unit_name,
         splits=splits,
-        slices={_slice_name(text): _slice(columns, text, splits.tested) for text in slices},
+        slices=_slices(columns, slices, splits.tested),
         groups={name: _values(columns, name, splits.tested) for name in groups},
         warnings=(*warnings, *splits.warnings, *more),
     )
@@ -143,11 +146,30 @@ def _trained_classes(targets: Targets, splits: Splits, given: bool) -> tuple[Tar
         )
     lacking = [number for number in range(targets.width) if number not in seen]
     warnings = [f"class {targets.names[number]!r} is not in the training split" for number in lacking]
+    warnings += _missed_in_folds(targets, splits, set(lacking))
     if given or not lacking:
         return targets, warnings
     names = in_order({targets.names[number] for number in seen}) + in_order({targets.names[n] for n in lacking})
     place = np.array([names.index(name) for name in targets.names], dtype=np.int64)
     return Targets("classes", tuple(names), place[targets.values]), warnings
+
+
+def _missed_in_folds(targets: Targets, splits: Splits, known: set[int]) -> list[str]:
+    """Classes that some folds cannot learn, beside those that none can."""
+    folds = [fold for each in splits.repeats for fold in each]
+    found = []
+    for number in sorted(set(range(targets.width)) - known):
+        without = sum(not (targets.values[fold.train] == number).any() for fold in folds)
+        if without:
+            found.append(f"class {targets.names[number]!r} is not learnt in {without} of {len(folds)} folds")
+    return found
+
+
+def _slices(columns: Columns, texts: Sequence[str], test: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    names = [_slice_name(text) for text in texts]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ProbeError(f"two slices are called {twice[0]}", expected="different values, or files of different names")
+    return {name: _slice(columns, text, test) for name, text in zip(names, texts, strict=True)}
 
 
 def _slice_name(text: str) -> str:

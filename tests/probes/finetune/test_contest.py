@@ -69,5 +69,5 @@ def test_what_fine_tuning_needs_is_said(labelled_shards: Path, model: Path, tmp_
     with pytest.raises(ProbeError, match="without a folder"):
         run_probe(labelled_shards, model, "emotion", plan=plan)
     arguments = ["run", "--data", str(labelled_shards), "--model", str(model), "--label", "emotion"]
-    wrong = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path), "--finetune-lr", "fast"])
-    assert "--finetune-lr fast" in str(wrong.exception)
+    wrong = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path), "--finetune", "base_lrs=fast"])
+    assert "--finetune base_lrs" in str(wrong.exception)

@@ -139,6 +139,7 @@ def test_published_ways_choose_on_test_and_say_so(system: str) -> None:
         ("few-shot:1%", "few-shot:1%"),
         ("few-shot:0.5%", "few-shot:0.5%"),
         ("paper:hicmae", "paper:hicmae"),
+        ("paper:fmae-iat@folds:fold", "paper:fmae-iat@folds:fold"),
     ],
 )
 def test_a_protocol_is_read_back_from_its_name(text: str, name: str) -> None:
@@ -190,3 +191,51 @@ def test_folds_that_learn_from_what_they_predict_are_refused() -> None:
     one = splits(rows[:2], rows[2:4], rows[4:]).repeats[0][0]
     with pytest.raises(ProbeError, match="once in each repeat"):
         Splits("made", "", "", ((one, one),)).check()
+
+
+def test_a_published_way_takes_the_folds_that_are_named() -> None:
+    made = samples(fold=[f"part {i // 4 % 3}" for i in range(240)])
+    splits = parse_protocol("paper:fmae-iat@folds:fold").split(made).check()
+    assert len(splits.repeats[0]) == 3
+    assert splits.on_test
+    assert splits.one_threshold
+
+
+def test_units_on_both_sides_are_told_and_never_drawn_for_few_shots() -> None:
+    split = ["train", "train", "valid", "test"] * 60
+    made = samples(240, per_unit=240, split=split)
+    units = np.arange(240) // 2
+    made = Samples(made.columns, "split", made.targets, units.astype(np.int64), "subject")
+    warnings = Official().split(made).warnings
+    assert any("60 values of subject are in test and in train or valid" in text for text in warnings)
+    splits = FewShot(2, draws=2).split(made).check()
+    assert any("60 training samples whose subject is in test are never drawn" in text for text in splits.warnings)
+    near = Samples(made.columns, "split", made.targets, (np.arange(240) // 4).astype(np.int64), "subject")
+    assert any(
+        "60 of 60 valid samples share their subject with train" in text for text in Official().split(near).warnings
+    )
+    with pytest.raises(ProbeError, match="0 training samples whose subject is not in test"):
+        FewShot(2).split(near)
+
+
+def test_a_small_share_is_drawn_until_it_has_two_classes() -> None:
+    # The first class has 38 of the 40 training units.
+    made = samples(240, per_unit=4)
+    labels = np.zeros(240, dtype=np.int64)
+    labels[np.isin(made.units, [0, 1, 2])] = 1
+    rare = Samples(made.columns, "split", Targets("classes", ("a", "b"), labels), made.units, "subject")
+    for draw in FewShot(0.02, draws=8).split(rare).check().repeats:
+        assert len(set(labels[draw[0].train])) == 2
+        assert all(len(set(labels[way.fit])) == 2 for way in draw[0].inner)
+
+
+def test_rows_that_play_no_part_are_left_out_and_others_keep_their_place() -> None:
+    made = samples(split=["train"] * 120 + [None] * 40 + ["test"] * 80)
+    splits = Official().split(made).check()
+    used = splits.used
+    assert used.tolist() == [*range(120), *range(160, 240)]
+    moved = splits.renumbered(used)
+    assert used[moved.tested].tolist() == splits.tested.tolist()
+    assert used[moved.repeats[0][0].inner[0].fit].tolist() == splits.repeats[0][0].inner[0].fit.tolist()
+    few = FewShot(2, draws=2).split(samples()).check()
+    assert few.used.tolist() == list(range(240)), "all that draws are made from: features are shared between protocols"
