@@ -96,7 +96,7 @@ def run_probe(
     plan = plan or ProbePlan()
     source = as_feature_source(model)
     pool = Pool.of(Path(shards), *([test_set.shards] if test_set is not None else []))
-    read = _read(pool, label, test_set, clips, where)
+    read = _read(pool, label, test_set, clips, where, split, unit)
     task = make_task(
         read.columns,
         label,
@@ -106,7 +106,8 @@ def run_probe(
         slices=slices,
         groups=groups,
         seed=plan.seed,
-        split=split,
+        # Of two sets, `joined` writes there what a sample serves, by whatever column the first one's parts are in.
+        split=split if test_set is None else "split",
         classes=classes,
     )
     asked = _asked(pool, source, task, plan, read, test_set, where, benchmark)
@@ -159,15 +160,22 @@ class _Read:
 
 
 def _read(
-    pool: Pool, label: str, test_set: TestSet | None, clips: ClipColumns | None, where: Mapping[str, str] | None
+    pool: Pool,
+    label: str,
+    test_set: TestSet | None,
+    clips: ClipColumns | None,
+    where: Mapping[str, str] | None,
+    split: str,
+    unit: str | None,
 ) -> _Read:
     protocol: Protocol | None = None
     warnings: list[str] = []
     if test_set is None:
         columns = read_columns(pool.shards[0], dict(where or {}))
     else:
-        columns, warnings = joined(pool, label, test_set, where)
-        protocol = Cross(pool.shards[0].name, pool.shards[1].name)
+        apart = (unit, None if clips is None else clips.clip)
+        columns, warnings = joined(pool, label, test_set, where, split=split, apart=apart)
+        protocol = Cross(*pool.names, pool.offsets[1])
     if clips is None:
         return _Read(columns, None, None, protocol, warnings)
     columns, frames = as_clips(columns, clips, label_columns(columns, label))

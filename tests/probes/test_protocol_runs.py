@@ -187,7 +187,7 @@ def test_another_set_is_tested_with_its_labels_mapped(labelled_shards: Path, oth
     assert result.data["protocol"]["chosen_on"] == "shards: official valid split"
     assert result.data["test_data"]["card"]["name"] == "other"
     assert len(result.keys) == 28
-    assert all(key.startswith("other-set/g") for key in result.keys)
+    assert all(key.startswith("g") for key in result.keys)
     assert result.data["task"]["counts"]["train"]["samples"] == 90
     assert result.data["results"]["linear"]["test"]["accuracy"] > 0.8
     assert result.data["results"]["linear"]["slices"]["site=1"]["count"] > 0

@@ -4,7 +4,7 @@ Samples of several sets are numbered through: those of the second set follow all
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from facemae_probes.features.rows import rows_of
 from facemae_probes.features.sources import FeatureSource, Setting
 from facemae_probes.results.identity import feature_code
 from facemae_probes.tasks.columns import Columns, read_columns
+
+APART = ("key", "subject", "source", "cluster")
+"""Columns whose values name something within a set: the same name in two sets is of two things."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,15 @@ class TestSet:
     where: Mapping[str, str] = field(default_factory=dict)
 
 
-def joined(pool: Pool, label: str, test: TestSet, where: Mapping[str, str] | None = None) -> tuple[Columns, list[str]]:
+def joined(
+    pool: Pool,
+    label: str,
+    test: TestSet,
+    where: Mapping[str, str] | None = None,
+    *,
+    split: str = "split",
+    apart: Sequence[str | None] = (),
+) -> tuple[Columns, list[str]]:
     """Columns of a training and a test set as those of one.
 
     Test samples of the first set and training samples of the second are left out.
@@ -134,54 +145,59 @@ def joined(pool: Pool, label: str, test: TestSet, where: Mapping[str, str] | Non
         label: Label column of the training set: one column of classes.
         test: What is tested on.
         where: Filter of the training set.
+        split: Column of the training set's official parts; the test set's are in `split`.
+        apart: Columns beside `APART` whose values name something within a set, such as units; None is passed over.
 
     Returns:
-        The columns, with `split` saying which set a sample serves, values of subject, source and cluster made different
-        by set; and what a reader has to know.
+        The columns, with `split` saying what a sample serves; and what a reader has to know. Keys, subjects and other
+        names that both sets have are of two things: those of the first set get its name in front.
 
     Raises:
-        ProbeError: A label column is missing, or no label of the test set is one of the training set.
+        ProbeError: A column of labels or parts is missing, or no label of the test set is one of the training set.
     """
     first = read_columns(pool.shards[0], dict(where or {}))
     second = read_columns(test.shards, dict(test.where))
-    own = test.label or label
+    own, name = test.label or label, pool.names[1]
     known = {value for value in first.require(label, "of labels") if value is not None}
-    texts = second.require(own, f"of labels in {test.shards.name}")
+    texts = second.require(own, f"of labels in {name}")
     mapped = [None if text is None else test.mapping.get(text, text) for text in texts]
     if unused := sorted(set(test.mapping) - set(texts)):
-        raise ProbeError(f"--map names {', '.join(unused)}", expected=f"labels of {test.shards.name}: {_some(texts)}")
-    left = [text for text, name in zip(texts, mapped, strict=True) if text is not None and name not in known]
-    kept = [row for row, name in enumerate(mapped) if name in known]
+        raise ProbeError(f"--map names {', '.join(unused)}", expected=f"labels of {name}: {_some(texts)}")
+    left = [text for text, ours in zip(texts, mapped, strict=True) if text is not None and ours not in known]
+    kept = [row for row, ours in enumerate(mapped) if ours in known]
     if not kept:
         raise ProbeError(
-            f"no label of {test.shards.name} ({_some(texts)}) is one of {pool.shards[0].name} ({_some(list(known))})",
+            f"no label of {name} ({_some(texts)}) is one of {pool.names[0]} ({_some(list(known))})",
             fix="--map THEIRS=OURS, repeatable",
         )
-    split = second.text("split") if "split" in second.values else [None] * len(second)
-    tested = [row for row in kept if split[row] == "test"] or kept
-    warnings = [f"{len(left)} samples of {test.shards.name} with labels {_some(left)} are left out"] if left else []
-    if len(tested) == len(kept) and any(split):
-        warnings.append(f"{test.shards.name} has no test split: all of its samples are tested")
-    trained = [row for row, name in enumerate(first.text("split")) if name in ("train", "valid")]
+    warnings = [f"{len(left)} samples of {name} with labels {_some(left)} are left out"] if left else []
+    parts = second.text("split") if "split" in second.values else [None] * len(second)
+    tested = [row for row in kept if parts[row] == "test"]
+    if not tested:
+        tested = kept
+        warnings.append(f"no labelled sample of {name} has split test: all {len(kept)} are tested")
+    served = first.require(split, f"to take the parts of {pool.names[0]} from")
+    trained = [row for row, part in enumerate(served) if part in ("train", "valid")]
     one = first.take(np.array(trained, dtype=np.int64))
     other = second.take(np.array(tested, dtype=np.int64))
-    values = _values(one, other, pool)
+    values = _values(one, other, pool.names[0], {*APART, *(column for column in apart if column is not None)})
     values[label] = one.values[label] + [mapped[row] for row in tested]
-    values["split"] = one.values["split"] + ["test"] * len(tested)
+    values["split"] = [served[row] for row in trained] + ["test"] * len(tested)
     return Columns(np.concatenate([one.samples, other.samples + pool.offsets[1]]), values), warnings
 
 
-def _values(one: Columns, other: Columns, pool: Pool) -> dict[str, list[Any]]:
-    names = [*one.values, *(name for name in other.values if name not in one.values)]
-    values = {
-        name: one.values.get(name, [None] * len(one)) + other.values.get(name, [None] * len(other)) for name in names
-    }
-    for name in ("subject", "source", "cluster", "key"):
-        if name in values:
-            sets = [pool.shards[0].name] * len(one) + [pool.shards[1].name] * len(other)
-            values[name] = [
-                None if value in (None, "") else f"{of}/{value}" for of, value in zip(sets, values[name], strict=True)
-            ]
+def _values(one: Columns, other: Columns, name: str, apart: Collection[str]) -> dict[str, list[Any]]:
+    """The columns of two sets after each other; in some of them, no value is in both."""
+    values = {}
+    for column in dict.fromkeys([*one.values, *other.values]):
+        ours = one.values.get(column, [None] * len(one))
+        theirs = other.values.get(column, [None] * len(other))
+        if column in apart and column in one.values and column in other.values:
+            shared = set(other.text(column)) - {None}
+            texts = one.text(column)
+            # The test set keeps its names: lists of its keys, and its keys in predictions, stay those of the set.
+            ours = [f"{name}/{text}" if text in shared else value for text, value in zip(texts, ours, strict=True)]
+        values[column] = ours + theirs
     return values
 
 

@@ -1,0 +1,131 @@
+"""Two sets: the first is learnt from, the second is tested, whatever their columns are called and say."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from facemae.data.pack import PackItem, pack_samples
+from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
+from facemae.errors import ProbeError
+from facemae_probes.choosing.plan import ProbePlan
+from facemae_probes.features.pool import Pool, TestSet, joined
+from facemae_probes.features.sources import PixelSource
+from facemae_probes.protocols.base import Samples
+from facemae_probes.protocols.cross import Cross
+from facemae_probes.runner import run_probe
+from facemae_probes.tasks.clips import ClipColumns, as_clips
+from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.targets import Targets
+from tests.probes.conftest import make_items
+
+PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
+PLAN = ProbePlan(probes=("knn",), neighbours=(1, 5), replicates=50)
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Packs `count` images of three a subject into a folder, with further labels by number."""
+
+    def pack(folder: str, count: int, splits: tuple[str, ...], **labels: Callable[[int], Any]) -> Path:
+        items = []
+        for number, item in enumerate(make_items(count, splits=splits)):
+            own = {**item.meta["labels"], **{name: value(number) for name, value in labels.items()}}
+            items.append(PackItem(item.key, item.image, item.extension, {**item.meta, "labels": own}))
+        card = DatasetCard(name="tiny", crop=CropRecipe(detector="none", size=16, colour="grey"))
+        pack_samples(items, tmp_path / folder, card=card, shard_size=30)
+        return tmp_path / folder
+
+    return pack
+
+
+def test_a_split_column_of_both_sets_has_nothing_of_the_test_set_learnt_from(make: Make, tmp_path: Path) -> None:
+    first = make("one", 48, ("train",), part=lambda n: ("train", "valid", "test", "")[n // 3 % 4])
+    second = make("two", 24, ("train", "test"), part=lambda n: ("train", "valid")[n // 3 % 2])
+    result = run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(second), split="part", cache=tmp_path)
+    assert result.data["protocol"]["name"] == "cross:one>two"
+    counts = result.data["task"]["counts"]
+    assert {part: found["samples"] for part, found in counts.items()} == {"train": 12, "valid": 12, "test": 12}
+    assert result.data["protocol"]["chosen_on"] == "one: official valid split"
+    with pytest.raises(ProbeError, match="no column 'prt' to take the parts of one from"):
+        run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(second), split="prt", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["train", "train", "test", "train", "test", "test"], "learn from or choose on samples of two: 1 of 3"),
+        (["train", "train", "train", "valid", "test", "test"], "learn from or choose on samples of two: 1 of 4"),
+        (["train", "train", "test", "test", "test", "test"], "test samples of one: 1 of 4"),
+    ],
+)
+def test_parts_that_cross_the_sets_are_refused(parts: list[str], message: str) -> None:
+    columns = Columns(np.arange(6), {"key": list("abcdef"), "split": parts})
+    targets = Targets("classes", ("x", "y"), np.array([0, 1, 0, 1, 0, 1], dtype=np.int64))
+    with pytest.raises(ProbeError, match=message):
+        Cross("one", "two", 3).split(Samples(columns, "split", targets, np.arange(6)))
+    columns.values["split"][:] = ["train", "train", "valid", "test", "test", "test"]
+    splits = Cross("one", "two", 3).split(Samples(columns, "split", targets, np.arange(6))).check()
+    assert splits.tested.tolist() == [3, 4, 5]
+
+
+def test_sets_of_one_name_are_told_apart_and_the_test_set_keeps_its_keys(make: Make, tmp_path: Path) -> None:
+    first = make("a/packed", 36, ("train", "train", "valid"), session=lambda n: n // 6)
+    second = make("b/packed", 24, ("test",), session=lambda n: n // 6 + 2)
+    pool = Pool.of(first, second)
+    assert pool.names == ("packed", "packed (2)")
+    columns, warnings = joined(pool, "emotion", TestSet(second), apart=["session"])
+    assert not warnings
+    sets = np.array(columns.samples >= pool.offsets[1])
+    for name in ("key", "subject", "session"):
+        values = np.array(columns.text(name))
+        assert not set(values[sets]) & set(values[~sets]), name
+    assert set(np.array(columns.text("session"))[~sets]) == {"0", "1", *(f"packed/{n}" for n in range(2, 6))}
+    plain, _ = joined(pool, "emotion", TestSet(second))
+    assert len(set(plain.text("session"))) == 6, "a column that names nothing stays as it is"
+
+    keys = tmp_path / "keys.txt"
+    keys.write_text("f0003\nf0010\n")
+    result = run_probe(
+        first,
+        PIXELS,
+        "emotion",
+        plan=PLAN,
+        test_set=TestSet(second),
+        unit="session",
+        slices=[f"@{keys}"],
+        cache=tmp_path,
+    )
+    assert result.data["protocol"]["name"] == "cross:packed>packed (2)"
+    assert result.data["task"]["units"]["test"] == 4
+    assert not any("are in test and in train" in text for text in result.data["warnings"])
+    assert result.data["results"]["knn"]["slices"]["@keys.txt"]["count"] == 2
+    assert set(result.keys) == {f"f{n:04d}" for n in range(24)}
+
+
+def test_clips_of_one_name_in_both_sets_are_two_clips(make: Make) -> None:
+    first = make("one", 12, ("train",), clip=lambda n: f"c{n // 3}")
+    second = make("two", 6, ("test",), clip=lambda n: f"c{n // 3}")
+    pool = Pool.of(first, second)
+    columns, _ = joined(pool, "emotion", TestSet(second), apart=["clip"])
+    made, frames = as_clips(columns, ClipColumns("clip"), [])
+    assert len(made) == 6
+    assert {len(run) for run in frames.values()} == {3}
+    assert {"one/c0", "c0", "c3"} <= set(made.values["key"])
+
+
+@pytest.mark.parametrize(
+    ("splits", "tested", "warned"),
+    [(("test",), 12, False), (("train", "test"), 6, False), (("train",), 12, True), (("",), 12, True)],
+)
+def test_a_set_without_test_split_is_tested_whole_and_that_is_said(
+    make: Make, splits: tuple[str, ...], tested: int, warned: bool
+) -> None:
+    first, second = make("one", 24, ("train",)), make("two", 12, splits)
+    pool = Pool.of(first, second)
+    columns, warnings = joined(pool, "emotion", TestSet(second))
+    assert columns.values["split"].count("test") == tested
+    assert warnings == ([f"no labelled sample of two has split test: all {tested} are tested"] if warned else [])
