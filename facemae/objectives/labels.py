@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ Task = Literal["classes", "multilabel", "distribution", "regression"]
 """`classes`: one column, one of C classes. `multilabel`: C columns of 0 and 1. `distribution`: C columns of shares or
 votes. `regression`: C columns of numbers."""
 
+_WHOLE = re.compile(r"-?[0-9]+")
 BINARY = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0, "False": 0.0, "True": 1.0}
 
 
@@ -132,7 +134,31 @@ class LabelReader:
         """
         values = {self.text(value) for counts in found.values() for value in counts.get(self.columns[0], {})}
         names = [text for text in values if text is not None]
-        return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.lstrip("-").isdigit() else (1, 0, name)))
+        return tuple(sorted(names, key=lambda name: (0, int(name), "") if _WHOLE.fullmatch(name) else (1, 0, name)))
+
+    def spread_in(self, found: LabelCounts) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each column of numbers; a deviation of one where all are the same.
+
+        Args:
+            found: The values of the columns.
+
+        Raises:
+            DataError: A value is no number.
+        """
+        centres, scales = [], []
+        for column in self.columns:
+            counts: dict[float, int] = {}
+            for values in found.values():
+                for value, count in values.get(column, {}).items():
+                    number = self.number(column, value)
+                    if number is not None:
+                        counts[number] = counts.get(number, 0) + count
+            total = max(sum(counts.values()), 1)
+            centre = sum(number * count for number, count in counts.items()) / total
+            square = sum((number - centre) ** 2 * count for number, count in counts.items()) / total
+            centres.append(centre)
+            scales.append(math.sqrt(square) or 1.0)
+        return tuple(centres), tuple(scales)
 
     def check(self, found: LabelCounts) -> str:
         """Refuse columns and values that mean nothing, before anything is learned from them.

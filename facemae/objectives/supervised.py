@@ -60,6 +60,12 @@ class SupervisedConfig(ObjectiveConfig):
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Label smoothing: this share of a class label is spread over all classes; for `classes`."""
 
+    centre: tuple[float, ...] = ()
+    """For `regression`: what is taken from each column before it is learnt, and given back when it is predicted; empty
+    takes the means of the streams' samples when the run is started."""
+    scale: tuple[float, ...] = ()
+    """For `regression`: what each column is divided by; empty takes the standard deviations."""
+
     def view_names(self) -> tuple[str, ...]:
         """The one view."""
         return (self.view,)
@@ -74,7 +80,12 @@ class SupervisedConfig(ObjectiveConfig):
         return self.labels
 
     def completed(self, found: Callable[[], LabelCounts], started: ObjectiveConfig | None) -> "SupervisedConfig":
-        """See `ObjectiveConfig`: the classes of the samples, where none are named."""
+        """See `ObjectiveConfig`: the classes of the samples, where none are named; the spread of numbers."""
+        if self.task == "regression" and not self.centre and self.labels:
+            if isinstance(started, SupervisedConfig) and started.centre:
+                return self.model_copy(update={"centre": started.centre, "scale": started.scale})
+            centre, scale = self.reader.spread_in(found())
+            return self.model_copy(update={"centre": centre, "scale": scale})
         if self.task != "classes" or self.classes or not self.labels:
             return self
         named = started.classes if isinstance(started, SupervisedConfig) else ()
@@ -88,6 +99,12 @@ class SupervisedConfig(ObjectiveConfig):
             )
         if self.task != "classes" and (self.classes or self.smoothing):
             raise ValueError(f"classes and smoothing are for task classes; the task is {self.task}")
+        if len(self.centre) != len(self.scale) or len(self.centre) not in (0, len(self.labels)):
+            raise ValueError("centre and scale have one number for each of the labels, or none")
+        if self.centre and self.task != "regression":
+            raise ValueError(f"centre and scale are for task regression; the task is {self.task}")
+        if any(not scale > 0 for scale in self.scale):
+            raise ValueError(f"scale {list(self.scale)}: numbers above 0")
         for names, what in ((self.labels, "labels"), (self.classes, "classes")):
             if len(set(names)) < len(names):
                 raise ValueError(f"{what} has a name twice: {', '.join(names)}")
@@ -134,7 +151,8 @@ class Head(nn.Module):
 class Supervised(Objective):
     """The loss of known labels.
 
-    `classes` and `distribution`: cross-entropy; `multilabel`: binary cross-entropy; `regression`: squared error. What
+    `classes` and `distribution`: cross-entropy; `multilabel`: binary cross-entropy; `regression`: squared error of
+    numbers in units of their deviation. What
     counts is a known label: a sample of classes or of a distribution counts once, one of C columns as often as columns
     are known, so the loss is the mean over known labels whatever is missing where.
     """
@@ -159,6 +177,7 @@ class Supervised(Objective):
         mixup = setting.views[config.view].mixup
         self.alpha = None if mixup is None else mixup.alpha
         self.head = Head(config.pool, setting.encoder_width, reader.width)
+        self.centre, self.scale = (torch.tensor(values) for values in (config.centre or (0.0,), config.scale or (1.0,)))
 
     def needs(self) -> tuple[Need, ...]:
         """One encoding of each copy of the view; the last layer."""
@@ -179,6 +198,8 @@ class Supervised(Objective):
         targets, known = self.reader.targets(batch.meta)
         if not known.any():
             return Term(torch.zeros(()))
+        if self.settings.task == "regression":
+            targets = (targets - self.centre) / self.scale
         if self.settings.smoothing:
             targets = targets * (1 - self.settings.smoothing) + self.settings.smoothing / self.reader.width
         parts = [self._view_term(encodings[view], view, targets, known, batch, step) for view in self.views]
@@ -191,7 +212,9 @@ class Supervised(Objective):
         out: torch.Tensor = self.head(self.head.pooled(encoding))
         if self.settings.task in ("classes", "distribution"):
             return out.softmax(dim=1)
-        return out.sigmoid() if self.settings.task == "multilabel" else out
+        if self.settings.task == "multilabel":
+            return out.sigmoid()
+        return out * self.scale.to(out.device) + self.centre.to(out.device)
 
     def _view_term(
         self, encoding: Encoding, view: str, targets: torch.Tensor, known: torch.Tensor, batch: Batch, step: int

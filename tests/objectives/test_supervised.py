@@ -15,7 +15,7 @@ from facemae.models.encoding import Encoding
 from facemae.objectives.base import Term
 from facemae.objectives.mixup import draw_shares, mix, partners
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
-from facemae.objectives.supervised import Supervised
+from facemae.objectives.supervised import Supervised, SupervisedConfig
 from tests.objectives.examples import BATCH, example_recipe, global_batch
 
 WHOLE = {"main": {"mask": None}}
@@ -108,6 +108,33 @@ def test_numbers_give_squared_errors_of_the_known() -> None:
     assert head.count(batch) == 3
     torch.testing.assert_close(term.sum, expected)
     assert not term.metrics
+
+
+def test_numbers_are_learnt_in_units_of_their_spread_and_predicted_in_their_own() -> None:
+    recipe = recipe_of({**COLUMNS["regression"], "centre": [40, -1], "scale": [10, 0.5]})
+    model, head = built(recipe)
+    batch = with_labels(recipe, {0: {"valence": 55, "arousal": -2}, 1: {"arousal": -1}})
+    out = outputs(model, head, batch)
+    expected = (out[0] - torch.tensor([1.5, -2.0])).square().sum() + out[1, 1].square()
+    torch.testing.assert_close(term_of(model, head, batch).sum, expected)
+    _, encodings = model.encode(batch, None)
+    torch.testing.assert_close(
+        head.scores(encodings["main"]), out * torch.tensor([10, 0.5]) + torch.tensor([40.0, -1.0])
+    )
+
+
+def test_the_spread_is_that_of_the_samples_where_none_is_named() -> None:
+    config = recipe_of(COLUMNS["regression"]).objectives[0]
+    found: dict[str, dict[str, dict[Any, int]]] = {
+        "a": {"valence": {"1": 2, 4.0: 1, None: 7}, "arousal": {3: 5}},
+        "b": {"valence": {"-2": 1}},
+    }
+    completed = config.completed(lambda: found, None)
+    assert isinstance(completed, SupervisedConfig)
+    assert completed.centre == (1.0, 3.0)
+    assert completed.scale == pytest.approx((4.5**0.5, 1.0))
+    again = config.completed(dict, completed)
+    assert again == completed, "a run that goes on keeps what it was started with"
 
 
 def test_losses_of_a_pair_are_mixed_as_its_pixels() -> None:
@@ -248,6 +275,9 @@ def test_classes_are_those_of_the_samples_where_none_are_named() -> None:
         ({"labels": ["a", "b"]}, "task classes reads one column and labels names 2"),
         ({"task": "regression"}, "classes and smoothing are for task classes; the task is regression"),
         ({"classes": ["calm", "calm"]}, "classes has a name twice: calm, calm"),
+        ({"task": "regression", "classes": [], "centre": [1]}, "centre and scale have one number for each"),
+        ({"centre": [1], "scale": [1]}, "centre and scale are for task regression; the task is classes"),
+        ({"task": "regression", "classes": [], "centre": [1], "scale": [0]}, "numbers above 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: Mapping[str, Any], message: str) -> None:
