@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from facemae.data.select import check_columns, metadata
@@ -15,8 +15,25 @@ from facemae.files import storage_errors, write_text
 from facemae_probes.contamination.matching import Match, find_matches
 from facemae_probes.contamination.parts import Fingerprints, Images, Part, Progress, facts_key
 from facemae_probes.contamination.result import Contamination, Counts, Pair
+from facemae_probes.results.identity import code_digest, versions
 
 SCHEMA = 1
+MODULES = (
+    "facemae.data.decode",
+    "facemae.data.duplicates",
+    "facemae.data.index",
+    "facemae.data.reader",
+    "facemae.data.schema",
+    "facemae.data.select",
+    "facemae.data.verify",
+    "facemae_probes.contamination.check",
+    "facemae_probes.contamination.matching",
+    "facemae_probes.contamination.parts",
+    "facemae_probes.contamination.result",
+)
+"""Modules that decide what is found."""
+LIBRARIES = ("opencv-python-headless", "pillow", "simplejpeg", "numpy", "faiss-gpu", "faiss-cpu")
+"""Distributions that decode, resize and search on the way."""
 
 
 def contamination(
@@ -53,7 +70,7 @@ def contamination(
     facts = {
         "schema": SCHEMA,
         "rule": [NEAR, ALIKE],
-        "opencv": cv2.__version__,
+        "code": {"source": code_digest(MODULES), **versions(LIBRARIES)},
         "split": split,
         "splits": _splits(asked, split),
         "probing": asked.describe(),
@@ -63,11 +80,19 @@ def contamination(
     if path is not None and path.is_file():
         with storage_errors(path, "reading"):
             text = path.read_text(encoding="utf-8")
-        return Contamination.from_json(json.loads(text))
+        return _named(Contamination.from_json(json.loads(text)), known, asked)
     found = _check(known, asked, split, progress or _silent)
     if path is not None:
         write_text(path, json.dumps(found.to_json()) + "\n")
     return found
+
+
+def _named(found: Contamination, known: Sequence[Images], asked: Images) -> Contamination:
+    """What was found of the same images in folders that may have had other names."""
+    sets = tuple(
+        {**part, "folder": str(images.part.folder)} for part, images in zip(found.pretraining, known, strict=True)
+    )
+    return replace(found, probing={**found.probing, "folder": str(asked.part.folder)}, pretraining=sets)
 
 
 def _check(known: Sequence[Images], asked: Images, split: str, progress: Progress) -> Contamination:

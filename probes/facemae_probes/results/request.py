@@ -29,7 +29,11 @@ def request(
     found = {
         "source": source.identity(),
         "input": source.input.model_dump(mode="json"),
+        # What a result says of model and data is part of it, and so are warnings that follow from how faces were cut.
+        "model": source.describe(),
         "data": [facts["digest"] for facts in data],
+        "sets": [facts["shards"] for facts in data],
+        "cards": [facts["card"] for facts in data],
         "labels": labels_digest(task),
         "protocol": task.splits.protocol,
         "unit": task.unit,

@@ -1,8 +1,10 @@
 """Contamination: copies are found however they are stored, others are not; what cannot be seen is said."""
 
 import csv
+import importlib.metadata
 import io
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from facemae.rng import generator
 from facemae_probes.commands import app
 from facemae_probes.contamination import LIMITS, Contamination, Part, contamination, streams_of
 from facemae_probes.contamination.parts import Fingerprints
+from facemae_probes.results import identity
 from tests.data.test_loader import damage
 
 SIDE = 48
@@ -157,6 +160,22 @@ def test_a_result_is_kept_until_something_changes(
     assert again.to_json() == first.to_json()
     contamination([Part(known, {"split": "train"})], probing, cache=tmp_path)
     assert len(looked) == 2
+
+    # The same images elsewhere are the same result, which names the folders as they are now.
+    shutil.copytree(known, tmp_path / "moved")
+    moved = contamination([tmp_path / "moved"], probing, cache=tmp_path)
+    assert len(looked) == 2
+    assert moved.pretraining[0]["folder"] == str(tmp_path / "moved")
+    assert moved.pairs == first.pairs
+
+    plain = identity.source_bytes
+    monkeypatch.setattr(identity, "source_bytes", lambda name: plain(name) + b"#" * (name == "facemae.data.duplicates"))
+    contamination([known], probing, cache=tmp_path)
+    assert len(looked) == 4
+    installed = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "pillow" else installed(name))
+    contamination([known], probing, cache=tmp_path)
+    assert len(looked) == 6
 
 
 def test_pairs_and_clean_keys_are_written(known: Path, probing: Path, tmp_path: Path) -> None:

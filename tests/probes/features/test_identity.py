@@ -9,6 +9,7 @@ import pytest
 
 import facemae
 import facemae_probes
+from facemae_probes.contamination import check
 from facemae_probes.finetune import fold
 from facemae_probes.results import identity
 
@@ -55,6 +56,7 @@ EXEMPT_OF_TUNING = {
     "facemae.train.saving": "storage",
     "facemae.train.stages": "progress",
 }
+EXEMPT_OF_CONTAMINATION = {"facemae.data.metadata": "storage: the splits themselves are in the key"}
 TUNING = ("facemae_probes.finetune.fold", "facemae.prediction")
 
 
@@ -114,7 +116,12 @@ def test_every_module_on_the_way_to_a_tuned_net_is_in_its_identity() -> None:
     assert not _missing(reached, fold.tuning_modules(), EXEMPT | EXEMPT_OF_TUNING), "list them in finetune/fold.py"
 
 
-@pytest.mark.parametrize("exempt", [EXEMPT, EXEMPT_OF_PROBES, EXEMPT_OF_TUNING])
+def test_every_module_on_the_way_to_contamination_is_in_its_identity() -> None:
+    reached = _reached(["facemae_probes.contamination.check"])
+    assert not _missing(reached, check.MODULES, EXEMPT | EXEMPT_OF_CONTAMINATION), "list them in contamination/check.py"
+
+
+@pytest.mark.parametrize("exempt", [EXEMPT, EXEMPT_OF_CONTAMINATION, EXEMPT_OF_PROBES, EXEMPT_OF_TUNING])
 def test_no_exemption_is_of_a_module_that_is_gone(exempt: dict[str, str]) -> None:
     assert not sorted(set(exempt) - set(_modules()))
 
