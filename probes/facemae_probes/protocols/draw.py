@@ -9,6 +9,8 @@ from facemae_probes.tasks.targets import Targets
 
 VALID_SHARE = 0.15
 """Share of the training units set aside for choosing, where a set has no validation split."""
+MANY = 1000
+"""Units above which parts are dealt in one pass: scikit-learn's draw takes minutes for tens of thousands."""
 
 
 def set_aside(rows: Rows, units: NDArray[np.int64], seed: int, share: float = VALID_SHARE) -> Inner | None:
@@ -50,10 +52,55 @@ def group_folds(
         if not enough:
             # Classes this small cannot be shared out evenly; scikit-learn refuses them all.
             cut = GroupKFold(count, shuffle=True, random_state=draw).split(blank, groups=groups)
+        elif not alone and len(np.unique(groups)) > MANY:
+            part = deal_units(groups, classes, count, generator(seed, "protocol", "deal", *purpose))
+            return [np.sort(rows[part == number]) for number in range(count)]
         else:
             kind = StratifiedKFold if alone else StratifiedGroupKFold
             cut = _quietly(kind(count, shuffle=True, random_state=draw), blank, classes, None if alone else groups)
     return [np.sort(rows[part]) for _, part in cut]
+
+
+def deal_units(
+    units: NDArray[np.int64], classes: NDArray[np.int64], count: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deal whole units to parts so that each class is spread evenly.
+
+    Units of several samples come first, the largest before the others, equals in a random order: each goes to the part
+    whose squared shares of its classes grow least, which for a unit of one class is the part that has least of it.
+    Then units of a single sample fill up what is uneven, class by class.
+
+    Args:
+        units: [M] unit numbers.
+        classes: [M] class numbers.
+        count: Parts.
+        rng: What orders equals.
+
+    Returns:
+        [M] part of each sample, from 0.
+    """
+    _, own = np.unique(units, return_inverse=True)
+    sizes, width = np.bincount(own), int(classes.max()) + 1
+    known = np.bincount(own * width + classes, minlength=len(sizes) * width).reshape(-1, width)
+    shuffled = rng.permutation(len(sizes))
+    order = shuffled[np.argsort(-sizes[shuffled], kind="stable")]
+    weight = 1 / np.maximum(known.sum(axis=0), 1) ** 2.0
+    parts = np.empty(len(sizes), dtype=np.int64)
+    loads = np.zeros((count, width))
+    for unit in order[sizes[order] > 1]:
+        grows = loads @ (known[unit] * weight)
+        parts[unit] = part = np.lexsort((loads.sum(axis=1), grows))[0]
+        loads[part] += known[unit]
+    singles = order[sizes[order] == 1]
+    kinds = known[singles].argmax(axis=1)
+    for kind in np.unique(kinds):
+        chosen = singles[kinds == kind]
+        # Each goes to the part with least of the class; of equals, to the one with least of all.
+        levels = loads[:, kind, None] + np.arange(len(chosen))
+        totals = np.broadcast_to(loads.sum(axis=1)[:, None], levels.shape)
+        parts[chosen] = np.lexsort((totals.ravel(), levels.ravel()))[: len(chosen)] // len(chosen)
+        loads[:, kind] += np.bincount(parts[chosen], minlength=count)
+    return parts[own]
 
 
 def inner_folds(
