@@ -175,7 +175,7 @@ def _read(
     else:
         apart = (unit, None if clips is None else clips.clip)
         columns, warnings = joined(pool, label, test_set, where, split=split, apart=apart)
-        protocol = Cross(*pool.names, pool.offsets[1])
+        protocol = Cross(pool.names[0], pool.names[1], pool.offsets[1])
     if clips is None:
         return _Read(columns, None, None, protocol, warnings)
     columns, frames = as_clips(columns, clips, label_columns(columns, label))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from facemae_probes.choosing.plan import FROZEN, Features, ProbeKind, ProbePlan, Say
 from facemae_probes.features.pool import Pool
+from facemae_probes.features.rows import rows_of
 from facemae_probes.features.sources import EncoderSource, FeatureSource, Setting
 from facemae_probes.heads.temporal import Clips, mean_over_time
 from facemae_probes.tasks.task import Task
@@ -52,6 +53,18 @@ class HeldFeatures:
         return {setting: self.matrices[setting] for setting in settings}
 
 
+class _Kept:
+    """Features that have been asked for, open: folds ask for the same settings again and again."""
+
+    def __init__(self, read: Read) -> None:
+        self._read, self._kept = read, dict[Setting, Features]()
+
+    def __call__(self, settings: Sequence[Setting]) -> dict[Setting, Features]:
+        if missing := [setting for setting in dict.fromkeys(settings) if setting not in self._kept]:
+            self._kept.update(self._read(missing))
+        return {setting: self._kept[setting] for setting in settings}
+
+
 class StillFeatures:
     """Features of still images, from the cache.
 
@@ -65,7 +78,7 @@ class StillFeatures:
     """
 
     def __init__(self, pool: Pool, source: FeatureSource, task: Task, plan: ProbePlan, folder: Path, say: Say) -> None:
-        self._read: Read = lambda settings: pool.features(source, settings, task.samples, folder, say)
+        self._read = _Kept(lambda settings: pool.features(source, settings, task.samples, folder, say))
         self.settings = source.settings(plan.layers, plan.poolings)
         tokens = source.settings(plan.layers, ("tokens",)) if isinstance(source, EncoderSource) else []
         self.sequences: dict[ProbeKind, Sequence[Setting]] = {"attentive": tokens} if tokens else {}
@@ -82,8 +95,8 @@ class StillFeatures:
         self._read(list(dict.fromkeys([*pooled, *eager, *also])))
 
     def load(self, kind: ProbeKind, settings: Sequence[Setting]) -> dict[Setting, Any]:
-        """Memory maps of some settings."""
-        return dict(self._read(list(settings)))
+        """Memory maps of some settings, or what reads rows of several."""
+        return dict(self._read(settings))
 
 
 class ClipFeatures:
@@ -112,8 +125,15 @@ class ClipFeatures:
         runs = [frames[int(sample)] for sample in task.samples]
         in_time = np.concatenate(runs)
         known, place = np.unique(in_time, return_inverse=True)
-        self._read: Read = lambda settings: pool.features(source, settings, known, folder, say)
-        self._place: NDArray[np.int64] | None = None if np.array_equal(known, in_time) else place.astype(np.int64)
+        in_order = None if np.array_equal(known, in_time) else place.astype(np.int64)
+
+        def read(settings: Sequence[Setting]) -> dict[Setting, Features]:
+            found = pool.features(source, settings, known, folder, say)
+            # Frames that do not lie in the order of time are brought into it when they are read.
+            return found if in_order is None else {each: rows_of([found[each]], in_order) for each in settings}
+
+        self._read = _Kept(read)
+        self._means = _Kept(self._over_time)
         self.lengths = np.array([len(run) for run in runs], dtype=np.int64)
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.settings = source.settings(plan.layers, plan.poolings)
@@ -125,11 +145,11 @@ class ClipFeatures:
         self._read(list(dict.fromkeys([*frozen, *also])))
 
     def load(self, kind: ProbeKind, settings: Sequence[Setting]) -> dict[Setting, Any]:
-        """`Clips` of some settings, or their means over time."""
-        found = {}
-        for setting, matrix in self._read(list(settings)).items():
-            # Frames that do not lie in the order of time are copied into it.
-            frames = matrix if self._place is None else matrix[self._place]
-            clips = Clips(frames, self.starts, self.lengths)
-            found[setting] = clips if kind == "temporal" else mean_over_time(frames, clips.starts, clips.lengths)
-        return found
+        """`Clips` of some settings; means over time, which are kept in memory, for other probes than `temporal`."""
+        if kind != "temporal":
+            return dict(self._means(settings))
+        return {setting: Clips(frames, self.starts, self.lengths) for setting, frames in self._read(settings).items()}
+
+    def _over_time(self, settings: Sequence[Setting]) -> dict[Setting, Features]:
+        read = self._read(settings)
+        return {setting: mean_over_time(frames, self.starts, self.lengths) for setting, frames in read.items()}

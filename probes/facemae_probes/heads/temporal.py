@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from facemae.errors import ProbeError
 from facemae.rng import torch_generator
 from facemae_probes.heads.losses import Labels, Units, activate
-from facemae_probes.heads.standardise import Floats, Rows, Standardiser
+from facemae_probes.heads.standardise import BLOCK_ELEMENTS, Floats, Rows, Standardiser, View
 from facemae_probes.heads.training import PooledHead, TrainSetting, train
 from facemae_probes.tasks.targets import Kind, Targets
 
@@ -92,8 +92,17 @@ def mean_over_time(frames: Floats, starts: Rows, lengths: Rows) -> NDArray[np.fl
     """Mean feature of each clip [N, D], for heads that know no time; arguments as in `Clips`."""
     clips = Clips(frames, starts, lengths)
     out = np.empty((len(clips), frames.shape[1]), dtype=np.float32)
-    for clip, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-        out[clip] = frames[start : start + length].mean(axis=0, dtype=np.float64)
+    ends, size = np.cumsum(lengths), max(64, BLOCK_ELEMENTS // frames.shape[1])
+    first = 0
+    while first < len(clips):
+        # Whole clips, of about `size` frames together and at least one.
+        begin = ends[first] - lengths[first]
+        stop = max(first + 1, int(np.searchsorted(ends, begin + size, side="right")))
+        own = np.arange(first, stop)
+        block = View(frames, clips.rows(own)).block(0, int(ends[stop - 1] - begin), torch.float64).numpy()
+        total = np.add.reduceat(block, ends[own] - lengths[own] - begin, axis=0)
+        out[own] = total / lengths[own, None]
+        first = stop
     return out
 
 

@@ -133,6 +133,19 @@ def test_rows_of_clips_and_their_means() -> None:
     np.testing.assert_array_equal(mean_over_time(frames, clips.starts, clips.lengths), [[10, 11], [1, 2]])
 
 
+def test_means_over_time_are_those_of_each_clip_in_blocks_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = generator(0, "frames").normal(5, 1, (3000, 8)).astype(np.float32)
+    lengths = generator(0, "lengths").integers(1, 9, 400)
+    lengths[7] = 700
+    starts = generator(0, "starts").integers(0, 3000 - lengths)
+    expected = [frames[start : start + length].mean(axis=0) for start, length in zip(starts, lengths, strict=True)]
+    for size in (1, 2**19):
+        monkeypatch.setattr("facemae_probes.heads.temporal.BLOCK_ELEMENTS", size)
+        np.testing.assert_allclose(mean_over_time(frames, starts, lengths), expected, rtol=1e-6)
+    empty = np.empty(0, dtype=np.int64)
+    assert mean_over_time(frames, empty, empty).shape == (0, 8)
+
+
 def test_clips_that_are_not_there_are_named() -> None:
     with pytest.raises(ProbeError, match="clip 1 has 3 frames from frame 2"):
         Clips(np.zeros((4, 2), dtype=np.float32), np.array([0, 2]), np.array([4, 3]))
