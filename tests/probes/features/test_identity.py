@@ -1,6 +1,7 @@
 """What decides a number is in its identity: every module that is imported on the way, unless it is exempt here."""
 
 import ast
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,15 @@ import pytest
 
 import facemae
 import facemae_probes
+from facemae.data.card import CARD, read_card
+from facemae.data.schema import CropRecipe, ModelInput
+from facemae.files import write_text
+from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.contamination import check
+from facemae_probes.features.sources import PixelSource
 from facemae_probes.finetune import fold
 from facemae_probes.results import identity
+from facemae_probes.runner import run_probe
 
 EXEMPT = {
     "facemae.data.card": "shown: its content is in the request",
@@ -136,3 +143,24 @@ def test_what_is_listed_exists_once() -> None:
 def test_imports_within_functions_are_found() -> None:
     source = "import a.b\ndef f():\n    from c.d import e\n    if f:\n        import g\n"
     assert set(_imports(source)) == {"a.b", "c.d", "c.d.e", "g"}
+
+
+def test_a_result_of_another_card_or_model_name_is_not_read_back(labelled_shards: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shutil.copytree(labelled_shards, shards)
+    source = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
+    plan = ProbePlan(probes=("knn",), neighbours=(1,), replicates=20)
+
+    def is_read_back() -> bool:
+        said: list[str] = []
+        run_probe(shards, source, "emotion", plan=plan, out=tmp_path / "out", say=said.append)
+        return any("this probe is done" in text for text in said)
+
+    assert not is_read_back()
+    assert is_read_back()
+    card = read_card(shards)
+    write_text(shards / CARD, card.model_copy(update={"crop": CropRecipe(detector="other", size=16)}).model_dump_json())
+    assert not is_read_back()
+    assert is_read_back()
+    source.name = "other pixels"
+    assert not is_read_back()
