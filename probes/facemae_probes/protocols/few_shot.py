@@ -56,10 +56,8 @@ class FewShot(Protocol):
             short |= missing
             repeats.append((Fold(f"draw {draw}", drawn, test, self._inner(drawn, samples, draw), refit=True),))
         size = f"{100 * self.shots:g} % of the training units" if self.shots < 1 else f"{self.shots:g} a class"
-        about = (
-            f"{size}, drawn {self.draws} times{'' if self.shots < 1 else f', one sample a unit ({samples.unit}) first'}; "
-            "the mean over draws, whose interval is over test units"
-        )
+        first = "" if self.shots < 1 else f", one sample a unit ({samples.unit}) first"
+        about = f"{size}, drawn {self.draws} times{first}; the mean over draws, whose interval is over test units"
         return Splits(
             self.name,
             about,
