@@ -70,6 +70,16 @@ class Canvas:
         under = self.colour[part]
         self.colour[part] = under + (np.asarray(colour, np.float32) - under) * weight
 
+    def keep_inside(self, mask: Pixels, before: Pixels) -> None:
+        """Take back what was drawn since the picture was `before`, except inside a mask [S, S]."""
+        x, y, width, height = cv2.boundingRect(mask)
+        part = (slice(y, y + height), slice(x, x + width))
+        weight = (mask[part].astype(np.float32) / 255)[..., None]
+        drawn, under = self.colour[part], before[part]
+        kept = (under + (drawn.astype(np.float32) - under) * weight).astype(np.uint8)
+        self.colour = before
+        self.colour[part] = kept
+
     def line(self, points: Points, colour: Colour, width: float, region: int | None = None) -> None:
         """Draw an open curve [n, 2], `width` pixels of the oversampled picture thick."""
         thick = max(1, round(width))
@@ -108,14 +118,16 @@ class Canvas:
         shade = self._shade if lit is None else self._shade * lit
         field = cv2.resize(shade, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
         soft = cv2.GaussianBlur(self._furrows, (0, 0), self.size / 190)
-        field = cv2.multiply(field, soft, scale=1 / _NEUTRAL, dtype=cv2.CV_32F)
-        behind = self.regions == 0
+        x, y, width, height = cv2.boundingRect(self.regions)
+        person = (slice(y, y + height), slice(x, x + width))
+        field = cv2.multiply(field[person], soft[person], scale=1 / _NEUTRAL, dtype=cv2.CV_32F)
+        behind = self.regions[person] == 0
         planes = []
         for part in tint:
             plane = field * np.float32(part)
             plane[behind] = 1
             planes.append(plane)
-        self.colour = cv2.multiply(self.colour, cv2.merge(planes), dtype=cv2.CV_8U)
+        self.colour[person] = cv2.multiply(self.colour[person], cv2.merge(planes), dtype=cv2.CV_8U)
         self._furrows[:] = _NEUTRAL
         self._shade[:] = 1
 

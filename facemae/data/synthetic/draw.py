@@ -14,7 +14,7 @@ from facemae.data.synthetic.identity import Colour
 from facemae.data.synthetic.params import FaceParams, Label, Region
 from facemae.data.synthetic.pen import Pen, mix, scaled
 from facemae.data.synthetic.props import draw_background, draw_glasses, draw_occlusion
-from facemae.data.synthetic.scene import Light
+from facemae.data.synthetic.scene import Light, Scene
 from facemae.rng import generator
 
 
@@ -43,9 +43,39 @@ def render(params: FaceParams, size: int = 64) -> Rendered:
     Returns:
         Picture, region map and labels; a pure function of the arguments.
     """
-    rng = generator(params.seed, "synthetic", "texture", params.number, params.sample)
-    background = draw_background(params.scene.background, size * OVERSAMPLE, rng)
-    pen = Pen(Canvas(background), params, rng)
+    return Studio(params, size).shoot(params)
+
+
+class Studio:
+    """What all pictures of one sample share, made once: background, texture and the camera's noise.
+
+    A clip is many pictures of one sample, between which only action and pose change.
+
+    Args:
+        params: Any picture of the sample; names seed, person, sample, background and occlusion.
+        size: Side of the pictures in pixels.
+    """
+
+    def __init__(self, params: FaceParams, size: int) -> None:
+        self._rng = generator(params.seed, "synthetic", "texture", params.number, params.sample)
+        self._background = draw_background(params.scene.background, size * OVERSAMPLE, self._rng)
+        self._texture = self._rng.bit_generator.state
+        self._noise: npt.NDArray[np.float32] | None = None
+
+    def shoot(self, params: FaceParams) -> Rendered:
+        """Draw one picture of the sample, the same as `render` draws it."""
+        self._rng.bit_generator.state = self._texture
+        pen = Pen(Canvas(self._background.copy()), params, self._rng)
+        _paint(pen)
+        image, regions = pen.canvas.finished()
+        if self._noise is None and params.scene.noise > 0:
+            self._noise = self._rng.standard_normal(image.shape, dtype=np.float32)
+        return Rendered(_camera(image, params.scene, self._noise), regions, params.labels())
+
+
+def _paint(pen: Pen) -> None:
+    """Everything before the background, from back to front."""
+    params = pen.params
     _draw_head(pen)
     for side in SIDES:
         draw_eye(pen, side)
@@ -62,8 +92,6 @@ def render(params: FaceParams, size: int = 64) -> Rendered:
     if params.scene.occlusion != "none":
         draw_occlusion(pen)
         pen.canvas.settle()
-    image, regions = pen.canvas.finished()
-    return Rendered(_camera(image, params, rng), regions, params.labels())
 
 
 def _draw_head(pen: Pen) -> None:
@@ -130,12 +158,11 @@ def _tint(light: Light) -> Colour:
     return 1 + 0.07 * light.warmth, 1.0, 1 - 0.1 * light.warmth
 
 
-def _camera(image: Pixels, params: FaceParams, rng: np.random.Generator) -> Pixels:
+def _camera(image: Pixels, scene: Scene, noise: npt.NDArray[np.float32] | None) -> Pixels:
     """Blur, contrast and noise."""
-    scene = params.scene
     if scene.blur * image.shape[0] > 0.2:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), scene.blur * image.shape[0]), np.uint8)
     values = (image.astype(np.float32) - 128) * scene.contrast + 128
-    if scene.noise > 0:
-        values += scene.noise * rng.standard_normal(image.shape, dtype=np.float32)
+    if noise is not None:
+        values += scene.noise * noise
     return np.clip(np.round(values), 0, 255).astype(np.uint8)

@@ -30,8 +30,7 @@ def draw_eye(pen: Pen, side: int) -> None:
         canvas.disc(iris[0], radius * 0.45, (12.0, 10.0, 10.0))
         canvas.disc(iris[0] + radius * np.array([-0.35, -0.4]), radius * 0.24, (250.0, 250.0, 250.0))
         # The iris may not run over the lids: outside the eye's contour the skin comes back.
-        weight = (mask.astype(np.float32) / 255)[..., None]
-        canvas.colour = (ball + (canvas.colour.astype(np.float32) - ball) * weight).astype(np.uint8)
+        canvas.keep_inside(mask, ball)
         canvas.furrow(upper + np.array([0, 0.02 * pen.unit]), 0.35, 0.04 * pen.unit)
     else:
         canvas.line(upper, scaled(who.skin, 0.5), 0.02 * pen.unit, region)

@@ -136,20 +136,23 @@ def brow(identity: Identity, action: Action, side: int) -> Points:
 
 
 def corner(identity: Identity, action: Action, side: int) -> tuple[float, float]:
-    """One mouth corner: AU12 pulls it up and out, AU15 down, AU14 and AU20 sideways, AU23 and AU24 in."""
+    """One mouth corner: AU12 pulls it up and out, AU15 down, AU14 and AU20 sideways, AU18, AU23 and AU24 in."""
     a12, a14, a15, a20, a23, a24 = (action.on(unit, side) for unit in (12, 14, 15, 20, 23, 24))
     x = identity.mouth_width + 0.1 * a12 + 0.04 * a14 + 0.02 * a15 + 0.11 * a20 - 0.07 * a23 - 0.03 * a24
-    x -= 0.05 * action.mean(26)
+    x -= 0.05 * action.mean(26) + 0.12 * action.on(18, side)
     y = identity.mouth_y - 0.13 * a12 - 0.035 * a14 + 0.115 * a15 + 0.035 * a20 + 0.07 * action.mean(26)
     return side * x, y
 
 
 def mouth(identity: Identity, action: Action) -> Mouth:
-    """The lips: AU10 lifts the upper one, AU17 pushes the lower one up, AU23 and AU24 thin both, AU25 and AU26 part."""
+    """The lips: AU10 lifts the upper one, AU17 pushes the lower one up, AU23 and AU24 thin both, AU25 and AU26 part.
+
+    AU18, the pucker of rounded vowels, is not among `ACTION_UNITS`: only speech has it.
+    """
     a9, a10, a12, a17, a20, a23, a24, a25, a26 = (action.mean(unit) for unit in (9, 10, 12, 17, 20, 23, 24, 25, 26))
     (left_x, left_y), (right_x, right_y) = (corner(identity, action, side) for side in SIDES)
     gap = (0.075 * a25 + 0.27 * a26 + 0.055 * a10) * (1 - 0.9 * a24)
-    thin = 1 - 0.5 * a23 - 0.72 * a24 - 0.3 * a20 - 0.25 * a12 - 0.15 * a17
+    thin = 1 - 0.5 * a23 - 0.72 * a24 - 0.3 * a20 - 0.25 * a12 - 0.15 * a17 + 0.45 * action.mean(18)
     upper = identity.upper_lip * max(thin - 0.3 * a10, 0.14)
     lower = identity.lower_lip * max(thin + 0.25 * a17, 0.16)
     middle = identity.mouth_y - 0.075 * a17 - 0.03 * a10 - 0.02 * a9
