@@ -114,6 +114,9 @@ def index(
 
 @app.command()
 def step(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe for all sides.")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Recipe whose decoder, views and optimiser are taken.")] = "fmae",
     encoder: Annotated[
         str | None, typer.Option(help="timm name of the encoder; vit_small_patch16_224 for recipe fmae, else its own.")
@@ -129,7 +132,7 @@ def step(
 ) -> None:
     """A training step against one written with timm's blocks, in fp32 and under bf16 autocast; and a whole run.
 
-    Example: [bold]facemae bench step --json[/bold]
+    Example: [bold]facemae bench step --json[/bold], or [bold]facemae bench step efficiency.compile=blocks[/bold]
 
     All sides start from the same weights, read the same batches with the same masks, and must have the same loss within
     0.01 at every step. Each is a process of its own, so that its peak memory is its own; they take turns.
@@ -139,6 +142,13 @@ def step(
     if encoder is None and recipe == "fmae":
         encoder = "vit_small_patch16_224"
     settings = StepBenchSettings(
-        recipe, encoder, image_size, batch, 1 if quick else steps, 2 if quick else rounds, threads
+        recipe,
+        encoder,
+        image_size,
+        batch,
+        1 if quick else steps,
+        2 if quick else rounds,
+        threads,
+        tuple(overrides or ()),
     )
     show(bench_step(settings, run=run, tell=_tell), as_json)

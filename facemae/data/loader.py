@@ -7,7 +7,6 @@ number of worker processes decides only how soon a batch is there, never what is
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +21,9 @@ from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import Batch, Replacement, Sample, ViewBatch, ViewSpec
-from facemae.data.selection import check_selection, choose_samples
+from facemae.data.selection import check_selection, choose_samples, open_shards
 from facemae.data.workers import context, default_workers, remembered_workers, start_worker
-from facemae.errors import ConfigError, DataError, DecodeError, FacemaeError, IndexMismatchError
+from facemae.errors import DataError, DecodeError, FacemaeError, IndexMismatchError
 
 _NEIGHBOURS = 32
 _PREFETCH = 2
@@ -306,13 +305,7 @@ def build_loader(
 def _open_stream(
     number: int, config: StreamConfig, data: DataConfig, seed: int, pinned: Mapping[str, Any] | None
 ) -> Stream:
-    if not config.shards:
-        raise ConfigError(
-            f"data.streams.{number}.shards is empty",
-            expected="the folder of an indexed shard set",
-            fix="add --data DIR",
-        )
-    index = ShardIndex.open(Path(config.shards))
+    index = open_shards(config, number)
     if pinned is not None:
         index = _pinned_index(index, config.name, pinned)
     subset, selection = choose_samples(index, config)

@@ -10,8 +10,28 @@ import numpy as np
 from facemae.config import StreamConfig
 from facemae.data.index import ShardIndex
 from facemae.data.select import choose
-from facemae.errors import IndexMismatchError
+from facemae.errors import ConfigError, IndexMismatchError
 from facemae.files import storage_errors
+
+
+def open_shards(config: StreamConfig, number: int) -> ShardIndex:
+    """The shards of a recipe's stream.
+
+    Args:
+        config: The stream.
+        number: Its place among the streams, for the message.
+
+    Raises:
+        ConfigError: It names no shards.
+        DataError: No index.
+    """
+    if not config.shards:
+        raise ConfigError(
+            f"data.streams.{number}.shards is empty",
+            expected="the folder of an indexed shard set",
+            fix="add --data DIR",
+        )
+    return ShardIndex.open(Path(config.shards))
 
 
 def choose_samples(

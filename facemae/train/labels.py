@@ -9,8 +9,8 @@ from facemae.checkpoint_folders import step_folders
 from facemae.config import ObjectiveConfig, Recipe
 from facemae.data.index import ShardIndex
 from facemae.data.loader import Stream
-from facemae.data.select import choose, column_names, value_counts
-from facemae.errors import ConfigError
+from facemae.data.select import column_names, value_counts
+from facemae.data.selection import choose_samples, open_shards
 from facemae.objectives.base import Objective
 from facemae.objectives.pretraining import PretrainModel
 from facemae.recipe import load_recipe
@@ -69,15 +69,9 @@ def check_labels(model: PretrainModel, streams: Sequence[Stream]) -> list[str]:
 def _counts_of(recipe: Recipe, columns: Sequence[str]) -> Counts:
     found: Counts = {}
     for number, stream in enumerate(recipe.data.streams):
-        if not stream.shards:
-            raise ConfigError(
-                f"data.streams.{number}.shards is empty",
-                expected="the folder of an indexed shard set",
-                fix="add --data DIR",
-            )
-        index = ShardIndex.open(Path(stream.shards))
-        chosen = choose(index, stream.where, None if stream.keys is None else Path(stream.keys))
-        found[stream.name] = _present(index, columns, chosen)
+        index = open_shards(stream, number)
+        subset, _ = choose_samples(index, stream)
+        found[stream.name] = _present(index, columns, subset)
     return found
 
 

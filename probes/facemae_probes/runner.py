@@ -18,16 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.errors import ProbeError, UsageError
+from facemae_probes.choosing.folds import all_folds, best_judged, mean_judgement
 from facemae_probes.choosing.outcome import Outcome
-from facemae_probes.choosing.plan import TUNED, Candidate, ProbePlan, Say
-from facemae_probes.choosing.selection import Seen, choose, finish
+from facemae_probes.choosing.plan import TUNED, ProbePlan, Say
 from facemae_probes.features.pool import Pool, TestSet, joined
 from facemae_probes.features.sources import EncoderSource, FeatureSource, Setting
 from facemae_probes.features.table import ClipFeatures, FeatureTable, StillFeatures
 from facemae_probes.finetune.contest import Finetuner
 from facemae_probes.finetune.fold import tuning_code
 from facemae_probes.metrics import find_metric, primary
-from facemae_probes.protocols.base import Fold, Protocol
+from facemae_probes.protocols.base import Protocol
 from facemae_probes.protocols.cross import Cross
 from facemae_probes.results import report
 from facemae_probes.results.caveats import crop_warnings, linear_warnings, pretraining_warnings
@@ -266,11 +266,11 @@ def _run(
     say: Say,
 ) -> ProbeResult:
     facts = pool.facts()
-    outcomes, tables = _all_folds(features, tuner, task, plan, say)
-    winner = _winner(outcomes)
     metric = plan.metric or primary(task.targets.kind)
+    outcomes, tables = all_folds(features, tuner, task, plan, metric, say)
+    winner = best_judged(outcomes)
     data = {
-        "schema": 2,
+        "schema": report.SCHEMA,
         "model": source.describe(),
         "data": facts[0],
         **({"test_data": facts[1]} if len(facts) > 1 else {}),
@@ -278,7 +278,7 @@ def _run(
         "protocol": describe_protocol(task),
         "seed": plan.seed,
         "selection": {"metric": metric, "on": task.splits.chosen_on, "table": tables},
-        "chosen": {"probe": winner, "valid": _mean_valid(outcomes[winner])},
+        "chosen": {"probe": winner, "valid": mean_judgement(outcomes[winner])},
         "results": {
             name: {"settings": outcome.settings, **score_outcome(outcome, task, plan)}
             for name, outcome in outcomes.items()
@@ -303,64 +303,6 @@ def _run(
     )
 
 
-def _all_folds(
-    features: FeatureTable, tuner: Finetuner | None, task: Task, plan: ProbePlan, say: Say
-) -> tuple[dict[str, Outcome], list[dict[str, Any]]]:
-    """Choose, fit and predict in every fold. The table has all candidates of a single fold, else the chosen ones."""
-    outcomes: dict[str, Outcome] = {}
-    tables: list[dict[str, Any]] = []
-    count = sum(len(folds) for folds in task.splits.repeats)
-    metric = plan.metric or primary(task.targets.kind)
-    done = 0
-    for repeat, folds in enumerate(task.splits.repeats):
-        for fold in folds:
-            seen = Seen.of(fold, task.targets, metric, on_test=task.splits.on_test)
-            best, table = choose(features, seen, plan, say if count == 1 else _quiet)
-            tables += table if count == 1 else []
-            for kind, candidate in best.items():
-                outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
-                _predict(outcome, repeat, fold, candidate, features, seen, plan)
-            for kind in [kind for kind in plan.probes if kind in TUNED]:
-                assert tuner is not None
-                tuned = tuner.run(kind, fold, seen)
-                outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
-                outcome.put(repeat, fold, tuned.scores, tuned.row, tuned.judged)
-                tables += tuned.table if count == 1 else []
-            done += 1
-            if count > 1:
-                say(f"{task.splits.protocol}: fold {done} of {count} ({fold.name})")
-    return outcomes, tables
-
-
-def _predict(
-    outcome: Outcome,
-    repeat: int,
-    fold: Fold,
-    candidate: Candidate,
-    features: FeatureTable,
-    seen: Seen,
-    plan: ProbePlan,
-) -> None:
-    own = features.load(candidate.probe, [candidate.setting])[candidate.setting]
-    scores, facts = finish(candidate, own, seen, fold.test, plan)
-    judged = None
-    if candidate.judged is not None:
-        rows, found = candidate.judged
-        judged = (seen.labels(rows), found)
-    outcome.put(repeat, fold, scores, {**candidate.row(), **facts}, judged)
-
-
-def _winner(outcomes: Mapping[str, Outcome]) -> str:
-    """The probe that was judged best, of those that were judged in every fold; the first where none was."""
-    judged = {name: value for name, outcome in outcomes.items() if (value := _mean_valid(outcome)) is not None}
-    return max(judged or outcomes, key=lambda name: judged.get(name, 0.0))
-
-
-def _mean_valid(outcome: Outcome) -> float | None:
-    values = [row["valid"] for row in outcome.settings]
-    return None if None in values else float(np.mean(values))
-
-
 def _listed(where: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in where.items())
 
@@ -369,10 +311,6 @@ def _linear_warnings(outcomes: Mapping[str, Outcome], table: list[dict[str, Any]
     if "linear" not in outcomes:
         return []
     return linear_warnings(outcomes["linear"].settings, table)
-
-
-def _quiet(_: str) -> None:
-    """Says nothing of the candidates of one fold among many."""
 
 
 def versions() -> dict[str, str]:

@@ -96,7 +96,9 @@ def choose(
     pooled = tuple(kind for kind in plan.probes if kind in FROZEN and kind not in SEQUENCES)
     if pooled:
         wanted = list(features.settings) if seen.inner else _default(features.settings)
-        for setting, matrix in features.load(pooled[0], wanted).items():
+        for setting in wanted:
+            # One setting at a time: all of them together need not fit into memory.
+            matrix = features.load(pooled[0], [setting])[setting]
             consider(_pooled(matrix, setting, pooled, seen, plan))
             _tell(table, setting, seen.where, say)
     for kind in [kind for kind in SEQUENCES if kind in plan.probes and kind in features.sequences]:
@@ -211,9 +213,10 @@ def _trained(
             for fitted in sequence_fits(kind, features, inner.fit, seen.labels(inner.fit), options, plan.seed):
                 scores = fitted.predict(features, inner.judge)
                 epochs.setdefault(fitted.options["epoch"], []).append((inner.judge, scores))
-                value = seen.judge(inner.judge, scores)
-                if not seen.refit and (stays is None or value > stays[0]):
-                    stays = (value, fitted.copy())
+                if not seen.refit:
+                    # Without a refit there is one inner way, and the fit of its best epoch is the one that stays.
+                    value = seen.judge(inner.judge, scores)
+                    stays = (value, fitted.copy()) if stays is None or value > stays[0] else stays
         best = _best_epoch(kind, epochs, stays, asdict(options), setting, seen)
         say(f"{kind}: layer {setting.layer}, lr {options.lr:g}: {_shown(best.valid, seen.where)}")
         yield best

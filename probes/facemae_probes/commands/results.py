@@ -19,6 +19,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of one result.")],
     second: Annotated[Path, typer.Argument(help="Folder of another on the same test samples.")],
     probe: Annotated[str | None, typer.Option(help="Probe kind; default each result's chosen one.")] = None,
+    against: Annotated[str | None, typer.Option(help="Probe kind of the second; default that of --probe.")] = None,
     metric: Annotated[str | None, typer.Option(help="Name of a metric; default accuracy, macro-F1 or CCC.")] = None,
     part: Annotated[str | None, typer.Option("--slice", help="Only this reported slice, COLUMN=VALUE.")] = None,
     json_output: options.AsJson = False,
@@ -26,13 +27,15 @@ def compare(
     """Compare two results on the same test samples by a paired bootstrap and a randomisation test.
 
     Example: facemae probe compare results/first results/random --probe linear
+
+    Example: facemae probe compare results/tuned results/tuned --probe finetune --against scratch
     """
     from facemae_probes.results.report import require_result
     from facemae_probes.results.result import compare_results, significance
     from facemae_probes.results.words import mark, marked
 
     one, other = require_result(first), require_result(second)
-    probes = (probe, probe) if probe else None
+    probes = (probe or one.chosen, against or probe or other.chosen)
     found = compare_results(one, other, probes=probes, metric=metric, part=part)
     test = significance(one, other, probes=probes, metric=metric, part=part)
     if json_output:
@@ -42,6 +45,7 @@ def compare(
             "on_test": [protocol["on_test"] for protocol in both],
             "mark": "; ".join(dict.fromkeys(text for text in (mark(one.data), mark(other.data)) if text)),
         }
+        about["probes"] = list(probes)
         typer.echo(json.dumps({**found.to_json(), "test": test.to_json(), **about}))
         return
 
@@ -49,7 +53,8 @@ def compare(
         return "-" if value is None else f"{value:+.4f}"
 
     typer.echo(
-        f"{found.metric}: {first.name}{marked(one.data)} - {second.name}{marked(other.data)} = {signed(found.value)} "
+        f"{found.metric}: {first.name} {probes[0]}{marked(one.data)} - {second.name} {probes[1]}{marked(other.data)} = "
+        f"{signed(found.value)} "
         f"[{signed(found.low)}, {signed(found.high)}] (95 % paired bootstrap over {found.units} {found.unit}s; "
         f"p = {test.p:.2g}, randomisation test)"
     )

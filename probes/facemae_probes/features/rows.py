@@ -1,12 +1,13 @@
 """Rows of several feature matrices in any order as those of one, none of which is copied."""
 
-import mmap
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facemae_probes.heads.mapped import forget
 
 Features: TypeAlias = NDArray[np.floating[Any]]
 Rows: TypeAlias = NDArray[np.int64]
@@ -65,7 +66,7 @@ class RowsOf:
             own = (known >= start) & (known < start + len(part))
             if own.any():
                 out[own] = part[known[own] - start]
-                _forget(part)
+                forget(part)
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
@@ -77,10 +78,3 @@ class RowsOf:
 def rows_of(parts: Sequence[Features], place: Rows | None = None) -> Features:
     """A matrix as it is where nothing has to be put together, else `RowsOf`, which stands for an array."""
     return parts[0] if len(parts) == 1 and place is None else cast("Features", RowsOf(parts, place))
-
-
-def _forget(part: Features) -> None:
-    """Let go of pages of a read-only map, which would otherwise count as this process's memory once read."""
-    pages = getattr(part, "_mmap", None)
-    if isinstance(pages, mmap.mmap) and getattr(part, "mode", None) == "r" and hasattr(pages, "madvise"):
-        pages.madvise(mmap.MADV_DONTNEED)

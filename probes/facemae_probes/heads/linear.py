@@ -120,29 +120,6 @@ def fit_path(
         yield LinearModel(weight, bias, targets.kind, strength, loss, math.sqrt(2 * gap), steps)
 
 
-def fit_one(
-    features: Floats | View,
-    targets: Targets,
-    strength: float,
-    *,
-    max_iterations: int = 300,
-    tolerance: float = TOLERANCE,
-    dtype: torch.dtype = torch.float32,
-    held_bytes: int = HELD_BYTES,
-) -> LinearModel:
-    """Fit one strength alone, to the solution that a path has for it; see `fit_path`."""
-    (model,) = fit_path(
-        features,
-        targets,
-        strengths=(strength,),
-        max_iterations=max_iterations,
-        tolerance=tolerance,
-        dtype=dtype,
-        held_bytes=held_bytes,
-    )
-    return model
-
-
 def _check(view: View, targets: Targets, strengths: Sequence[float]) -> None:
     if len(view) != len(targets) or not len(view):
         raise ProbeError(f"features of {len(view)} samples and labels of {len(targets)}", expected="as many, not none")

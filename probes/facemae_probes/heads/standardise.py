@@ -1,6 +1,5 @@
 """Features of mean zero and deviation one, as every head wants them, also where they are too many to copy."""
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -9,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from facemae_probes.heads.mapped import forget
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Rows: TypeAlias = NDArray[np.int64]
@@ -91,7 +92,7 @@ class View:
         chosen = slice(start, stop) if self.rows is None else self.rows[start:stop]
         # The copy is made in the precision of the file: torch widens half precision twenty times as fast as NumPy.
         raw = torch.from_numpy(np.array(self.features[chosen]))
-        self._forget()
+        forget(self.features)
         wide = raw.to(dtype)
         if self.scale is not None:
             wide.sub_(torch.from_numpy(self.scale.mean)).div_(torch.from_numpy(self.scale.scale))
@@ -116,12 +117,6 @@ class View:
         for start, block in self.blocks(dtype):
             out[start : start + len(block)] = block
         return out
-
-    def _forget(self) -> None:
-        """Let go of pages of a read-only map, which would otherwise count as this process's memory once read."""
-        pages = getattr(self.features, "_mmap", None)
-        if isinstance(pages, mmap.mmap) and getattr(self.features, "mode", None) == "r" and hasattr(pages, "madvise"):
-            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def as_view(features: "Floats | View") -> View:

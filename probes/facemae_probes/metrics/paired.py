@@ -1,6 +1,5 @@
-"""Two models on the same samples: interval of the difference, randomisation test, and Holm's correction."""
+"""Two models on the same samples: interval of the difference, and a randomisation test."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -137,19 +136,6 @@ def paired_test(
         # Rounding must not decide whether a draw that equals the real difference has reached it.
         reached += int((~(np.abs(drawn_difference) < abs(difference) - 1e-12)).sum())
     return PairedTest(metric, difference, (1 + reached) / (1 + replicates), unit, drawn.count, replicates)
-
-
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """p-values of several comparisons, corrected so that the chance of any false finding keeps its level.
-
-    Step-down: the smallest times their number, the next times one less, and so on, never falling (Holm, A simple
-    sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 1979).
-    """
-    corrected, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p_values, key=lambda key: p_values[key])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[name]))
-        corrected[name] = largest
-    return {name: corrected[name] for name in p_values}
 
 
 def _both(

@@ -67,16 +67,8 @@ def compare_results(
     Raises:
         ProbeError: The results are not about the same samples, labels and classes.
     """
-    one, other = probes or (first.chosen, second.chosen)
-    rows = paired_rows(first, second, (one, other), part)
     return paired_difference(
-        first.targets.take(rows),
-        first.scores[one][:, rows],
-        second.scores[other][:, rows],
-        first.units[rows],
-        metric or primary(first.targets.kind),
-        unit=first.data["task"]["unit"],
-        thresholds=_paired_thresholds(first, second, (one, other), rows),
+        **_paired(first, second, probes, metric, part),
         replicates=replicates,
         seed=seed,
     )
@@ -93,19 +85,29 @@ def significance(
     seed: int = 0,
 ) -> PairedTest:
     """Randomisation test of first against second on the same test samples; see `compare_results`."""
-    one, other = probes or (first.chosen, second.chosen)
-    rows = paired_rows(first, second, (one, other), part)
     return paired_test(
-        first.targets.take(rows),
-        first.scores[one][:, rows],
-        second.scores[other][:, rows],
-        first.units[rows],
-        metric or primary(first.targets.kind),
-        unit=first.data["task"]["unit"],
-        thresholds=_paired_thresholds(first, second, (one, other), rows),
+        **_paired(first, second, probes, metric, part),
         replicates=replicates,
         seed=seed,
     )
+
+
+def _paired(
+    first: ProbeResult, second: ProbeResult, probes: tuple[str, str] | None, metric: str | None, part: str | None
+) -> dict[str, Any]:
+    """What both ways to compare are given: labels, scores and units of the same rows."""
+    one, other = probes or (first.chosen, second.chosen)
+    rows = paired_rows(first, second, (one, other), part)
+    limits = first.thresholds.get(one), second.thresholds.get(other)
+    return {
+        "targets": first.targets.take(rows),
+        "first": first.scores[one][:, rows],
+        "second": second.scores[other][:, rows],
+        "units": first.units[rows],
+        "metric": metric or primary(first.targets.kind),
+        "unit": first.data["task"]["unit"],
+        "thresholds": None if limits[0] is None or limits[1] is None else (limits[0][:, rows], limits[1][:, rows]),
+    }
 
 
 def paired_rows(
@@ -130,11 +132,3 @@ def paired_rows(
     if part is not None and part not in first.slices:
         raise ProbeError(f"the result has no slice {part!r}", expected=f"one of {', '.join(first.slices) or 'none'}")
     return np.ones(len(first.keys), dtype=bool) if part is None else first.slices[part]
-
-
-def _paired_thresholds(
-    first: ProbeResult, second: ProbeResult, probes: tuple[str, str], rows: NDArray[np.bool_]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Thresholds of both, [R, n, C] of the n rows; None where the labels have none."""
-    one, other = first.thresholds.get(probes[0]), second.thresholds.get(probes[1])
-    return None if one is None or other is None else (one[:, rows], other[:, rows])

@@ -2,7 +2,6 @@
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,12 +92,6 @@ def label_columns(columns: Columns, label: str) -> list[str]:
             )
         found += [name for name in matches if name not in found]
     return found
-
-
-def with_value(columns: Columns, names: Sequence[str]) -> NDArray[np.bool_]:
-    """Which samples have a value in one of some columns."""
-    texts = [columns.text(name) for name in names]
-    return np.array([any(value is not None for value in row) for row in zip(*texts, strict=True)], dtype=bool)
 
 
 def _text(value: Any) -> str:

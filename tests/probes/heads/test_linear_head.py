@@ -1,6 +1,7 @@
 """The linear head against scikit-learn and tiny references, for every kind of targets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from facemae.errors import ProbeError
 from facemae_probes.heads import linear
-from facemae_probes.heads.linear import LinearModel, fit_one, fit_path
+from facemae_probes.heads.linear import LinearModel, fit_path
 from facemae_probes.heads.losses import Labels, label_loss
 from facemae_probes.heads.standardise import Standardiser, View
 from facemae_probes.tasks.targets import KINDS, MISSING, Kind, Targets
@@ -17,6 +18,11 @@ from tests.probes.heads.made import features, targets
 
 EXACT = 1e-10
 WIDE = torch.float64
+
+
+def _fit(x: np.ndarray, truth: Targets, strength: float, **options: Any) -> LinearModel:
+    (model,) = fit_path(x, truth, strengths=(strength,), **options)
+    return model
 
 
 def _standard(samples: int = 240, dimensions: int = 12) -> np.ndarray:
@@ -65,7 +71,7 @@ def test_weights_are_where_the_gradient_vanishes(kind: Kind, shape: tuple[int, i
     x = _standard(*shape)
     for missing in (False, True):
         truth = targets(kind, x, missing=missing)
-        model = fit_one(x, truth, 0.02, tolerance=EXACT, dtype=WIDE)
+        model = _fit(x, truth, 0.02, tolerance=EXACT, dtype=WIDE)
         weight, bias = model.weight.clone().requires_grad_(), model.bias.clone().requires_grad_()
         loss = label_loss(torch.from_numpy(x).double() @ weight + bias, Labels.of(truth))
         loss = loss + 0.01 * weight.square().sum()
@@ -108,7 +114,7 @@ def test_missing_numbers_are_left_out_of_their_column() -> None:
 def test_columns_are_independent_regressions_and_missing_labels_are_left_out() -> None:
     x = _standard()
     truth = targets("multilabel", x, missing=True)
-    model = fit_one(x, truth, 0.02, tolerance=EXACT, dtype=WIDE)
+    model = _fit(x, truth, 0.02, tolerance=EXACT, dtype=WIDE)
     for column in range(truth.width):
         known = truth.values[:, column] != MISSING
         theirs = LogisticRegression(C=1 / (0.02 * len(x)), max_iter=5000, tol=1e-8)
@@ -120,7 +126,7 @@ def test_certain_shares_are_classes() -> None:
     x = _standard()
     truth = targets("classes", x)
     shares = Targets("distribution", truth.names, np.eye(truth.width)[truth.values])
-    one, other = (fit_one(x, each, 0.01) for each in (truth, shares))
+    one, other = (_fit(x, each, 0.01) for each in (truth, shares))
     np.testing.assert_allclose(one.scores(x), other.scores(x), atol=1e-5)
 
 
@@ -128,7 +134,7 @@ def test_one_strength_alone_has_the_solution_of_the_path() -> None:
     x = _standard(dimensions=40)
     truth = targets("classes", x)
     last = list(fit_path(x, truth, tolerance=1e-7))[-1]
-    alone = fit_one(x, truth, last.strength, tolerance=1e-7)
+    alone = _fit(x, truth, last.strength, tolerance=1e-7)
     assert alone.loss == pytest.approx(last.loss, rel=1e-5)
     np.testing.assert_allclose(alone.scores(x), last.scores(x), atol=1e-2)
 
@@ -154,8 +160,8 @@ def test_features_read_in_blocks_have_the_solution_of_held_ones(
 def test_a_fit_that_was_cut_short_says_so() -> None:
     x = _standard()
     truth = targets("classes", x)
-    whole = fit_one(x, truth, 0.001)
-    short = fit_one(x, truth, 0.001, max_iterations=1)
+    whole = _fit(x, truth, 0.001)
+    short = _fit(x, truth, 0.001, max_iterations=1)
     assert whole.solved
     assert not short.solved
     assert short.iterations == 1 < whole.iterations
@@ -181,7 +187,7 @@ def test_a_class_without_samples_gets_no_share() -> None:
 def test_numbers_that_do_not_vary_and_columns_without_labels_stay_finite() -> None:
     x = _standard()
     values = np.stack([np.full(len(x), 7.0), np.full(len(x), np.nan)], axis=1)
-    scores = fit_one(x, Targets("regression", ("same", "none"), values), 0.1).scores(x)
+    scores = _fit(x, Targets("regression", ("same", "none"), values), 0.1).scores(x)
     np.testing.assert_allclose(scores, np.broadcast_to([7.0, 0.0], scores.shape), atol=1e-5)
 
 
@@ -196,13 +202,13 @@ def test_what_cannot_be_fitted_is_said(broken: str, said: str) -> None:
     if broken == "nan":
         x[3, 2] = np.nan
     with pytest.raises(ProbeError, match=said):
-        fit_one(x[1:] if broken == "short" else x, truth, strength)
+        _fit(x[1:] if broken == "short" else x, truth, strength)
 
 
 def test_models_score_arrays_and_views_alike() -> None:
     x = features()
     scale = Standardiser.fit(x)
-    model: LinearModel = fit_one(scale(x), targets("classes", x), 0.1)
+    model: LinearModel = _fit(scale(x), targets("classes", x), 0.1)
     scores = model.scores(scale.view(x, np.array([5, 2])))
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, model.scores(scale(x))[[5, 2]], rtol=1e-5)

@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
 from facemae.rng import generator
-from facemae_probes.metrics import evaluate, holm, paired_difference, paired_test
+from facemae_probes.metrics import evaluate, paired_difference, paired_test
 from facemae_probes.tasks.targets import Kind, Targets
 from tests.probes.metrics.cases import PAIRS, case
 
@@ -104,13 +104,6 @@ def test_repeats_are_swapped_together() -> None:
     both = paired_test(targets, first, second, np.arange(400), "uar", unit="sample", replicates=200)
     assert both.p == one.p
     assert both.difference == pytest.approx(one.difference)
-
-
-def test_holm() -> None:
-    assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
-    assert holm({"a": 0.6, "b": 0.7}) == {"a": 1, "b": 1}
-    assert list(holm({"z": 0.5, "a": 0.1})) == ["z", "a"]
-    assert holm({}) == {}
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
