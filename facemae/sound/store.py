@@ -1,0 +1,160 @@
+"""Sound as a member of a shard: FLAC is written, FLAC and WAV are read, a window at a time."""
+
+import io
+from collections.abc import Iterable
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.errors import DecodeError
+from facemae.extras import needs_extra
+from facemae.sound.resample import resample, shared_grid
+
+with needs_extra("video", "sound in shards"):
+    import soundfile
+
+Wave = NDArray[np.float32]
+
+LEVEL = 0.5
+"""FLAC's effort, 0 to 1; decision 0042 has sizes and times."""
+
+
+class StoredInfo(NamedTuple):
+    """What a member's header says."""
+
+    rate: int
+    """Samples a second."""
+    samples: int
+    """Of each channel."""
+    channels: int
+    """One, if facemae wrote it."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the sound is."""
+        return self.samples / self.rate
+
+
+class SoundWindow(NamedTuple):
+    """Part of a stored sound."""
+
+    wave: Wave
+    """float32 [N], silence where the sound had none."""
+    rate: int
+    """Samples a second."""
+    missing: float
+    """Seconds of the window in front of the sound's start and behind its end."""
+
+
+def encode(wave: Wave, rate: int) -> bytes:
+    """A wave as FLAC of 16 bits; the same wave gives the same bytes under one version of libsndfile.
+
+    Args:
+        wave: float32 [N]; beyond [-1, 1] it is clipped. Multiples of 1/32768 are kept exactly; nothing is dithered.
+        rate: Samples a second.
+    """
+    file = io.BytesIO()
+    write([wave], rate, file)
+    return file.getvalue()
+
+
+def write(blocks: Iterable[Wave], rate: int, file: BinaryIO) -> int:
+    """Write a long sound block by block, as `encode` does; the blocks' lengths do not change the bytes.
+
+    Args:
+        blocks: float32 [N] each.
+        rate: Samples a second.
+        file: Open for writing; must be able to seek.
+
+    Returns:
+        Samples written.
+    """
+    samples = 0
+    with soundfile.SoundFile(
+        file, "w", samplerate=rate, channels=1, format="FLAC", subtype="PCM_16", compression_level=LEVEL
+    ) as flac:
+        for wave in blocks:
+            flac.write(np.rint(np.clip(wave * np.float32(32768), -32768, 32767)).astype(np.int16))
+            samples += len(wave)
+    return samples
+
+
+def stored_info(data: bytes, *, name: str) -> StoredInfo:
+    """Rate, length and channels of a member, from its header.
+
+    Raises:
+        DecodeError: The bytes are no FLAC or WAV.
+    """
+    with _open(data, name) as file:
+        return StoredInfo(file.samplerate, file.frames, file.channels)
+
+
+def read_window(data: bytes, start: float, seconds: float, *, rate: int | None = None, name: str) -> SoundWindow:
+    """Part of a stored sound; only that part is decoded.
+
+    The window's first sample is the stored sample nearest to `start`, so it is at most half a stored sample away.
+
+    Args:
+        data: FLAC or WAV bytes, of any number of channels; their mean is taken.
+        start: Seconds after the sound's start; may be negative.
+        seconds: Length of the window.
+        rate: Samples a second of the result; None: as stored. Another rate is resampled, with some sound from beyond
+            the window for the filter, so that a window equals the same part of the whole resampled sound.
+        name: What the sound is called in error messages.
+
+    Returns:
+        The window, round(seconds * rate) samples, and how much of it the sound does not have.
+
+    Raises:
+        DecodeError: The bytes are no FLAC or WAV, or the window's part of them is damaged.
+    """
+    if seconds < 0:
+        raise ValueError(f"a window of {seconds} seconds")
+    with _open(data, name) as file:
+        stored = file.samplerate
+        rate = rate or stored
+        first, count = round(start * stored), round(seconds * stored)
+        present = max(0, min(first + count, file.frames) - max(first, 0))
+        missing = (count - present) / stored
+        if rate == stored:
+            return SoundWindow(_read(file, first, count, name), rate, missing)
+        before, skip = shared_grid(stored, rate)
+        wave = resample(_read(file, first - before, count + 2 * before, name), stored, rate)
+    return SoundWindow(wave[skip : skip + round(seconds * rate)].copy(), rate, missing)
+
+
+def _read(file: "soundfile.SoundFile", first: int, count: int, name: str) -> Wave:
+    """Samples [first, first + count), silence where there are none."""
+    wave = np.zeros(count, np.float32)
+    begin, end = max(first, 0), min(first + count, file.frames)
+    if begin >= end:
+        return wave
+    try:
+        file.seek(begin)
+        read = file.read(end - begin, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise _damaged(name, str(error)) from error
+    if len(read) != end - begin:
+        raise _damaged(name, f"{len(read)} of {end - begin} samples from sample {begin} on")
+    if not np.isfinite(read).all():
+        raise _damaged(name, f"samples that are no numbers between {begin} and {end}")
+    wave[begin - first : end - first] = read[:, 0] if read.shape[1] == 1 else read.mean(axis=1)
+    return np.clip(wave, -1, 1, out=wave)
+
+
+def _open(data: bytes, name: str) -> "soundfile.SoundFile":
+    if data[:4] not in (b"fLaC", b"RIFF", b"RF64"):
+        raise DecodeError(
+            f"{name}: not FLAC or WAV (starts with {data[:8]!r}, {len(data)} bytes)",
+            expected="a sound that facemae packed, or a wav",
+            fix="pack the shards anew; other kinds of sound cannot be cut to the sample",
+        )
+    try:
+        return soundfile.SoundFile(io.BytesIO(data))
+    except soundfile.LibsndfileError as error:
+        raise _damaged(name, str(error)) from error
+
+
+def _damaged(name: str, reason: str) -> DecodeError:
+    return DecodeError(f"{name}: the sound does not decode: {reason}", expected="a whole FLAC or WAV")
