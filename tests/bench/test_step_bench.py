@@ -65,6 +65,12 @@ def test_a_recipe_that_the_baseline_cannot_follow_is_refused(tmp_path: Path) -> 
         bench.bench_recipe(settings, tmp_path)
 
 
+def test_the_command_hands_changes_of_the_recipe_on() -> None:
+    result = CliRunner().invoke(app, ["step", "objectives.0.decoder.kind=cross", "--recipe", "fmae_tiny"])
+    assert result.exit_code != 0
+    assert "the baseline cannot follow recipe fmae_tiny" in str(result.exception)
+
+
 @pytest.mark.slow
 def test_the_command_prints_steps_memory_and_the_run() -> None:
     command = ["step", "--recipe", "fmae_tiny", "--encoder", "test_vit", "--batch", "8", "--quick", "--json"]

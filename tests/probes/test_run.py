@@ -189,6 +189,14 @@ def test_command_runs_a_baseline_and_prints_json(labelled_shards: Path, tmp_path
     assert "raw pixels" in shown.stdout
     compared = cli.invoke(app, ["compare", str(tmp_path / "a"), str(tmp_path / "a"), "--json"])
     assert json.loads(compared.stdout)["value"] == 0
+    folder, value = str(tmp_path / "a"), {}
+    for name in ("linear", "knn"):
+        value[name] = json.loads(done.stdout)["results"][name]["test"]["accuracy"]
+    two = cli.invoke(
+        app, ["compare", folder, folder, "--probe", "linear", "--against", "knn", "--metric", "accuracy", "--json"]
+    )
+    assert json.loads(two.stdout)["probes"] == ["linear", "knn"]
+    assert json.loads(two.stdout)["value"] == pytest.approx(value["linear"] - value["knn"])
     assert read_result(tmp_path / "a") is not None
 
 
