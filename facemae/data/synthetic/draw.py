@@ -98,7 +98,9 @@ def _draw_head(pen: Pen) -> None:
     """Clothes, neck, ears, and the skin of the face."""
     who, canvas = pen.params.identity, pen.canvas
     draw_back_hair(pen)
-    shoulders = np.array([(-0.42, 1.22), (-1.5, 1.55), (-1.7, 2.6), (1.7, 2.6), (1.5, 1.55), (0.42, 1.22), (0.0, 1.5)])
+    # Down to below any frame: in whole frames of clips the head is small and high.
+    right = [(0.42, 1.22), (1.5, 1.55), (1.7, 2.6), (1.7, 6.0)]
+    shoulders = np.array([*((-x, y) for x, y in right), *right[::-1], (0.0, 1.5)])
     neck = np.array([(-0.72, 0.4), (-0.6, 1.0), (-0.66, 1.5), (0.66, 1.5), (0.6, 1.0), (0.72, 0.4)]) * (
         who.width * 0.82,
         1,
