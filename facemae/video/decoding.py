@@ -1,6 +1,5 @@
 """Opening containers and decoding their frames, with what is damaged left out and noted."""
 
-import contextlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,39 +49,34 @@ class Damage:
         return "; ".join(parts) or None
 
 
-@contextlib.contextmanager
-def open_container(
-    source: Any, name: str, *, max_pixels: int, **options: str
-) -> "Iterator[av.container.InputContainer]":
-    """Open a video by its content, whatever its name ends in.
+def open_container(source: Any, name: str, *, max_pixels: int) -> "av.container.InputContainer":
+    """Open a video by its content, whatever its name ends in. What it gives is a context manager.
 
     Args:
         source: Path of a file, or a binary file object.
         name: What the video is called in messages.
         max_pixels: Decoders refuse larger frames.
-        options: Further options for FFmpeg's demultiplexer.
 
     Raises:
         DecodeError: No known container, or one whose header is damaged.
     """
-    av = pyav()
-    settings = {"format_whitelist": FORMATS, "max_pixels": str(max_pixels), **options}
+    library = pyav()
+    settings = {"format_whitelist": FORMATS, "max_pixels": str(max_pixels)}
     if isinstance(source, Path):
         # With its scheme: a name with a colon is no address, and nothing is fetched from anywhere.
         source, settings["protocol_whitelist"] = f"file:{source}", "file"
     try:
-        container = av.open(source, "r", options=settings, metadata_errors="replace")
-    except (av.error.FFmpegError, IndexError) as error:
+        container: av.container.InputContainer = library.open(source, "r", options=settings, metadata_errors="replace")
+    except (library.error.FFmpegError, IndexError) as error:
         # PyAV raises an IndexError for containers whose streams have no header.
-        if isinstance(error, av.error.MemoryError):
+        if isinstance(error, library.error.MemoryError):
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise DecodeError(
             f"{name}: no video file, or its header is damaged ({reason})",
             expected="H.264, HEVC, VP9, MPEG-1, 2 or 4 in mp4, mov, mkv, webm, avi or mpg",
         ) from error
-    with container:
-        yield container
+    return container
 
 
 def video_stream(container: "av.container.InputContainer", name: str, *, max_pixels: int) -> "av.VideoStream":
@@ -91,8 +85,7 @@ def video_stream(container: "av.container.InputContainer", name: str, *, max_pix
     Raises:
         DecodeError: There is none, its codec is unknown, or its frames are too large.
     """
-    av = pyav()
-    cover = av.stream.Disposition.attached_pic
+    cover = pyav().stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     best = container.streams.best("video")
     stream = best if best in streams else next(iter(streams), None)
@@ -130,26 +123,12 @@ def decoded_frames(
         stream: What `video_stream` gave.
         damage: Receives what is found.
     """
-    av = pyav()
     broken: int | None = None  # the last damaged packet, while no key frame has come after it
     for number, packet in enumerate(_packets(container, stream, damage)):
-        frames: list[av.VideoFrame] = []
-        if packet is not None and packet.is_corrupt:
-            damage.note("a packet is cut off or out of sequence")
+        frames = _decode(stream, packet, number, damage)
+        if frames is None:
             broken = number
-        else:
-            try:
-                if packet is not None:
-                    packet.opaque = number
-                frames = stream.decode(packet)
-            except av.error.MemoryError:
-                raise
-            except av.error.EOFError:
-                pass
-            except av.error.FFmpegError as error:
-                damage.note(f"a packet does not decode: {error.strerror}")
-                broken = number
-        for frame in frames:
+        for frame in frames or ():
             # Frames come in another order than packets: what was sent before the damage is whole.
             place = frame.opaque if isinstance(frame.opaque, int) else number
             if frame.is_corrupt:
@@ -161,6 +140,27 @@ def decoded_frames(
                 yield frame
             else:
                 damage.left_out += 1
+
+
+def _decode(
+    stream: "av.VideoStream", packet: "av.Packet[av.VideoStream] | None", number: int, damage: Damage
+) -> "list[av.VideoFrame] | None":
+    """Frames that come out of the decoder when a packet goes in; None where it is damaged."""
+    av = pyav()
+    if packet is not None:
+        if packet.is_corrupt:
+            damage.note("a packet is cut off or out of sequence")
+            return None
+        packet.opaque = number
+    try:
+        return stream.decode(packet)
+    except av.error.EOFError:
+        return []
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError as error:
+        damage.note(f"a packet does not decode: {error.strerror}")
+        return None
 
 
 def _packets(

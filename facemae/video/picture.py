@@ -10,7 +10,7 @@ Interlaced frames are left as they are, and pixels that are not square too.
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +75,9 @@ def orientation_of(frame: "av.VideoFrame", metadata: dict[str, str]) -> Orientat
         frame: A decoded frame, which carries the display matrix of its stream.
         metadata: The tags of the stream.
     """
-    for data in frame.side_data:
-        if getattr(data, "type", None) is not None and data.type.name == "DISPLAYMATRIX":
+    held: Any = frame.side_data  # its stubs know motion vectors only
+    for data in held:
+        if data.type.name == "DISPLAYMATRIX":
             # x' = a x + c y, y' = b x + d y, with y pointing down.
             a, b, _, c, d = struct.unpack("=5i", bytes(data)[:20])
             if abs(a) + abs(d) >= abs(b) + abs(c):
