@@ -113,6 +113,30 @@ def index(
 
 
 @app.command()
+def faces(
+    clips: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of videos with one face each, beside drawn ones.")
+    ] = None,
+    detector: Annotated[
+        list[str] | None, typer.Option(help="Compare with this one; may be repeated. All that are known if not given.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many clips of each kind.")] = 20,
+    frames: Annotated[int, typer.Option(min=3, help="At most so many frames of a clip.")] = 50,
+    as_json: Json = False,
+) -> None:
+    """Faces: the default detector against others, and the steady box of a track against a box for each frame.
+
+    Example: [bold]facemae bench faces --clips grid/ --detector haar-alt --detector yunet:model.onnx[/bold]
+
+    Counts frames with the face found and wrong boxes, and measures the shake of the crop and frames/s on one core.
+    """
+    from facemae.bench.faces import FacesBenchSettings, bench_faces
+
+    settings = FacesBenchSettings(limit, frames, tuple(detector or ()))
+    show(bench_faces(clips, settings, tell=_tell), as_json)
+
+
+@app.command()
 def step(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes of the recipe for all sides.")
