@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae.errors import DecodeError
+from facemae.errors import DataError, DecodeError
 from facemae.extras import needs_extra
 from facemae.sound.resample import resample, shared_grid
 
@@ -53,6 +53,9 @@ def encode(wave: Wave, rate: int) -> bytes:
     Args:
         wave: float32 [N]; beyond [-1, 1] it is clipped. Multiples of 1/32768 are kept exactly; nothing is dithered.
         rate: Samples a second.
+
+    Raises:
+        DataError: The wave has no samples.
     """
     file = io.BytesIO()
     write([wave], rate, file)
@@ -69,6 +72,9 @@ def write(blocks: Iterable[Wave], rate: int, file: BinaryIO) -> int:
 
     Returns:
         Samples written.
+
+    Raises:
+        DataError: There is not one sample; a FLAC file of none has no header either.
     """
     samples = 0
     with soundfile.SoundFile(
@@ -77,6 +83,10 @@ def write(blocks: Iterable[Wave], rate: int, file: BinaryIO) -> int:
         for wave in blocks:
             flac.write(np.rint(np.clip(wave * np.float32(32768), -32768, 32767)).astype(np.int16))
             samples += len(wave)
+    if not samples:
+        raise DataError(
+            "a sound of no samples", expected="at least one", fix="leave the member out: a clip without sound"
+        )
     return samples
 
 
@@ -93,14 +103,14 @@ def stored_info(data: bytes, *, name: str) -> StoredInfo:
 def read_window(data: bytes, start: float, seconds: float, *, rate: int | None = None, name: str) -> SoundWindow:
     """Part of a stored sound; only that part is decoded.
 
-    The window's first sample is the stored sample nearest to `start`, so it is at most half a stored sample away.
+    The window's first sample is that of the wanted rate nearest to `start`, so it is at most half a sample away.
 
     Args:
         data: FLAC or WAV bytes, of any number of channels; their mean is taken.
         start: Seconds after the sound's start; may be negative.
         seconds: Length of the window.
         rate: Samples a second of the result; None: as stored. Another rate is resampled, with some sound from beyond
-            the window for the filter, so that a window equals the same part of the whole resampled sound.
+            the window for the filter: the window equals that part of the whole sound resampled.
         name: What the sound is called in error messages.
 
     Returns:
@@ -112,16 +122,23 @@ def read_window(data: bytes, start: float, seconds: float, *, rate: int | None =
     if seconds < 0:
         raise ValueError(f"a window of {seconds} seconds")
     with _open(data, name) as file:
-        stored = file.samplerate
-        rate = rate or stored
-        first, count = round(start * stored), round(seconds * stored)
-        present = max(0, min(first + count, file.frames) - max(first, 0))
-        missing = (count - present) / stored
-        if rate == stored:
+        rate = rate or file.samplerate
+        first, count = round(start * rate), round(seconds * rate)
+        present = max(0.0, min((first + count) / rate, file.frames / file.samplerate) - max(first / rate, 0.0))
+        missing = max(0.0, count / rate - present)
+        if rate == file.samplerate:
             return SoundWindow(_read(file, first, count, name), rate, missing)
-        before, skip = shared_grid(stored, rate)
-        wave = resample(_read(file, first - before, count + 2 * before, name), stored, rate)
-    return SoundWindow(wave[skip : skip + round(seconds * rate)].copy(), rate, missing)
+        return SoundWindow(_resampled(file, first, count, rate, name), rate, missing)
+
+
+def _resampled(file: "soundfile.SoundFile", first: int, count: int, rate: int, name: str) -> Wave:
+    """Samples [first, first + count) of the whole sound resampled, made from what is near them."""
+    stored, made = shared_grid(file.samplerate, rate)
+    begin = first // made - 1
+    end = -((first + count) // -made) + 1
+    wave = resample(_read(file, begin * stored, (end - begin) * stored, name), file.samplerate, rate)
+    skip = first - begin * made
+    return wave[skip : skip + count].copy()
 
 
 def _read(file: "soundfile.SoundFile", first: int, count: int, name: str) -> Wave:
@@ -134,7 +151,7 @@ def _read(file: "soundfile.SoundFile", first: int, count: int, name: str) -> Wav
         file.seek(begin)
         read = file.read(end - begin, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        raise _damaged(name, str(error)) from error
+        raise _damaged(name, error.error_string) from error
     if len(read) != end - begin:
         raise _damaged(name, f"{len(read)} of {end - begin} samples from sample {begin} on")
     if not np.isfinite(read).all():
@@ -153,7 +170,7 @@ def _open(data: bytes, name: str) -> "soundfile.SoundFile":
     try:
         return soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
-        raise _damaged(name, str(error)) from error
+        raise _damaged(name, error.error_string) from error
 
 
 def _damaged(name: str, reason: str) -> DecodeError:
