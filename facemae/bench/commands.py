@@ -75,6 +75,27 @@ def data(
 
 
 @app.command()
+def clips(
+    clips: Annotated[
+        Path | None, typer.Option(help="Folder of videos; procedural faces are filmed where not given.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Videos to take or to make.")] = 24,
+    size: Annotated[int, typer.Option(min=16, help="Side of the crops in pixels; even.")] = 160,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Clips: each way to store and to read them, against reading 16 frames of the original videos by decord.
+
+    Example: [bold]facemae bench clips --clips videos/ --json[/bold]
+
+    One thread; the bytes are in memory. Beside clips/s, --json has bytes a clip and the error of a pixel.
+    """
+    from facemae.bench.clips import ClipsBenchSettings, bench_clips
+
+    show(bench_clips(clips, ClipsBenchSettings(count, size, rounds), tell=_tell), as_json)
+
+
+@app.command()
 def order(
     shards: Annotated[
         Path | None, typer.Argument(metavar="[SHARDS]", help="A shard set with subjects; simulated where not given.")

@@ -20,10 +20,10 @@ from tests.video.conftest import CODECS, HEIGHT, KINDS, WIDTH, Pixels, number_of
 
 Videos = Callable[[str], Path]
 
-QUARTERS = np.kron(
+QUARTERS: Pixels = np.kron(
     np.array([[[220, 30, 30], [30, 220, 30]], [[30, 30, 220], [220, 220, 220]]], np.uint8),
     np.ones((HEIGHT // 2, WIDTH // 2, 1), np.uint8),
-)
+).astype(np.uint8)
 
 
 def read(path: Path) -> tuple[list[int], list[float], VideoSource]:
