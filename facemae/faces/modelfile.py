@@ -52,7 +52,8 @@ def read_model(kind: str, place: str, *, usual_size: int = 640) -> ModelFile:
         DataError: There is no such file, it is empty, or its hash is another.
         StorageError: Reading failed underneath.
     """
-    text, _, fragment = place.partition("#")
+    text, mark, fragment = place.rpartition("#")
+    text, fragment = (text, fragment) if mark else (place, "")
     options = _options(kind, place, fragment)
     path = Path(text).expanduser()
     if not text or not path.is_file():
@@ -89,6 +90,4 @@ def _options(kind: str, place: str, fragment: str) -> dict[str, str]:
             raise UsageError(f"{kind}:{place}: {value!r} is no sha256", expected="64 hexadecimal digits")
         if name == "size" and not (value.isdecimal() and int(value) > 0 and int(value) % 32 == 0):
             raise UsageError(f"{kind}:{place}: size {value!r}", expected="pixels, a multiple of 32 such as 320 or 640")
-    if fragment and not options:
-        raise UsageError(f"{kind}:{place}: nothing to read after #", expected="sha256=HEX or size=N")
     return options

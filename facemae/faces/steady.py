@@ -16,8 +16,10 @@ from facemae.errors import DataError
 if TYPE_CHECKING:
     from facemae.faces.tracks import Track
 
-Path = NDArray[np.float64]
+BoxPath = NDArray[np.float64]
 """float64 [T, 3]: x and y of the centre and the side of a square box, in pixels of the frame."""
+
+Column = NDArray[np.float64]
 
 STILL = 0.06
 """A face whose smoothed centre stays within this share of the box's side gets a box that does not move at all."""
@@ -37,7 +39,7 @@ _OUTLIER = 3 * 1.4826
 """Three standard deviations of a normal distribution, in median absolute deviations."""
 
 
-def steady_path(track: "Track", times: ArrayLike, *, margin: float, smoothing: float) -> Path:
+def steady_path(track: "Track", times: ArrayLike, *, margin: float, smoothing: float) -> BoxPath:
     """The box to crop a person by, in every frame that is asked for.
 
     Outliers are replaced by the median of the `smoothing` seconds before and after. Centres are interpolated where
@@ -70,22 +72,25 @@ def steady_path(track: "Track", times: ArrayLike, *, margin: float, smoothing: f
     )
     if smoothing == 0:
         return np.column_stack([np.interp(times, track.times, column) for column in seen.T])
-    centres = [_smooth(track.times, column, times, smoothing) for column in seen[:, :2].T]
-    side = _smooth(track.times, seen[:, 2], times, smoothing * _SIZE_SLOWER)
-    typical = float(np.median(seen[:, 2]))
-    if side.max() <= GROWS * side.min():
-        side = np.full(len(times), typical)
-    if max(float(np.ptp(column)) for column in centres) <= STILL * typical:
-        centres = [np.full(len(times), np.median(column)) for column in seen[:, :2].T]
-    return np.column_stack([*centres, side])
+    curves = [_smooth(track.times, column, smoothing) for column in seen[:, :2].T]
+    curves.append(_smooth(track.times, seen[:, 2], smoothing * _SIZE_SLOWER))
+    # What stands still is decided for the whole track, so that the frames asked for do not change each other's boxes.
+    usual = np.median(seen, axis=0)
+    still = max(float(np.ptp(curve[1])) for curve in curves[:2]) <= STILL * usual[2]
+    steps = curves[2][1]
+    constant = (still, still, bool(steps.max() <= GROWS * steps.min()))
+    path = np.empty((len(times), 3))
+    for column, (grid, values) in enumerate(curves):
+        path[:, column] = usual[column] if constant[column] else np.interp(times, grid, values)
+    return path
 
 
-def per_frame(track: "Track", *, margin: float) -> Path:
+def per_frame(track: "Track", *, margin: float) -> BoxPath:
     """The detected boxes as they are, as squares: what `steady_path` is compared with; float64 [n, 3]."""
     return steady_path(track, track.times, margin=margin, smoothing=0)
 
 
-def jitter(path: Path, size: int) -> float:
+def jitter(path: BoxPath, size: int) -> float:
     """How far the corners of a crop shake, in pixels of the stored crop.
 
     For neighbouring frames t-1, t, t+1 the second difference of a corner c is c(t-1) - 2 c(t) + c(t+1): 0 where a box
@@ -121,7 +126,7 @@ def share_seen(track: "Track", frames: int | None = None) -> float:
     return len(track) / (track.looked if frames is None else frames)
 
 
-def _check(track: "Track", times: NDArray[np.float64], margin: float, smoothing: float) -> None:
+def _check(track: "Track", times: Column, margin: float, smoothing: float) -> None:
     if len(track) == 0:
         raise DataError("a track without detections", expected="at least one", fix="leave out clips without a face")
     if times.ndim != 1 or np.any(np.diff(times) < 0) or not np.isfinite(times).all():
@@ -133,24 +138,21 @@ def _check(track: "Track", times: NDArray[np.float64], margin: float, smoothing:
         )
 
 
-def _smooth(
-    seen: NDArray[np.float64], values: NDArray[np.float64], times: NDArray[np.float64], smoothing: float
-) -> NDArray[np.float64]:
-    """Values at `times`, cleaned and smoothed; `seen` are the times of `values`."""
-    values = _without_outliers(seen, values, smoothing)
+def _smooth(times: Column, values: Column, smoothing: float) -> tuple[Column, Column]:
+    """Values cleaned and smoothed, as an even grid of times and the values there."""
+    values = _without_outliers(times, values, smoothing)
     sigma = smoothing / 2
-    steps = min(int(np.ceil((seen[-1] - seen[0]) / sigma * _STEPS)), _MOST_STEPS)
+    steps = min(int(np.ceil((times[-1] - times[0]) / sigma * _STEPS)), _MOST_STEPS)
     if steps < 2:
-        return np.full(len(times), np.median(values))
+        return times[:1], np.median(values, keepdims=True)
     # On an even grid of its own, so that gaps and a variable rate weigh no less than the rest.
-    grid = np.linspace(seen[0], seen[-1], steps + 1)
-    even = np.interp(grid, seen, values)
+    grid = np.linspace(times[0], times[-1], steps + 1)
+    even = np.interp(grid, times, values)
     width = sigma * steps / (grid[-1] - grid[0])
     # Beyond the ends a movement goes on as it was (odd reflection): a flat continuation would hold a moving face back.
     pad = int(np.ceil(4 * width))
     padded = np.pad(even, pad, mode="reflect", reflect_type="odd")
-    smoothed = gaussian_filter1d(padded, width, truncate=4.0)[pad:-pad]
-    return np.asarray(np.interp(times, grid, smoothed), np.float64)
+    return grid, gaussian_filter1d(padded, width, truncate=4.0)[pad:-pad]
 
 
 def _without_outliers(times: NDArray[np.float64], values: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
