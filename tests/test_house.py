@@ -16,6 +16,10 @@ SOURCES = sorted([*ROOT.glob("facemae/**/*.py"), *ROOT.glob("probes/**/*.py")])
 FORBIDDEN_IMPORTS = {
     "facemae": ("facemae_probes", "facemae_launch"),
     "facemae/data": ("facemae.bench", "facemae.models", "facemae.objectives", "facemae.train", "facemae.features"),
+    "facemae/faces": (
+        *("facemae.bench", "facemae.data", "facemae.features", "facemae.models", "facemae.objectives"),
+        *("facemae.sound", "facemae.train", "facemae.video"),
+    ),
     "facemae/models": ("facemae.objectives", "facemae.train", "facemae.features"),
     "facemae/objectives": ("facemae.train", "facemae.features"),
     "facemae/features": ("facemae.train", "facemae.objectives"),

@@ -72,6 +72,8 @@ def test_the_command_prints_one_object_a_line() -> None:
 
 
 def test_an_unknown_candidate_is_an_error_with_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"no detector 'har-default' to compare with(.|\n)*did you mean 'haar-default'\?"):
+    with pytest.raises(
+        UsageError, match=r"no detector 'har-default' to compare with(.|\n)*did you mean 'haar-default'\?"
+    ):
         open_candidate("har-default")
     assert open_candidate("default").name.startswith("opencv-")
