@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from facemae.errors import DecodeError
 from facemae.extras import needs_extra
-from facemae.files import storage_error
+from facemae.files import storage_errors
 
 with needs_extra("video", "decoding sound"):
     import av
@@ -19,6 +19,12 @@ with needs_extra("video", "decoding sound"):
     from av.container import InputContainer
 
 Wave = NDArray[np.float32]
+
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,mxf,dv,h264,hevc,m4v,ivf,gif,mjpeg,"
+    "wav,w64,aiff,caf,au,flac,mp3,aac,ogg,ac3,eac3,amr,ape,wv,tta"
+)
+"""What bytes may be taken for. FFmpeg would also take text for a picture of it, and playlists for what they name."""
 
 _FULL_SCALE = {"s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
@@ -47,21 +53,22 @@ def opened(path: Path) -> Iterator[InputContainer]:
         DecodeError: The file is empty or no container of sound or video.
         StorageError: It cannot be read.
     """
-    try:
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+    with storage_errors(path, "reading"):
         size = path.stat().st_size
-        if not size:
-            raise DecodeError(f"{path}: the file has zero bytes", expected="a file with sound")
-        # An absolute path, since `a:b.wav` would be a protocol called `a`.
-        container = av.open(str(path.resolve()), container_options={"protocol_whitelist": "file"})
-    except av.FFmpegError as error:
-        if isinstance(error, OSError) and not isinstance(error, ValueError):
-            raise storage_error(error, path, "reading") from error
+        with path.open("rb"):
+            pass
+    if not size:
+        raise DecodeError(f"{path}: the file has zero bytes", expected="a file with sound")
+    try:
+        # With its scheme: a name with a colon is no address. Titles are in any encoding, and nobody reads them.
+        container = av.open(f"file:{path}", container_options=options, metadata_errors="replace")
+    except (av.FFmpegError, IndexError) as error:  # IndexError: streams without a header
+        _check_readable(path, error)
         raise DecodeError(
-            f"{path}: no sound or video file that FFmpeg knows: {error.strerror} ({size} bytes)",
+            f"{path}: no sound or video file that FFmpeg knows: {_reason(error)} ({size} bytes)",
             expected="a whole file: mp4, mov, mkv, webm, avi, mpg, wav, flac, mp3, ogg, m4a, …",
         ) from error
-    except OSError as error:
-        raise storage_error(error, path, "reading") from error
     with container:
         yield container
 
@@ -96,8 +103,9 @@ def pieces(container: InputContainer, stream: AudioStream, damaged: Callable[[st
             packet = next(packets, None)
             frames = [] if packet is None else packet.decode()
         except av.FFmpegError as error:
-            damaged(str(error.strerror))
-            if _is_last(error):
+            _check_readable(Path(container.name.removeprefix("file:")), error)
+            damaged(_reason(error))
+            if not isinstance(error, av.InvalidDataError):
                 return
             continue
         if packet is None:
@@ -107,9 +115,22 @@ def pieces(container: InputContainer, stream: AudioStream, damaged: Callable[[st
                 yield _piece(frame)
 
 
-def _is_last(error: "av.FFmpegError") -> bool:
-    """Whether nothing can come after an error: the file itself failed, not one packet of it."""
-    return not isinstance(error, av.InvalidDataError)
+def _check_readable(path: Path, error: Exception) -> None:
+    """Tell a device that fails from a file that is damaged: FFmpeg reports an I/O error for some of either.
+
+    Raises:
+        StorageError: The file cannot be read to its end.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, OSError):
+        with storage_errors(path, "reading"), path.open("rb") as file:
+            while file.read(1 << 20):
+                pass
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _piece(frame: AudioFrame) -> Piece:
