@@ -34,7 +34,7 @@ class SoundInfo:
     """What a file says of its sound."""
 
     rate: int
-    """Samples a second, of the first decoded piece: headers of HE-AAC declare half of it."""
+    """Samples a second, as decoded: headers of HE-AAC declare half of it."""
     channels: int
     """Channels that were averaged."""
     codec: str
@@ -143,8 +143,8 @@ class SoundSource:
 
     def _laid(self, line: TimeLine) -> Iterator[Wave]:
         self.report.laid = line.laid
-        for piece in self._pieces():
-            if piece.rate != self.info.rate:
+        for number, piece in enumerate(self._pieces()):
+            if number and piece.rate != self.info.rate:
                 self._damaged(f"the rate changes from {self.info.rate} to {piece.rate} Hz at {line.end:.3f} s")
                 return
             self.report.invalid += piece.invalid
@@ -204,15 +204,18 @@ def _first(path: Path) -> _First | None:
     damage: list[str] = []
     with opened(path) as container:
         stream = sound_stream(container)
-        piece = None if stream is None else next(pieces(container, stream, damage.append), None)
+        decoded = iter(()) if stream is None else pieces(container, stream, damage.append)
+        piece = next(decoded, None)
         if stream is None or piece is None:
             if damage:
                 raise DecodeError(f"{path}: no part of its sound decodes: {damage[0]}", expected="a whole file")
             return None
+        # Where the rate changes, FFmpeg's decoders label one more frame with the rate that was seen before.
+        settled = next(decoded, piece)
         duration, end = _declared(container, stream)
         return _First(
             time=piece.time or 0.0,
-            rate=piece.rate,
+            rate=settled.rate,
             channels=stream.codec_context.channels,
             codec=stream.codec_context.name,
             duration=duration,

@@ -1,6 +1,8 @@
 """Sound on the video's time line: clicks stay where they were, and what was wrong with a file is told."""
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -167,7 +169,7 @@ def test_the_extension_does_not_matter(tmp_path: Path) -> None:
         (b"", "has zero bytes"),
         (b"these are words, not sound; " * 50, "no sound or video file that FFmpeg knows"),
         (b"#EXTM3U\n#EXTINF:1,\nhttp://localhost:9/a.ts\n", "no sound or video file that FFmpeg knows"),
-        (b"RIFF\x00\x00\x00\x00WAVE", "a.wav"),
+        (b"RIFF\x00\x00\x00\x00WAVE", r"a\.wav: no sound or video file"),
     ],
 )
 def test_what_is_no_sound_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -212,6 +214,35 @@ def _index_first(path: Path, target: Path, kind: str) -> Path:
                 packet.stream = streams[packet.stream.index]
                 new.mux(packet)
     return target
+
+
+def test_a_video_cut_off_before_its_index_does_not_open(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", "aac.mp4", [(0.0, tone(48000, 1.0, 440.0))], 48000)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(DecodeError, match=r"a\.mp4: no sound or video file that FFmpeg knows: Invalid data"):
+        SoundSource(path, rate=RATE)
+
+
+def test_a_sound_that_changes_its_rate_ends_there(tmp_path: Path) -> None:
+    parts = [
+        write_media(tmp_path / f"{rate}", "mp2.mpg", [(0.0, tone(rate, 1.0, 440.0))], rate, video=None).read_bytes()
+        for rate in (48000, 32000)
+    ]
+    path = tmp_path / "both.mpg"
+    path.write_bytes(b"".join(parts))
+    source = SoundSource(path, rate=RATE)
+    assert 0.8 < len(source.read()) / RATE < 1.1
+    assert "the rate changes from 48000 to 32000 Hz at 1.0" in str(source.damage)
+
+
+def test_a_title_in_another_encoding_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    title = "Gespräch".encode("latin-1") + bytes(8)
+    chunk = b"LIST" + struct.pack("<I", 12 + len(title)) + b"INFOINAM" + struct.pack("<I", len(title)) + title
+    soundfile.write(path, tone(16000, 1.0, 500.0), 16000)
+    data = path.read_bytes()
+    path.write_bytes(data[:12] + chunk + data[12:])
+    assert len(SoundSource(path, rate=RATE).read()) == RATE
 
 
 def test_a_damaged_middle_is_silence_in_its_place(tmp_path: Path) -> None:
@@ -299,6 +330,20 @@ def test_blocks_are_bounded_and_the_same_each_time(tmp_path: Path) -> None:
     assert sum(map(len, blocks)) == 20 * RATE
     late = SoundSource(path, rate=RATE, origin=-100.0)
     assert max(len(block) for block in late.blocks()) == BLOCK
+
+
+def test_without_the_optional_packages_log_mel_works_and_the_rest_says_what_to_install() -> None:
+    code = (
+        "import sys\n"
+        "sys.modules.update(av=None, soxr=None, soundfile=None)\n"
+        "import facemae, facemae.sound.mel, facemae.sound.align, facemae.sound.level\n"
+        "from facemae.errors import MissingExtraError\n"
+        "for name in ('source', 'store', 'resample'):\n"
+        "    try:\n        __import__('facemae.sound.' + name)\n"
+        "    except MissingExtraError as error:\n        print(error.fix)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["pip install 'facemae[video]'"] * 3, done.stderr
 
 
 def test_a_rate_of_zero_is_refused(tmp_path: Path) -> None:
