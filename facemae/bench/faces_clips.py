@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +11,7 @@ from facemae.data.synthetic import Region, render, sample_params
 from facemae.errors import DataError
 from facemae.faces.detector import Box, Frame
 from facemae.rng import generator
+from facemae.video.source import VideoSource
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".mpg", ".webm")
 WIDTH, HEIGHT, RATE = 360, 288, 25.0
@@ -48,9 +48,9 @@ def video_clips(folder: Path, limit: int) -> list[BenchClip]:
 
 
 def _decoded(path: Path) -> Iterator[tuple[float, Frame, None]]:
-    with av.open(str(path)) as container:
-        for frame in container.decode(video=0):
-            yield float(frame.time or 0.0), np.asarray(frame.to_ndarray(format="rgb24"), np.uint8), None
+    with VideoSource(path) as source:
+        for frame in source:
+            yield frame.time, frame.image, None
 
 
 def procedural_clips(count: int, frames: int, seed: int) -> list[BenchClip]:
