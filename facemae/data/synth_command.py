@@ -14,8 +14,18 @@ def register(app: typer.Typer) -> None:
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     count: Annotated[int, typer.Option(min=3, help="Faces to draw.")] = 4000,
-    identities: Annotated[int, typer.Option(min=3, help="Persons among them.")] = 160,
-    size: Annotated[int, typer.Option(min=16, help="Side of the pictures in pixels; even.")] = 64,
+    clips: Annotated[
+        int | None, typer.Option(min=3, help="Instead of faces, so many videos of talking faces with sound.")
+    ] = None,
+    identities: Annotated[
+        int | None, typer.Option(min=3, help="Persons among them; 160 for faces, up to 24 for clips unless given.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(min=16, help="Side of the pictures in pixels; even. 64 for faces, 192 for clips.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Length of a clip.")] = 3.0,
+    fps: Annotated[float, typer.Option(help="Frames a second of a clip.")] = 25.0,
+    late: Annotated[float, typer.Option(help="Share of talking clips whose sound is out of time.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 2000,
     processes: Annotated[
@@ -29,14 +39,35 @@ def synth(
 
     Example: [bold]facemae data synth faces --count 4000 --sheet faces.png[/bold]
 
+    With --clips: a folder of videos and labels.csv, as people record faces: head and shoulders, moving, talking; for
+    [bold]facemae data pack[/bold]. A call that was stopped goes on when it is made again.
+
+    Example: [bold]facemae data synth talking --clips 240 --sheet talking.png[/bold]
+
     Labels: expression, 18 action units (AU12: 0 or 1; intensity_AU12: 0 to 1), pose, light, occlusion, attributes. The
     splits share no person; `identity_split` cuts the images of the training persons, for probing identity.
     """
+    if clips is not None:
+        from facemae.data.synthetic.talking.command import synth_clips
+        from facemae.data.synthetic.talking.worker import ClipSettings
+
+        settings = ClipSettings(
+            count=clips,
+            identities=identities or min(24, clips),
+            size=size or 192,
+            seconds=seconds,
+            fps=fps,
+            seed=seed,
+            late=late,
+        )
+        synth_clips(out, settings, processes=processes, sheet=sheet, overwrite=overwrite, as_json=as_json)
+        return
     import json
 
     from facemae.data.progress import progress
     from facemae.data.synthetic.dataset import make_dataset
 
+    identities, size = identities or 160, size or 64
     with progress("drawing faces") as report_progress:
         report = make_dataset(
             out,

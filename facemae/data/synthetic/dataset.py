@@ -13,7 +13,7 @@ from typing import Any
 
 from facemae.data.pack import SHARD_SIZE, PackItem, PackReport, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard
-from facemae.data.synthetic.worker import Drawn, draw_samples
+from facemae.data.synthetic.worker import draw_samples
 from facemae.errors import UsageError
 from facemae.files import storage_errors
 from facemae.parallel import usable_cores
@@ -44,7 +44,8 @@ def subject_splits(seed: int, identities: int) -> list[str]:
 
 
 @contextmanager
-def _mapper(processes: int) -> Iterator[Callable[..., Iterable[list[Drawn]]]]:
+def process_map(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` over so many processes, in order; with one, the ordinary `map`."""
     if processes == 1:
         yield map
         return
@@ -127,7 +128,7 @@ def make_dataset(
             out.absolute().parent.mkdir(parents=True, exist_ok=True)
             spool = _Spool(out.absolute().parent)
             stack.callback(spool.close)
-        run = stack.enter_context(_mapper(workers))
+        run = stack.enter_context(process_map(workers))
         for drawn in run(partial(draw_samples, seed, identities, size, splits), chunks):
             with storage_errors(out):
                 items.extend(_item(spool, *sample) for sample in drawn)

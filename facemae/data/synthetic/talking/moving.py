@@ -31,8 +31,8 @@ class Mouth:
             _PUCKER: self.rounding,
             20: 0.35 * self.spread,
             24: 0.45 * self.press,
-            25: min(1.0, self.opening),
-            26: min(1.0, 0.85 * self.opening),
+            25: self.opening,
+            26: 0.85 * self.opening,
         }
 
 
@@ -64,7 +64,7 @@ def _side(apex: Mapping[int, float], level: float, mouth: Mouth | None, blink: f
                 units[unit] *= 1 - (1 - share) * mouth.speaking
         for unit, value in mouth.units().items():
             already = units.get(unit, 0.0)
-            units[unit] = already + (1 - already) * value
+            units[unit] = min(1.0, already + (1 - already) * value)
     if blink > 0:
         units = {unit: value * (1 - blink) if unit in (5, 7) else value for unit, value in units.items()}
         units[43] = blink

@@ -7,8 +7,8 @@ import numpy as np
 
 from facemae.data.synthetic.action_units import Action
 from facemae.data.synthetic.params import FaceParams, Label
-from facemae.data.synthetic.talking.articulation import MARGIN, Tracks, articulate, read_track, track_times
-from facemae.data.synthetic.talking.curve import Bump
+from facemae.data.synthetic.talking.articulation import MARGIN, TRACK_RATE, Tracks, articulate, track_times
+from facemae.data.synthetic.talking.curve import Bump, Floats
 from facemae.data.synthetic.talking.moving import Mouth
 from facemae.data.synthetic.talking.phones import Phrase, Segment, sample_speech
 from facemae.data.synthetic.talking.sound import Sounding
@@ -61,11 +61,16 @@ class Speech:
         """How mouth and voice move."""
         return articulate(self.segments, self.seconds, self.rate)
 
+    @cached_property
+    def _lips(self) -> Floats:
+        moved = self.tracks
+        return np.stack([moved.opening, moved.spread, moved.rounding, moved.press, moved.speaking])
+
     def mouth(self, time: float) -> Mouth:
         """What the mouth does at a time of the picture."""
-        moved = self.tracks
-        tracks = (moved.opening, moved.spread, moved.rounding, moved.press, moved.speaking)
-        return Mouth(*(float(read_track(track, time)) for track in tracks))
+        place = min(max((time + MARGIN) * TRACK_RATE, 0.0), self._lips.shape[1] - 1.001)
+        before, after = self._lips[:, int(place) : int(place) + 2].T
+        return Mouth(*(before + (place % 1) * (after - before)).tolist())
 
     def sounding(self, seconds: float, expression: Bump, apex: Action) -> Sounding:
         """The tracks of the sound, at the times they are heard."""
