@@ -1,6 +1,7 @@
 """`facemae bench clips`: ways to store clips and to read them, against frames read out of the original videos."""
 
 import io
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -130,8 +131,8 @@ def _measured(
         members = [_stored(clip, storage) for clip in clips]
         cost = (time.perf_counter() - start) / sum(len(clip.crops) for clip in clips) * 1000
         ways += [_Way(name, kind, read, members, cost) for kind, read in _readers(storage, decord)]
-    original: list[float] = []
-    rates: list[list[float]] = [[] for _ in ways]
+    original: list[tuple[float, float]] = []
+    rates: list[list[tuple[float, float]]] = [[] for _ in ways]
     for number in range(settings.rounds):
         tell(f"round {number + 1} of {settings.rounds}")
         original.append(_rate(lambda place: _original(clips[place], decord), len(clips)))
@@ -140,8 +141,10 @@ def _measured(
     here = _machine()
     results = []
     for way, series in zip(ways, rates, strict=True):
-        mine, theirs, ratio = compare_rates(series, original)
-        facts = {**_facts(way, clips), "size": settings.size, "rounds": settings.rounds}
+        mine, theirs, ratio = compare_rates([rate for rate, _ in series], [rate for rate, _ in original])
+        cpu, cpu_baseline = (round(statistics.median(ms for _, ms in measured), 2) for measured in (series, original))
+        used = {"cpu_ms_a_clip": cpu, "baseline_cpu_ms_a_clip": cpu_baseline}
+        facts = {**_facts(way, clips), **used, "size": settings.size, "rounds": settings.rounds}
         name = f"clips, {way.storage} ({facts['bytes_a_clip'] / 1000:.0f} kB, error {facts['mean_error_of_255']})"
         results.append(BenchResult(f"{name}, {way.reader}", mine, theirs, "clips/s", ratio, facts, here))
     return results
@@ -213,11 +216,12 @@ def _resized(frame: Pixels, box: tuple[int, int, int], size: int) -> Pixels:
     return np.asarray(scaled, dtype=np.uint8)
 
 
-def _rate(read: Callable[[int], Pixels], count: int) -> float:
-    start = time.perf_counter()
+def _rate(read: Callable[[int], Pixels], count: int) -> tuple[float, float]:
+    """Clips a second, and milliseconds of the processor for a clip, which suffer less from others on the machine."""
+    start, used = time.perf_counter(), time.process_time()
     for place in range(count):
         read(place)
-    return count / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start), (time.process_time() - used) / count * 1000
 
 
 def _stored(clip: _Clip, storage: Storage) -> tuple[bytes, Written]:
