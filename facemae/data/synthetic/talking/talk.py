@@ -257,5 +257,6 @@ def _scene(seed: int, identity: int, sample: int, whole: bool) -> Scene:
     scale, x, y = rng.uniform(size=3).tolist()
     if whole:
         pose = replace(pose, scale=0.17 + 0.08 * scale, x=0.36 * (x - 0.5), y=0.16 * (y - 0.5) - 0.02)
-    blur = min(scene.blur, 0.004)
+    # In the picture a smaller face is not less sharp.
+    blur = min(scene.blur, 0.004) * pose.scale / 0.46
     return replace(scene, pose=pose, occlusion="none", blur=blur)
