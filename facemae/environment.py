@@ -35,6 +35,7 @@ PACKAGES = (
     "tensorboard",
     "deepspeed",
     "submitit",
+    "av",
     "decord2",
 )
 """Distributions whose versions decide how facemae behaves."""

@@ -24,6 +24,10 @@ FORBIDDEN_IMPORTS = {
         *("facemae.bench", "facemae.data", "facemae.faces", "facemae.features", "facemae.models", "facemae.objectives"),
         *("facemae.train", "facemae.video"),
     ),
+    "facemae/video": (
+        *("facemae.bench", "facemae.data", "facemae.faces", "facemae.features", "facemae.models", "facemae.objectives"),
+        *("facemae.sound", "facemae.train"),
+    ),
     "facemae/models": ("facemae.objectives", "facemae.train", "facemae.features"),
     "facemae/objectives": ("facemae.train", "facemae.features"),
     "facemae/features": ("facemae.train", "facemae.objectives"),

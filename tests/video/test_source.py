@@ -198,6 +198,9 @@ def by_formula(planes: list[Pixels], matrix: str, full: bool) -> Any:
         ("h264-plain", "mp4", {"movflags": "faststart"}),
         ("h264-plain", "matroska", {}),
         ("mpeg4", "avi", {}),
+        ("mpeg1", "mpeg", {}),
+        ("mpeg2", "vob", {}),
+        ("h264-plain", "mpegts", {}),
         ("vp9", "webm", {}),
     ],
 )
