@@ -2,12 +2,12 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from facemae.data.pack_command import register as register_pack
 from facemae.data.synth_command import register as register_synth
 
 app = typer.Typer(
@@ -18,14 +18,6 @@ Shards = Annotated[Path, typer.Argument(metavar="SHARDS", help="Folder of the sh
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 
-class Folders(StrEnum):
-    """What folders below the splits name."""
-
-    CLASS = "class"
-    SUBJECT = "subject"
-    NOTHING = "nothing"
-
-
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
 
@@ -33,72 +25,6 @@ def _print_json(value: Any) -> None:
 def _say(lines: list[str]) -> None:
     for line in lines:
         print(line)
-
-
-@app.command()
-def pack(
-    source: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of images, with or without labels.csv.")],
-    out: Annotated[Path, typer.Option("--out", help="Shard set to make.")],
-    labels: Annotated[Path | None, typer.Option(help="Table of labels; default: labels.csv in the folder.")] = None,
-    path_column: Annotated[str | None, typer.Option(help="Column with the images' paths.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column with the split.")] = None,
-    subject_column: Annotated[str | None, typer.Option(help="Column with the subject.")] = None,
-    label_columns: Annotated[str | None, typer.Option(help="Columns to keep, separated by commas.")] = None,
-    folders_are: Annotated[
-        Folders, typer.Option(help="What folders below the splits name, without a table.")
-    ] = Folders.CLASS,
-    resize: Annotated[int | None, typer.Option(min=1, help="Scale down to this shorter side in pixels.")] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the random assignment to shards.")] = 0,
-    card: Annotated[Path | None, typer.Option(help="Dataset card, a JSON file: name, source, licence, …")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older shard set.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be packed and write nothing.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Pack a folder of images into shards.
-
-    Images and labels: every column of labels.csv but path, split and subject is a label. Without a table, folders named
-    train, valid (val, dev, …) and test are the splits, and the next level is the class. Images that are empty, do not
-    decode, are listed and missing, or are not listed, are left out and named in SHARDS/skipped.jsonl.
-
-    Example: facemae data pack fer2013plus --out shards/ferplus --path-column file
-    """
-    from facemae.data.card import load_card
-    from facemae.data.ingest.folder import list_folder
-    from facemae.data.pack import pack_folder
-    from facemae.data.progress import progress
-
-    columns: dict[str, Any] = {
-        "labels": labels,
-        "path_column": path_column,
-        "split_column": split_column,
-        "subject_column": subject_column,
-        "label_columns": None if label_columns is None else [name.strip() for name in label_columns.split(",")],
-        "folders_are": folders_are.value,
-    }
-    if dry_run:
-        listing = list_folder(source, **columns)
-        if as_json:
-            _print_json({"would_pack": len(listing.images), "skipped": listing.skipped, "notes": listing.notes})
-        else:
-            _say([f"{len(listing.images)} images would be packed, {len(listing.skipped)} left out", *listing.notes])
-        return
-    with progress("packing") as report:
-        result = pack_folder(
-            source,
-            out,
-            **columns,
-            resize=resize,
-            shard_size=shard_size,
-            seed=seed,
-            card=None if card is None else load_card(card),
-            overwrite=overwrite,
-            progress=report,
-        )
-    if as_json:
-        _print_json(result.as_dict())
-    else:
-        _say(result.lines())
 
 
 @app.command()
@@ -215,4 +141,5 @@ def drop(
         _say(result.lines())
 
 
+register_pack(app)
 register_synth(app)

@@ -15,7 +15,7 @@ from typing import Any
 from facemae.data.card import write_card
 from facemae.data.decode import decode_image
 from facemae.data.index import ShardIndex, build_index
-from facemae.data.ingest.folder import EXTENSIONS, FoldersAre, SourceImage, list_folder
+from facemae.data.ingest.folder import EXTENSIONS, FoldersAre, SourceFile, list_folder
 from facemae.data.ingest.keys import make_keys
 from facemae.data.reencode import INTERPOLATION, shrink, to_png
 from facemae.data.schema import DatasetCard
@@ -164,7 +164,11 @@ def pack_samples(
         finally:
             writer.abandon()
         left_out.sort()
-        index = _finish(temporary, writer, card or DatasetCard(name=out.name), seed, left_out, sizes)
+        if not writer.written:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out[:3])
+            raise DataError(f"none of {len(left_out)} images can be packed ({reasons})", expected="images that decode")
+        known = _with_size(card or DatasetCard(name=out.name), sizes)
+        index = finish_set(temporary, writer, known, seed, left_out)
         move_into_place(temporary, place)
     seconds = time.perf_counter() - begin
     return PackReport(out, writer.written, writer.shards, index.digest, seconds, left_out, list(notes))
@@ -213,28 +217,32 @@ def _prepare(item: PackItem) -> _Prepared | _Skip:
     return _Prepared(item.key, {item.extension: data, **more, "json": text.encode()}, (int(width), int(height)))
 
 
-def _finish(
-    folder: Path,
-    writer: ShardWriter,
-    card: DatasetCard,
-    seed: int,
-    skipped: list[tuple[str, str]],
-    sizes: set[tuple[int, int]],
+def _with_size(card: DatasetCard, sizes: set[tuple[int, int]]) -> DatasetCard:
+    """All images are squares of one side: a fact that nobody had to state."""
+    if card.crop.size is None and len(sizes) == 1 and len(set(*sizes)) == 1:
+        return card.model_copy(update={"crop": card.crop.model_copy(update={"size": next(iter(sizes))[0]})})
+    return card
+
+
+def finish_set(
+    folder: Path, writer: ShardWriter, card: DatasetCard, seed: int, skipped: Sequence[tuple[str, str]]
 ) -> ShardIndex:
-    if not writer.written:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
-        raise DataError(f"none of {len(skipped)} images can be packed ({reasons})", expected="images that decode")
+    """Write what belongs beside the shards: card, list of what was left out, index.
+
+    Args:
+        folder: Of the shards.
+        writer: That wrote them.
+        card: Dataset card; how it was packed is added.
+        seed: Seed of the random assignment to shards.
+        skipped: (path, reason).
+    """
     packed = {
         "facemae": importlib.metadata.version("facemae"),
         "seed": str(seed),
         "samples": str(writer.written),
         **card.packed,
     }
-    crop = card.crop
-    if crop.size is None and len(sizes) == 1 and len(set(*sizes)) == 1:
-        # All images are squares of one side: a fact that nobody had to state.
-        crop = crop.model_copy(update={"size": next(iter(sizes))[0]})
-    write_card(folder, card.model_copy(update={"packed": packed, "crop": crop}))
+    write_card(folder, card.model_copy(update={"packed": packed}))
     if skipped:
         lines = (json.dumps({"path": path, "reason": reason}, ensure_ascii=False) for path, reason in skipped)
         write_text(folder / SKIPPED, "".join(f"{line}\n" for line in lines))
@@ -296,8 +304,8 @@ def pack_folder(
         label_columns=label_columns,
         folders_are=folders_are,
     )
-    keys = make_keys([image.path for image in listing.images])
-    items = [_folder_item(key, image, resize) for key, image in zip(keys, listing.images, strict=True)]
+    keys = make_keys([image.path for image in listing.files])
+    items = [_folder_item(key, image, resize) for key, image in zip(keys, listing.files, strict=True)]
     card = card or DatasetCard(name=out.name, source=source.name)
     if resize is not None:
         crop = card.crop.model_copy(update={"size": None, "interpolation": INTERPOLATION})
@@ -311,11 +319,11 @@ def pack_folder(
         overwrite=overwrite,
         progress=progress,
         skipped=listing.skipped,
-        notes=[*listing.notes, *_conversion_notes(listing.images)],
+        notes=[*listing.notes, *_conversion_notes(listing.files)],
     )
 
 
-def _conversion_notes(images: Sequence[SourceImage]) -> list[str]:
+def _conversion_notes(images: Sequence[SourceFile]) -> list[str]:
     count = sum(_stored_extension(image.file) is None for image in images)
     return [f"{count} images of other formats are stored as PNG"] if count else []
 
@@ -324,7 +332,7 @@ def _stored_extension(file: Path) -> str | None:
     return EXTENSIONS.get(file.suffix.lower().lstrip("."))
 
 
-def _folder_item(key: str, image: SourceImage, resize: int | None) -> PackItem:
+def _folder_item(key: str, image: SourceFile, resize: int | None) -> PackItem:
     extension = _stored_extension(image.file)
 
     def read() -> bytes:

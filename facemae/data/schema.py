@@ -34,6 +34,12 @@ class CropRecipe(BaseModel):
     """Colour of the stored image."""
     interpolation: str = "unknown"
     """Resampling used for the stored image."""
+    smoothing: str = "none"
+    """How the box was steadied over time, for clips."""
+    fps: float | None = None
+    """Frames a second of stored clips; None for stills and where it varies."""
+    sound_rate: int | None = None
+    """Samples a second of stored sound, mono; None without sound and where it varies."""
 
 
 class ModelInput(BaseModel):

@@ -4,7 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
-from facemae.files import fsync_file
+from facemae.files import fsync_file, storage_errors
 
 
 class ShardWriter:
@@ -12,7 +12,7 @@ class ShardWriter:
 
     Args:
         folder: Folder for `shard-000000.tar`, `shard-000001.tar`, …
-        shard_size: Samples a shard.
+        shard_size: Samples a shard, where `write` decides when the next one begins.
     """
 
     def __init__(self, folder: Path, shard_size: int) -> None:
@@ -26,10 +26,18 @@ class ShardWriter:
     def write(self, key: str, members: dict[str, bytes]) -> None:
         """Append one sample; begins a new shard where the last one is full."""
         if self.written % self.shard_size == 0:
-            self.close()
-            self._path = self.folder / f"shard-{self.shards:06d}.tar"
-            self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-            self.shards += 1
+            self.begin()
+        self.append(key, members)
+
+    def begin(self) -> None:
+        """End the last shard and begin the next one."""
+        self.close()
+        self._path = self.folder / f"shard-{self.shards:06d}.tar"
+        self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self.shards += 1
+
+    def append(self, key: str, members: dict[str, bytes]) -> None:
+        """Append one sample to the shard that was begun."""
         assert self._tar is not None
         for extension, data in members.items():
             add_member(self._tar, f"{key}.{extension}", data)
@@ -48,6 +56,51 @@ class ShardWriter:
             # TarFile.close would write the end mark, which a full disk refuses a second time.
             self._tar.fileobj.close()
             self._tar = None
+
+
+class PartWriter:
+    """Writes the samples of one source into a tar of its own, which appears when it is complete.
+
+    Args:
+        path: The tar. Nothing is made where no sample is written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._tar: tarfile.TarFile | None = None
+
+    def write(self, key: str, members: dict[str, bytes]) -> None:
+        """Append one sample.
+
+        Raises:
+            StorageError: Writing failed.
+        """
+        with storage_errors(self.path):
+            if self._tar is None:
+                self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            for extension, data in members.items():
+                add_member(self._tar, f"{key}.{extension}", data)
+
+    def close(self) -> None:
+        """End the tar, flush it to the disk and give it its name.
+
+        Raises:
+            StorageError: Writing failed.
+        """
+        if self._tar is not None:
+            with storage_errors(self.path):
+                self._tar.close()
+                self._tar = None
+                fsync_file(self._temporary)
+                self._temporary.replace(self.path)
+
+    def abandon(self) -> None:
+        """Remove a tar that was not ended; nothing after `close`."""
+        if self._tar is not None and self._tar.fileobj is not None:
+            self._tar.fileobj.close()
+            self._tar = None
+        self._temporary.unlink(missing_ok=True)
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:

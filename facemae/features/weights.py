@@ -181,6 +181,6 @@ def merge_crops(crops: Iterable[CropRecipe]) -> CropRecipe:
         values = list(dict.fromkeys(row[name] for row in rows))
         if len(values) == 1:
             merged[name] = values[0]
-        elif name not in ("size", "colour"):
+        elif name != "colour" and all(isinstance(value, str) for value in values):
             merged[name] = " | ".join(sorted(values))
     return CropRecipe(**merged)

@@ -34,6 +34,20 @@ def at_rate(frames: Iterable[Frame], fps: float | Fraction) -> Iterator[tuple[in
     return _shown(frames, float(fps))
 
 
+def count_at_rate(last: Frame, fps: float | Fraction) -> int:
+    """How many frames `at_rate` gives of a video that ends with `last`; its pixels are not looked at."""
+    limit = _end(last)
+    number = max(0, int(limit * float(fps)) - 1)
+    while number / float(fps) < limit:
+        number += 1
+    return number
+
+
+def _end(last: Frame) -> float:
+    """Before this time a frame can stand. One stands at its own time even where the file gives it no duration."""
+    return max(last.time + TIE, last.time + last.duration - END)
+
+
 def _shown(frames: Iterable[Frame], fps: float) -> Iterator[tuple[int, Frame]]:
     number = 0
     before: Frame | None = None
@@ -42,8 +56,7 @@ def _shown(frames: Iterable[Frame], fps: float) -> Iterator[tuple[int, Frame]]:
             yield number, before
             number += 1
         before = frame
-    # A frame stands at its own time even where the file gives it no duration.
-    while before is not None and number / fps < max(before.time + TIE, before.time + before.duration - END):
+    while before is not None and number / fps < _end(before):
         yield number, before
         number += 1
 

@@ -110,14 +110,14 @@ def test_table_that_is_no_text(tmp_path: Path) -> None:
 def test_byte_order_mark_and_windows_paths(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png")
     (tmp_path / "labels.csv").write_bytes("\ufeffpath,joy\r\na\\1.png,1\r\n".encode())
-    images = list_folder(tmp_path).images
+    images = list_folder(tmp_path).files
     assert [(image.path, image.labels) for image in images] == [("a/1.png", {"joy": 1})]
 
 
 def test_split_folders_then_classes(tmp_path: Path) -> None:
     touch(tmp_path, "train/joy/1.jpg", "val/fear/2.png", "val/joy/deep/3.webp", ".cache/4.png", "train/joy/notes.txt")
     listing = list_folder(tmp_path)
-    found = {image.path: (image.split, image.labels) for image in listing.images}
+    found = {image.path: (image.split, image.labels) for image in listing.files}
     assert found == {
         "train/joy/1.jpg": ("train", {"class": "joy"}),
         "val/fear/2.png": ("valid", {"class": "fear"}),
@@ -128,15 +128,15 @@ def test_split_folders_then_classes(tmp_path: Path) -> None:
 
 def test_folders_as_subjects(tmp_path: Path) -> None:
     touch(tmp_path, "n0001/1.jpg", "n0002/2.jpg")
-    images = list_folder(tmp_path, folders_are="subject").images
+    images = list_folder(tmp_path, folders_are="subject").files
     assert [(image.subject, image.labels) for image in images] == [("n0001", {}), ("n0002", {})]
-    images = list_folder(tmp_path, folders_are="nothing").images
+    images = list_folder(tmp_path, folders_are="nothing").files
     assert [(image.subject, image.labels) for image in images] == [(None, {}), (None, {})]
 
 
 def test_flat_folder_has_no_class(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg", "sub/2.jpg")
-    assert [image.meta() for image in list_folder(tmp_path).images] == [{"path": "1.jpg"}, {"path": "sub/2.jpg"}]
+    assert [image.meta() for image in list_folder(tmp_path).files] == [{"path": "1.jpg"}, {"path": "sub/2.jpg"}]
 
 
 def test_split_folders_beside_others_are_refused(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     source.mkdir()
     (source / "train").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(source)
-    assert [image.path for image in list_folder(source).images] == ["train/1.jpg"]
+    assert [image.path for image in list_folder(source).files] == ["train/1.jpg"]
 
 
 def test_nothing_to_pack(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_listed_paths_are_compared_in_one_form(tmp_path: Path) -> None:
     touch(tmp_path, "sub/a.png", "sub/b.png")
     path = table(tmp_path, "path\n./sub//a.png\nx/../sub\\b.png\n")
     listing = list_folder(tmp_path)
-    assert [image.path for image in listing.images] == ["sub/a.png", "sub/b.png"]
+    assert [image.path for image in listing.files] == ["sub/a.png", "sub/b.png"]
     assert listing.skipped == []
     path.write_text("path\nsub/a.png\n./sub/a.png\n")
     with pytest.raises(DataError, match=r"lists 1 paths more than once, the first is 'sub/a\.png'"):

@@ -1,6 +1,6 @@
-"""A folder of images, with or without a table of labels.
+"""A folder of images or videos, with or without a table of labels.
 
-With `labels.csv` (or another table) the listed images are packed. Without one, folders speak: first-level folders named
+With `labels.csv` (or another table) the listed files are packed. Without one, folders speak: first-level folders named
 like splits are the splits, and the next level is the class, as ImageFolder has it; or the subject, as in identity data
 sets, if asked.
 """
@@ -28,8 +28,25 @@ FoldersAre = Literal["class", "subject", "nothing"]
 
 
 @dataclass(frozen=True)
-class SourceImage:
-    """An image to pack: the file, its path relative to the source, and what is known about it."""
+class Media:
+    """A kind of files to look for.
+
+    Attributes:
+        name: What they are called in messages.
+        endings: Endings of their names.
+    """
+
+    name: str
+    endings: tuple[str, ...]
+
+
+IMAGES = Media("images", (*EXTENSIONS, *CONVERTED))
+VIDEOS = Media("videos", ("mp4", "m4v", "mpg", "mpeg", "avi", "mov", "mkv", "webm", "wmv", "flv", "3gp", "ts", "mts"))
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """An image or video to pack: the file, its path relative to the source, and what is known about it."""
 
     file: Path
     path: str
@@ -48,17 +65,17 @@ class Listing:
     """What a source holds.
 
     Attributes:
-        images: Images to pack.
-        skipped: (path, reason) of images that are listed and missing, or there and not listed.
+        files: Files to pack.
+        skipped: (path, reason) of files that are listed and missing, or there and not listed.
         notes: What was decided about splits and folders.
     """
 
-    images: list[SourceImage]
+    files: list[SourceFile]
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-def _walk(source: Path) -> Iterator[str]:
+def _walk(source: Path, media: Media) -> Iterator[str]:
     seen: set[str] = set()
     for root, folders, files in os.walk(source, followlinks=True):
         # Linked folders are followed, each real one once, so that a circle of links ends.
@@ -70,13 +87,14 @@ def _walk(source: Path) -> Iterator[str]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             ending = name.rpartition(".")[2].lower()
-            if not name.startswith(".") and (ending in EXTENSIONS or ending in CONVERTED):
+            if not name.startswith(".") and ending in media.endings:
                 yield Path(root, name).relative_to(source).as_posix()
 
 
 def list_folder(
     source: Path,
     *,
+    media: Media = IMAGES,
     labels: Path | None = None,
     path_column: str | None = None,
     split_column: str | None = None,
@@ -84,10 +102,11 @@ def list_folder(
     label_columns: Sequence[str] | None = None,
     folders_are: FoldersAre = "class",
 ) -> Listing:
-    """List the images of a folder and what is known about them.
+    """List the images or videos of a folder and what is known about them.
 
     Args:
         source: The folder.
+        media: Which files to look for.
         labels: Table of labels; None takes `labels.csv` in the folder, if there is one.
         path_column: See `read_labels`.
         split_column: See `read_labels`.
@@ -96,11 +115,11 @@ def list_folder(
         folders_are: What the folders below the splits name, where there is no table.
 
     Raises:
-        DataError: No such folder, no images, or what `read_labels` refuses.
+        DataError: No such folder, no such files, or what `read_labels` refuses.
     """
     if not source.is_dir():
-        raise DataError(f"there is no folder {source}", expected="a folder of images")
-    found = list(_walk(source))
+        raise DataError(f"there is no folder {source}", expected=f"a folder of {media.name}")
+    found = list(_walk(source, media))
     table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
     if table is not None:
         listing = _from_table(
@@ -116,17 +135,17 @@ def list_folder(
         if any((path_column, split_column, subject_column, label_columns)):
             raise DataError(f"columns were named and {source} has no labels.csv", fix="name the table: --labels FILE")
         listing = _from_folders(source, found, folders_are)
-    if not listing.images:
+    if not listing.files:
         detail = f"; none of the {len(listing.skipped)} listed or found is both" if listing.skipped else ""
-        endings = ", ".join((*EXTENSIONS, *CONVERTED))
-        raise DataError(f"{source} holds no images to pack{detail}", expected=f"files ending in {endings}")
+        endings = ", ".join(media.endings)
+        raise DataError(f"{source} holds no {media.name} to pack{detail}", expected=f"files ending in {endings}")
     return listing
 
 
 def _from_table(source: Path, found: list[str], path: Path, **columns: Any) -> Listing:
     table = read_labels(path, **columns)
     present = set(found)
-    images, skipped, listed = [], [], set()
+    files, skipped, listed = [], [], set()
     for row in table.rows:
         relative = normal_path(row.path)
         _check_inside(source, path, row.path, relative)
@@ -135,9 +154,9 @@ def _from_table(source: Path, found: list[str], path: Path, **columns: Any) -> L
         if relative not in present and not file.is_file():
             skipped.append((row.path, f"listed in {path.name} and missing in the folder"))
             continue
-        images.append(SourceImage(file, relative, row.split, row.subject, row.labels))
+        files.append(SourceFile(file, relative, row.split, row.subject, row.labels))
     skipped += [(name, f"in the folder and not listed in {path.name}") for name in found if name not in listed]
-    return Listing(images, skipped, table.notes)
+    return Listing(files, skipped, table.notes)
 
 
 def _check_inside(source: Path, table: Path, written: str, relative: str) -> None:
@@ -145,7 +164,7 @@ def _check_inside(source: Path, table: Path, written: str, relative: str) -> Non
     if relative.startswith(("/", "../")) or relative == ".." or _DRIVE.match(relative):
         raise DataError(
             f"{table} lists {written!r}, which is not inside {source}",
-            expected="paths relative to the folder of images",
+            expected="paths relative to that folder",
             fix="write the paths relative to it, or pack the folder that contains them all",
         )
 
@@ -156,21 +175,21 @@ def _from_folders(source: Path, found: list[str], folders_are: FoldersAre) -> Li
     splits = {name: canonical for name in first if (canonical := canonical_split(name)) is not None}
     notes = split_notes(splits)
     if splits and (len(splits) < len(first) or any(len(part) == 1 for part in parts)):
-        others = [name for name in first if name not in splits] or ["images beside the folders"]
+        others = [name for name in first if name not in splits] or ["files beside the folders"]
         raise DataError(
             f"{source} holds folders named like splits ({', '.join(splits)}) and others ({', '.join(others[:10])})",
             expected="only split folders on the first level, or none",
-            fix="move the others away, or list the images in a labels.csv with a split column",
+            fix="move the others away, or list the files in a labels.csv with a split column",
         )
     depth = 1 if splits else 0
     named = folders_are != "nothing" and bool(parts) and all(len(part) > depth + 1 for part in parts)
     if named:
         notes.append(f"{'second' if splits else 'first'}-level folders are read as the {folders_are}")
-    images = []
+    files = []
     for name, part in zip(found, parts, strict=True):
         value = part[depth] if named else None
-        images.append(
-            SourceImage(
+        files.append(
+            SourceFile(
                 source / name,
                 name,
                 splits[part[0]] if splits else None,
@@ -178,4 +197,4 @@ def _from_folders(source: Path, found: list[str], folders_are: FoldersAre) -> Li
                 {"class": value} if value is not None and folders_are == "class" else {},
             )
         )
-    return Listing(images, [], notes)
+    return Listing(files, [], notes)

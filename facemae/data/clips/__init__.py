@@ -1,0 +1,1 @@
+"""Videos to clips of one face each: detection, tracking, a steady box, frames at one rate, sound beneath."""

@@ -1,0 +1,241 @@
+"""One video into the samples of a shard set: a small tar of its own, and a report."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from facemae.data.clips.pieces import Piece, cut_pieces
+from facemae.data.clips.render import FLAC, Picture, Sound, SoundTrack, render_frames
+from facemae.data.clips.settings import ClipSettings
+from facemae.data.clips.survey import Person, Survey, survey
+from facemae.data.shard_writer import PartWriter
+from facemae.errors import DataError, DecodeError
+from facemae.faces.detector import Detector
+from facemae.faces.registry import open_detector
+from facemae.files import storage_errors, write_text
+from facemae.sound.source import has_sound
+
+_LONGER = 0.5
+"""Seconds by which a separate sound may differ from its video without a note."""
+_MOST_PEOPLE = 10
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to pack.
+
+    Attributes:
+        number: Its place in the listing.
+        key: What the keys of its clips begin with.
+        file: The video.
+        path: What it is called: its path relative to the source.
+        sound: A separate file with its sound; None takes the video's own.
+        meta: Known fields of the samples.
+    """
+
+    number: int
+    key: str
+    file: Path
+    path: str
+    sound: Path | None
+    meta: dict[str, Any]
+
+
+@dataclass
+class VideoReport:
+    """What became of one video.
+
+    Attributes:
+        path: The video.
+        clips: Samples written.
+        seconds: Seconds of them.
+        frames: Frames of the video.
+        looked: Frames in which faces were looked for.
+        found: Frames of these with a face.
+        people: Faces found in the video.
+        shake: Of each kept face (with detected boxes, with the steady one), in pixels of the stored crop.
+        skipped: (what, reason) of what was left out.
+        notes: (what, remark) of what is worth knowing and was kept, by kind: `damage`, `sound`, `people`.
+    """
+
+    path: str
+    clips: int = 0
+    seconds: float = 0.0
+    frames: int = 0
+    looked: int = 0
+    found: int = 0
+    people: int = 0
+    shake: list[tuple[float, float]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+def part_names(number: int) -> tuple[str, str]:
+    """Names of a video's tar and of its report, which is written last."""
+    return f"{number:08d}.tar", f"{number:08d}.json"
+
+
+def read_report(folder: Path, number: int) -> VideoReport | None:
+    """The report of a finished video; None where it is not finished."""
+    path = folder / part_names(number)[1]
+    if not path.is_file():
+        return None
+    with storage_errors(path, "reading"):
+        return VideoReport(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def pack_video(job: VideoJob, folder: Path, settings: ClipSettings) -> VideoReport:
+    """Make the clips of one video.
+
+    Args:
+        job: The video.
+        folder: Receives the tar and the report.
+        settings: How.
+
+    Returns:
+        What became of it. A video that cannot be used is left out with its reason; nothing of it is written.
+
+    Raises:
+        StorageError: Writing failed, or reading failed underneath.
+    """
+    tar, text = part_names(job.number)
+    report = VideoReport(job.path)
+    writer = PartWriter(folder / tar)
+    try:
+        for key, members in _samples(job, settings, report):
+            writer.write(key, members)
+            report.clips += 1
+        writer.close()
+    except DecodeError as error:
+        _left_out(report, job, error.found)
+    except FileNotFoundError:
+        _left_out(report, job, "the file is gone")
+    except PermissionError:
+        _left_out(report, job, "reading the file is not permitted")
+    finally:
+        writer.abandon()
+    write_text(folder / text, json.dumps(asdict(report)))
+    return report
+
+
+def _left_out(report: VideoReport, job: VideoJob, reason: str) -> None:
+    report.clips, report.seconds, report.shake = 0, 0.0, []
+    report.skipped.append((job.path, reason.removeprefix(f"{job.file}: ")))
+
+
+def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iterator[tuple[str, dict[str, bytes]]]:
+    # The processes are the parallelism.
+    cv2.setNumThreads(1)
+    detector = open_detector(settings.detector)
+    seen = survey(job.file, detector, settings)
+    report.frames, report.looked, report.found = seen.frames, seen.looked, seen.found
+    report.people = len(seen.people)
+    if seen.damage:
+        report.notes.append(("damage", seen.damage))
+    if seen.repaired:
+        report.notes.append(("damage", f"time stamps of {seen.repaired} frames repaired"))
+    fps = seen.fps
+    sound: SoundTrack | None = None
+    for number, person in _kept(job, seen, settings, report):
+        pieces = cut_pieces(person, fps, seen.count, settings)
+        if not pieces:
+            length = person.stop - person.start
+            report.skipped.append((job.path, f"{length:.2f} s with a face, shorter than {settings.shortest:g} s"))
+            continue
+        if not report.shake:
+            sound = _sound_of(job, seen, settings, report)
+        report.shake.append(person.shake)
+        sounds = itertools.repeat(None) if sound is None else sound.cut(pieces, fps)
+        pictures = render_frames(job.file, seen, person, pieces, fps, settings)
+        for place, ((piece, picture), beneath) in enumerate(zip(pictures, sounds, strict=False)):
+            report.seconds += piece.seconds(fps)
+            meta = _meta(job, person, number, piece, fps, picture, beneath, settings, detector)
+            yield f"{job.key}-{number}-{place:04d}", _members(settings, picture, beneath, meta)
+
+
+def _kept(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> Iterator[tuple[int, Person]]:
+    """The people whose clips are made, numbered by prominence; why the others are not."""
+    if not seen.people:
+        report.skipped.append((job.path, f"no face in {seen.looked} frames looked at"))
+    for number, person in enumerate(seen.people):
+        if person.seen < settings.seen:
+            share = f"{person.seen:.0%} of the frames, less than {settings.seen:.0%}"
+            report.skipped.append((job.path, f"face {number} is detected in {share}"))
+        elif number >= (1 if settings.people == "main" else _MOST_PEOPLE):
+            report.notes.append(("people", f"face {number}, less prominent, is left out"))
+        else:
+            yield number, person
+
+
+def _sound_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> SoundTrack | None:
+    """The sound to cut; None where there is none or it cannot be used, which is noted."""
+    if settings.sound_rate is None:
+        return None
+    path = job.sound or job.file
+    try:
+        if not has_sound(path):
+            report.notes.append(("sound", "no sound"))
+            return None
+        track = SoundTrack(path, seen.origin if job.sound is None else 0.0, settings.sound_rate)
+    except (DecodeError, DataError) as error:
+        report.notes.append(("sound", f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"))
+        return None
+    report.notes += [("sound", text) for text in _remarks(track, job, seen)]
+    return None if track.silent else track
+
+
+def _remarks(track: SoundTrack, job: VideoJob, seen: Survey) -> Iterator[str]:
+    if track.silent:
+        yield "a silent track, stored without sound"
+    if track.source.damage:
+        yield track.source.damage
+    if job.sound is not None and abs(track.seconds - seen.seconds) > _LONGER:
+        yield f"{job.sound.name} lasts {track.seconds:.2f} s, the video {seen.seconds:.2f} s"
+
+
+def _members(settings: ClipSettings, picture: Picture, sound: Sound | None, meta: dict[str, Any]) -> dict[str, bytes]:
+    text = json.dumps(meta, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return {
+        settings.storage.kind: picture.data,
+        **({} if sound is None else {FLAC: sound.data}),
+        "json": text.encode(),
+    }
+
+
+def _meta(
+    job: VideoJob,
+    person: Person,
+    number: int,
+    piece: Piece,
+    fps: float,
+    picture: Picture,
+    sound: Sound | None,
+    settings: ClipSettings,
+    detector: Detector,
+) -> dict[str, Any]:
+    middle = np.median(picture.boxes, axis=0)
+    still = bool((picture.boxes == picture.boxes[0]).all())
+    return {
+        **job.meta,
+        "width": settings.size,
+        "height": settings.size,
+        "clip": {
+            "fps": fps,
+            "frames": piece.count,
+            "start_s": round(piece.first / fps, 6),
+            "person": number,
+            "seen": round(person.seen, 4),
+            # Centre and side of the crop in pixels of the video: its median, and whether it moves.
+            "box": [round(float(value), 2) for value in middle],
+            "still": still,
+            **({} if picture.written.sizes is None else {"sizes": list(picture.written.sizes)}),
+        },
+        "crop": settings.crop_recipe(detector.name).model_copy(update={"fps": fps}).model_dump(),
+        **({} if sound is None else {"sound": sound.meta}),
+    }

@@ -1,0 +1,258 @@
+"""Packing videos into a shard set of clips.
+
+Every video becomes a small tar of its own beside the set; these are put together in a random order at the end. So a
+pack that was killed goes on with the videos it had not finished, and the shards do not depend on how many processes
+there were. It takes twice the room of the set while it lasts.
+"""
+
+import collections
+import importlib.metadata
+import statistics
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facemae.data.clips.job import VideoJob, VideoReport, pack_video, part_names, read_report
+from facemae.data.clips.pool import in_processes
+from facemae.data.clips.settings import ClipSettings
+from facemae.data.clips.workplace import plan_digest, unfinished, workplace
+from facemae.data.ingest.keys import make_keys
+from facemae.data.ingest.videos import list_videos, separate_sounds
+from facemae.data.pack import PackReport, finish_set
+from facemae.data.schema import DatasetCard
+from facemae.data.shard_writer import ShardWriter
+from facemae.data.target import check_apart, check_target, move_into_place, tidy, workspace
+from facemae.errors import DataError, StorageError, UsageError
+from facemae.faces.registry import open_detector
+from facemae.files import storage_errors
+from facemae.parallel import usable_cores
+from facemae.rng import generator
+
+SHARD_VIDEOS = 200
+"""Videos a shard unless asked otherwise: about a hundred megabytes of three-second clips."""
+_LONGEST_KEY = 80
+"""Person and piece are added behind it."""
+
+
+@dataclass(frozen=True)
+class ClipReport(PackReport):
+    """What was packed, and how well faces were found.
+
+    Attributes:
+        videos: Videos looked at.
+        seconds_stored: Seconds of clips.
+        frames: Frames of all videos.
+        looked: Frames in which faces were looked for.
+        found: Frames of these with a face.
+        shake: Medians over the kept faces, in pixels of the stored crop: with detected boxes, with the steady ones.
+        remarks: (path, remark) of videos that were kept, such as a silent track.
+    """
+
+    videos: int = 0
+    seconds_stored: float = 0.0
+    frames: int = 0
+    looked: int = 0
+    found: int = 0
+    shake: tuple[float, float] | None = None
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The report for a person."""
+        share = self.found / self.looked if self.looked else 0.0
+        rate = self.frames / self.seconds if self.seconds else 0.0
+        faces = f"a face in {share:.1%} of {self.looked} frames looked at"
+        more = [f"{self.videos} videos, {self.frames} frames at {rate:.0f} a second; {faces}"]
+        if self.shake is not None:
+            more.append(
+                f"crops shake by {self.shake[1]:.2f} pixels from frame to frame (median; by each frame's own box "
+                f"{self.shake[0]:.2f})"
+            )
+        counted = collections.Counter(text for _, text in self.remarks)
+        more += [f"{count} times: {text}" for text, count in counted.most_common(10)]
+        first, *rest = super().lines()
+        return [first, *more, *rest]
+
+
+def pack_videos(
+    source: Path | str,
+    out: Path | str,
+    *,
+    settings: ClipSettings | None = None,
+    sound: Path | None = None,
+    columns: dict[str, Any] | None = None,
+    shard_size: int = SHARD_VIDEOS,
+    seed: int = 0,
+    card: DatasetCard | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> ClipReport:
+    """Pack a folder of videos, with an optional table of labels, into a new shard set of face clips.
+
+    The set appears under `out` only when it is complete. After a kill the same call goes on; its shards are the same.
+
+    Args:
+        source: The folder; see `facemae.data.ingest.folder` for the layouts it may have.
+        out: Folder to make.
+        settings: How faces are found and clips are cut and stored.
+        sound: Folder of separate sound files; None takes files beside the videos, else the videos' own sound.
+        columns: Arguments of `facemae.data.ingest.folder.list_folder` about the table of labels.
+        shard_size: Videos a shard.
+        seed: Seed of the random assignment to shards.
+        card: Dataset card.
+        overwrite: Replace an older shard set under `out`.
+        workers: Processes; None takes one for each core.
+        progress: Called with (videos done, videos in all).
+        say: Told what goes on.
+
+    Raises:
+        DataError: Nothing to pack, no usable video, or `out` holds what may not be replaced.
+        UsageError: Settings that make no sense.
+        StorageError: Writing failed underneath; what was finished stays, and the same call goes on.
+    """
+    begin = time.perf_counter()
+    source, out = Path(source), Path(out)
+    settings = settings or ClipSettings()
+    if shard_size < 1:
+        raise UsageError(f"shard size {shard_size}", expected="at least one video a shard")
+    check_apart(source, out)
+    detector = open_detector(settings.detector)
+    listing = list_videos(source, **(columns or {}))
+    sounds = separate_sounds([file.path for file in listing.files], source, sound)
+    keys = make_keys([file.path for file in listing.files], longest=_LONGEST_KEY)
+    jobs = [
+        VideoJob(number, key, file.file, file.path, beside, file.meta())
+        for number, (key, file, beside) in enumerate(zip(keys, listing.files, sounds, strict=True))
+    ]
+    place = out.resolve()
+    tidy(place)
+    check_target(place, overwrite=overwrite)
+    plan = _plan(jobs, settings, detector.name)
+    for other in unfinished(place):
+        if not other.name.endswith(plan_digest(plan)):
+            say(f"{other} is an unfinished pack of other videos or settings; it is removed when this one is complete")
+    with workplace(place, plan) as parts:
+        reports = _make(jobs, parts, settings, workers, progress, say)
+        skipped = [*listing.skipped, *(entry for report in reports for entry in report.skipped)]
+        say("putting the shards together")
+        index, writer = _assemble(
+            place, parts, reports, card or DatasetCard(name=out.name, source=source.name), shard_size, seed, skipped,
+            settings, detector.name,
+        )  # fmt: skip
+    shakes = [shake for report in reports for shake in report.shake]
+    return ClipReport(
+        out,
+        writer.written,
+        writer.shards,
+        index.digest,
+        time.perf_counter() - begin,
+        sorted(skipped),
+        list(listing.notes),
+        videos=len(jobs),
+        seconds_stored=sum(report.seconds for report in reports),
+        frames=sum(report.frames for report in reports),
+        looked=sum(report.looked for report in reports),
+        found=sum(report.found for report in reports),
+        shake=(statistics.median(a for a, _ in shakes), statistics.median(b for _, b in shakes)) if shakes else None,
+        remarks=[(report.path, text) for report in reports for _, text in report.notes],
+    )
+
+
+def _plan(jobs: Sequence[VideoJob], settings: ClipSettings, detector: str) -> dict[str, Any]:
+    """All that decides what becomes of each video; files are known by size and time of their last change."""
+
+    def stamp(path: Path | None) -> list[Any] | None:
+        if path is None:
+            return None
+        try:
+            found = path.stat()
+        except OSError:
+            return None
+        return [found.st_size, found.st_mtime_ns]
+
+    return {
+        "facemae": importlib.metadata.version("facemae"),
+        "settings": settings.as_dict(),
+        "detector": detector,
+        "videos": [[job.key, job.path, job.meta, stamp(job.file), str(job.sound), stamp(job.sound)] for job in jobs],
+    }
+
+
+def _make(
+    jobs: Sequence[VideoJob],
+    parts: Path,
+    settings: ClipSettings,
+    workers: int | None,
+    progress: Callable[[int, int], None] | None,
+    say: Callable[[str], None],
+) -> list[VideoReport]:
+    """The reports of all videos, those of an earlier run among them, in the order of the jobs."""
+    done = {job.number: report for job in jobs if (report := read_report(parts, job.number)) is not None}
+    if done:
+        say(f"going on: {len(done)} of {len(jobs)} videos are finished")
+    left = [(job, parts, settings) for job in jobs if job.number not in done]
+    finished = in_processes(pack_video, left, workers or usable_cores())
+    for (job, *_), outcome in finished:
+        report = outcome
+        if report is None:
+            # Its reader crashed with the process, so there is nobody else to write this down.
+            report = VideoReport(job.path, skipped=[(job.path, "reading it ends the process (a crash of the decoder)")])
+        done[job.number] = report
+        if progress is not None:
+            progress(len(done), len(jobs))
+    return [done[job.number] for job in jobs]
+
+
+def _assemble(
+    place: Path,
+    parts: Path,
+    reports: Sequence[VideoReport],
+    card: DatasetCard,
+    shard_size: int,
+    seed: int,
+    skipped: list[tuple[str, str]],
+    settings: ClipSettings,
+    detector: str,
+) -> tuple[Any, ShardWriter]:
+    order = generator(seed, "pack").permutation(len(reports))
+    used = [int(number) for number in order if reports[number].clips]
+    packed = {"detector": detector, "storage": str(settings.storage), **card.packed}
+    card = card.model_copy(update={"packed": packed, "crop": settings.crop_recipe(detector)})
+    with workspace(place) as temporary:
+        writer = ShardWriter(temporary, shard_size)
+        try:
+            for position, number in enumerate(used):
+                if position % shard_size == 0:
+                    writer.begin()
+                for key, members in _samples(parts / part_names(number)[0]):
+                    writer.append(key, members)
+            writer.close()
+        finally:
+            writer.abandon()
+        if not writer.written:
+            reasons = "; ".join(f"{path}: {reason}" for path, reason in sorted(skipped)[:3])
+            raise DataError(f"none of {len(reports)} videos gives a clip ({reasons})", expected="videos with a face")
+        index = finish_set(temporary, writer, card, seed, sorted(skipped))
+        move_into_place(temporary, place)
+    return index, writer
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The samples of a part, one in memory at a time."""
+    with storage_errors(path, "reading"), tarfile.open(path) as tar:
+        key, members = "", dict[str, bytes]()
+        for entry in tar:
+            name, _, extension = entry.name.partition(".")
+            if name != key and members:
+                yield key, members
+                members = {}
+            file = tar.extractfile(entry)
+            if file is None:
+                raise StorageError(f"{path} is damaged: {entry.name} is no file", fix="remove it and run again")
+            key, members[extension] = name, file.read()
+        if members:
+            yield key, members

@@ -1,0 +1,45 @@
+"""Which stretch of a video becomes which clip."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from facemae.data.clips.settings import ClipSettings
+from facemae.data.clips.survey import Person
+
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of frames at the stored rate: frame k stands at k / fps after the video's first.
+
+    Attributes:
+        first: Its first frame.
+        count: How many.
+    """
+
+    first: int
+    count: int
+
+    def seconds(self, fps: float) -> float:
+        """How long it is."""
+        return self.count / fps
+
+
+def cut_pieces(person: Person, fps: float, frames: int, settings: ClipSettings) -> list[Piece]:
+    """Pieces of nearly equal length that cover the frames from a face's first to its last; none if that is too short.
+
+    Args:
+        person: Who, and when.
+        fps: Frames a second of the clips.
+        frames: Frames of the whole video at that rate.
+        settings: Shortest and longest clip.
+    """
+    first = math.ceil(person.start * fps - _ROUNDING)
+    count = min(math.ceil(person.stop * fps - _ROUNDING), frames) - first
+    if count < 1 or count < settings.shortest * fps - _ROUNDING:
+        return []
+    number = math.ceil(count / max(1, math.floor(settings.longest * fps + _ROUNDING)))
+    borders = [first + count * each // number for each in range(number + 1)]
+    return [Piece(begin, end - begin) for begin, end in itertools.pairwise(borders)]

@@ -1,0 +1,81 @@
+"""Work in several processes, one of which may crash without taking the rest with it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+Task = tuple[Any, ...]
+
+_AHEAD = 2
+"""Tasks in flight for each process."""
+
+
+def in_processes(
+    function: Callable[..., Result], tasks: Sequence[Task], workers: int
+) -> Iterator[tuple[Task, Result | None]]:
+    """Call a function with each of some arguments, in processes of their own; with one worker in this process.
+
+    A library that crashes on one task ends its process, and with it the pool. The tasks that were in flight are then
+    made one at a time, which finds the one to blame; the rest go on together.
+
+    Args:
+        function: At the top level of a module, so that another process can import it.
+        tasks: Arguments of the calls.
+        workers: Processes.
+
+    Yields:
+        Task and result as they are done, in any order; None for a task on which its process crashed.
+
+    Raises:
+        Whatever `function` raises; the others are given up.
+    """
+    if workers <= 1 or len(tasks) <= 1:
+        for task in tasks:
+            yield task, function(*task)
+        return
+    left = list(tasks)
+    while left:
+        finished: set[int] = set()
+        in_flight: dict[Future[Result], Task] = {}
+        try:
+            for task, result in _together(function, left, workers, in_flight):
+                finished.add(id(task))
+                yield task, result
+        except BrokenProcessPool:
+            for task in [task for task in in_flight.values() if id(task) not in finished]:
+                yield task, _alone(function, task)
+                finished.add(id(task))
+        left = [task for task in left if id(task) not in finished]
+
+
+def _together(
+    function: Callable[..., Result], tasks: Sequence[Task], workers: int, in_flight: dict[Future[Result], Task]
+) -> Iterator[tuple[Task, Result]]:
+    waiting = iter(tasks)
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+        try:
+            while True:
+                for task in waiting:
+                    in_flight[pool.submit(function, *task)] = task
+                    if len(in_flight) >= _AHEAD * workers:
+                        break
+                if not in_flight:
+                    return
+                done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    yield in_flight.pop(future), result
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _alone(function: Callable[..., Result], task: Task) -> Result | None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *task).result()
+        except BrokenProcessPool:
+            return None

@@ -1,0 +1,174 @@
+"""Second pass through a video: frames and sound of one person's clips, in the form in which shards hold them."""
+
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.data.clips.pieces import Piece
+from facemae.data.clips.settings import INTERPOLATION, ClipSettings
+from facemae.data.clips.survey import Person, Survey
+from facemae.errors import DecodeError
+from facemae.faces.crop import cut
+from facemae.faces.steady import steady_path
+from facemae.sound import store as sound_store
+from facemae.sound.level import SILENT, level
+from facemae.sound.source import SoundSource, Wave
+from facemae.video.rate import at_rate
+from facemae.video.source import VideoSource
+from facemae.video.store import Written, write_clip
+
+FLAC = "flac"
+_LEAST_LEVEL = -120.0
+"""dBFS that stands for silence: JSON has no infinity."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """The frames of one clip.
+
+    Attributes:
+        data: Encoded.
+        written: Number and sizes of its frames.
+        boxes: float64 [T, 3]: centre x, centre y and side of the crop in each frame, in pixels of the video.
+    """
+
+    data: bytes
+    written: Written
+    boxes: NDArray[np.float64]
+
+
+def render_frames(
+    path: Path, survey: Survey, person: Person, pieces: Sequence[Piece], fps: float, settings: ClipSettings
+) -> Iterator[tuple[Piece, Picture]]:
+    """Cut and encode the pieces of one person, one after the other; one frame is held at a time.
+
+    Args:
+        path: The video.
+        survey: What the first pass found.
+        person: Whose face.
+        pieces: Rising, one directly behind the other.
+        fps: Frames a second of the clips.
+        settings: How.
+
+    Raises:
+        DecodeError: The file has fewer frames than in the first pass.
+    """
+    numbers = np.arange(pieces[0].first, pieces[-1].first + pieces[-1].count)
+    boxes = steady_path(person.track, numbers / fps, margin=settings.margin, smoothing=settings.smoothing)
+    # A face half out of the picture: its smoothed centre may lie a little beyond the border.
+    boxes[:, :2] = np.clip(boxes[:, :2], 0, [survey.info.width, survey.info.height])
+    with VideoSource(path) as source:
+        shown = (entry for entry in at_rate(source, fps) if entry[0] >= pieces[0].first)
+        for piece in pieces:
+            own = boxes[piece.first - pieces[0].first :][: piece.count]
+            crops = (
+                _cropped(frame.image, own[number - piece.first], settings.size)
+                for number, frame in itertools.islice(shown, piece.count)
+            )
+            target = io.BytesIO()
+            written = write_clip(crops, target, fps=fps, storage=settings.storage)
+            if written.count != piece.count:
+                raise DecodeError(
+                    f"{path}: {written.count} frames from frame {piece.first} on, {piece.count} before",
+                    expected="a file that does not change while it is packed",
+                )
+            yield piece, Picture(target.getvalue(), written, own)
+
+
+def _cropped(image: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    x, y, side = (float(value) for value in box)
+    return cut(image, x, y, side, size, interpolation=INTERPOLATION)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound beneath one clip.
+
+    Attributes:
+        data: FLAC.
+        meta: What the sample's metadata says of it.
+    """
+
+    data: bytes
+    meta: dict[str, Any]
+
+
+class SoundTrack:
+    """The sound of a video, to be cut to its clips. It is read once to know it, and once for each person.
+
+    Args:
+        path: File with the sound: the video, or another beside it.
+        origin: Time of the video's first frame on the file's time line; 0 for a separate file, which starts with it.
+        rate: Samples a second of the stored sound.
+
+    Attributes:
+        seconds: From the video's first frame to the end of the sound.
+        silent: Whether no sample is loud enough to be sound.
+
+    Raises:
+        DataError: The file has no sound.
+        DecodeError: No part of its sound decodes.
+        StorageError: The file cannot be read.
+    """
+
+    def __init__(self, path: Path, origin: float, rate: int) -> None:
+        self.source = SoundSource(path, rate=rate, origin=origin)
+        self.rate = rate
+        self.seconds = sum(len(block) for block in self.source.blocks()) / rate
+        self.silent = self.source.report.level < SILENT
+
+    def cut(self, pieces: Sequence[Piece], fps: float) -> Iterator[Sound]:
+        """The sound of each piece, exactly beneath its frames; silence where the sound had none.
+
+        Args:
+            pieces: Rising, one directly behind the other.
+            fps: Frames a second of the clips.
+        """
+        reader = _Blocks(self.source.blocks())
+        for piece in pieces:
+            start = round(piece.first / fps * self.rate)
+            stop = round((piece.first + piece.count) / fps * self.rate)
+            wave = reader.between(start, stop)
+            missing = stop - start - len(wave)
+            padded = np.pad(wave, (0, missing))
+            meta = {
+                "rate": self.rate,
+                "samples": stop - start,
+                "level_db": round(max(level(padded), _LEAST_LEVEL), 1),
+                **({"missing_s": round(missing / self.rate, 3)} if missing else {}),
+            }
+            yield Sound(sound_store.encode(padded, self.rate), meta)
+
+
+class _Blocks:
+    """Samples of a stream by their numbers, which may only rise."""
+
+    def __init__(self, blocks: Iterable[Wave]) -> None:
+        self._blocks = iter(blocks)
+        self._held = np.zeros(0, np.float32)
+        self._start = 0
+
+    @property
+    def position(self) -> int:
+        """Samples read so far."""
+        return self._start + len(self._held)
+
+    def between(self, start: int, stop: int) -> Wave:
+        """Samples from `start` to before `stop`, fewer where the stream has no more."""
+        parts = []
+        while self.position < stop and (block := next(self._blocks, None)) is not None:
+            self._drop(start)
+            self._held = np.concatenate([self._held, block])
+        self._drop(start)
+        parts.append(self._held[: max(0, stop - self._start)])
+        return np.concatenate(parts)
+
+    def _drop(self, start: int) -> None:
+        passed = min(max(0, start - self._start), len(self._held))
+        self._start, self._held = self._start + passed, self._held[passed:]

@@ -1,0 +1,211 @@
+"""`facemae data pack`: shards of images or of face clips."""
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_VIDEOS = "Videos"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `pack` to the commands of `facemae data`."""
+    app.command("pack")(pack)
+
+
+class Folders(StrEnum):
+    """What folders below the splits name."""
+
+    CLASS = "class"
+    SUBJECT = "subject"
+    NOTHING = "nothing"
+
+
+class Files(StrEnum):
+    """What is packed."""
+
+    AUTO = "auto"
+    IMAGES = "images"
+    VIDEOS = "videos"
+
+
+class People(StrEnum):
+    """Whose faces are kept."""
+
+    MAIN = "main"
+    ALL = "all"
+
+
+class Store(StrEnum):
+    """How frames of clips are stored."""
+
+    MJPEG = "mjpeg"
+    MP4 = "mp4"
+
+
+def pack(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Folder of images or videos, with or without labels.csv.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Shard set to make.")],
+    files: Annotated[Files, typer.Option(help="What to pack; auto: videos where there are some, else images.")] = (
+        Files.AUTO
+    ),
+    labels: Annotated[Path | None, typer.Option(help="Table of labels; default: labels.csv in the folder.")] = None,
+    path_column: Annotated[str | None, typer.Option(help="Column with the files' paths.")] = None,
+    split_column: Annotated[str | None, typer.Option(help="Column with the split.")] = None,
+    subject_column: Annotated[str | None, typer.Option(help="Column with the subject.")] = None,
+    label_columns: Annotated[str | None, typer.Option(help="Columns to keep, separated by commas.")] = None,
+    folders_are: Annotated[
+        Folders, typer.Option(help="What folders below the splits name, without a table.")
+    ] = Folders.CLASS,
+    resize: Annotated[
+        int | None, typer.Option(min=1, help="Images: scale down to this shorter side in pixels.")
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Images a shard, 2000 unless given; or videos a shard, 200.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random assignment to shards.")] = 0,
+    card: Annotated[Path | None, typer.Option(help="Dataset card, a JSON file: name, source, licence, …")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older shard set.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be packed and write nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    size: Annotated[int, typer.Option(min=16, help="Side of the stored frames.", rich_help_panel=_VIDEOS)] = 160,
+    fps: Annotated[
+        float, typer.Option(min=0, help="Frames a second stored; 0: each video's own.", rich_help_panel=_VIDEOS)
+    ] = 25.0,
+    detector: Annotated[
+        str,
+        typer.Option(help="default, or yunet:PATH, retinaface:PATH, onnx:PATH[#sha256=…].", rich_help_panel=_VIDEOS),
+    ] = "default",
+    detections: Annotated[
+        float, typer.Option(help="Times a second faces are looked for.", rich_help_panel=_VIDEOS)
+    ] = 10.0,
+    margin: Annotated[
+        float, typer.Option(help="Added on each side, as a share of the detected box.", rich_help_panel=_VIDEOS)
+    ] = 0.2,
+    smoothing: Annotated[
+        float, typer.Option(min=0, help="Seconds over which the box is steadied.", rich_help_panel=_VIDEOS)
+    ] = 1.0,
+    people: Annotated[
+        People, typer.Option(help="main: the most prominent face; all: a clip of each.", rich_help_panel=_VIDEOS)
+    ] = People.MAIN,
+    shortest: Annotated[
+        float, typer.Option(min=0, help="Leave shorter clips out, seconds.", rich_help_panel=_VIDEOS)
+    ] = 0.5,
+    longest: Annotated[
+        float, typer.Option(help="Cut longer clips into equal pieces, seconds.", rich_help_panel=_VIDEOS)
+    ] = 30.0,
+    sound: Annotated[
+        Path | None,
+        typer.Option(help="Folder of separate sound files; default: beside the videos.", rich_help_panel=_VIDEOS),
+    ] = None,
+    sound_rate: Annotated[
+        int, typer.Option(min=0, help="Samples a second of stored sound; 0: none.", rich_help_panel=_VIDEOS)
+    ] = 16_000,
+    store: Annotated[
+        Store, typer.Option(help="JPEG frames, read singly; or H.264, smaller.", rich_help_panel=_VIDEOS)
+    ] = Store.MJPEG,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: the cores.", rich_help_panel=_VIDEOS)
+    ] = None,
+) -> None:
+    """Pack a folder of images, or of videos, into shards.
+
+    Images and labels: every column of labels.csv but path, split and subject is a label. Without a table, folders named
+    train, valid (val, dev, …) and test are the splits, and the next level is the class. Files that are empty, do not
+    decode, are listed and missing, or are not listed, are left out and named in SHARDS/skipped.jsonl.
+
+    Videos: faces are found and followed, and cut out by one steady box a person, with the sound beneath. A video
+    without a face is left out and named. A pack that was killed goes on with the same command.
+
+    Example: facemae data pack fer2013plus --out shards/ferplus --path-column file
+
+    Example: facemae data pack videos/ --out shards/clips --size 160 --fps 25
+    """
+    from facemae.data.card import load_card
+    from facemae.data.ingest.videos import holds_videos
+    from facemae.data.pack import PackReport, pack_folder
+    from facemae.data.progress import progress
+
+    columns: dict[str, Any] = {
+        "labels": labels,
+        "path_column": path_column,
+        "split_column": split_column,
+        "subject_column": subject_column,
+        "label_columns": None if label_columns is None else [name.strip() for name in label_columns.split(",")],
+        "folders_are": folders_are.value,
+    }
+    videos = files == Files.VIDEOS or (files == Files.AUTO and source.is_dir() and holds_videos(source))
+    if dry_run:
+        _say_listing(source, columns, as_json, videos=videos)
+        return
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "card": None if card is None else load_card(card),
+        "overwrite": overwrite,
+        **({} if shard_size is None else {"shard_size": shard_size}),
+    }
+    result: PackReport
+    with progress("packing videos" if videos else "packing") as report:
+        if videos:
+            from facemae.data.clips.pack import pack_videos
+            from facemae.data.clips.settings import ClipSettings
+            from facemae.video.store import Storage
+
+            settings = ClipSettings(
+                size=size,
+                fps=fps or None,
+                detector=detector,
+                detections=detections,
+                margin=margin,
+                smoothing=smoothing,
+                people=people.value,
+                shortest=shortest,
+                longest=longest,
+                sound_rate=sound_rate or None,
+                storage=Storage(store.value),
+            )
+            result = pack_videos(
+                source,
+                out,
+                settings=settings,
+                sound=sound,
+                columns=columns,
+                workers=workers,
+                progress=report,
+                say=_tell,
+                **shared,
+            )
+        else:
+            result = pack_folder(source, out, **columns, resize=resize, progress=report, **shared)
+    if as_json:
+        print(json.dumps(result.as_dict(), indent=2, default=str, ensure_ascii=False))
+    else:
+        print("\n".join(result.lines()))
+
+
+def _tell(text: str) -> None:
+    print(f"facemae: {text}", file=sys.stderr)
+
+
+def _say_listing(source: Path, columns: dict[str, Any], as_json: bool, *, videos: bool) -> None:
+    from facemae.data.ingest.folder import IMAGES, VIDEOS, list_folder
+
+    media = VIDEOS if videos else IMAGES
+    listing = list_folder(source, media=media, **columns)
+    if as_json:
+        print(
+            json.dumps(
+                {"would_pack": len(listing.files), "skipped": listing.skipped, "notes": listing.notes},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
+        return
+    print(f"{len(listing.files)} {media.name} would be packed, {len(listing.skipped)} left out")
+    for note in listing.notes:
+        print(note)
