@@ -35,6 +35,9 @@ _STEPS = 6
 
 _MOST_STEPS = 1_000_000
 
+_BLOCK = 1_000_000
+"""Values in memory at a time while outliers are looked for."""
+
 _OUTLIER = 3 * 1.4826
 """Three standard deviations of a normal distribution, in median absolute deviations."""
 
@@ -163,10 +166,14 @@ def _without_outliers(times: NDArray[np.float64], values: NDArray[np.float64], r
     """
     first = np.searchsorted(times, times - reach, side="left")
     last = np.searchsorted(times, times + reach, side="right")
+    count = last - first
     cleaned = values.copy()
-    for place, (start, stop) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        near = values[start:stop]
-        middle = np.median(near)
-        if abs(values[place] - middle) > _OUTLIER * np.median(np.abs(near - middle)):
-            cleaned[place] = middle
+    # All windows of one length at once, in blocks: an hour of frames one by one takes half a minute.
+    for length in np.unique(count):
+        places = np.flatnonzero(count == length)
+        for block in np.array_split(places, len(places) * length // _BLOCK + 1):
+            near = values[first[block, None] + np.arange(length)]
+            middle = np.median(near, axis=1)
+            spread = np.median(np.abs(near - middle[:, None]), axis=1)
+            cleaned[block] = np.where(np.abs(values[block] - middle) > _OUTLIER * spread, middle, values[block])
     return cleaned
