@@ -164,7 +164,7 @@ class _Reading:
             if self._first is None:
                 raise DecodeError(
                     f"{self._name}: none of its frames decodes ({self.damage.text or 'it has no packets'})",
-                    expected="a whole video",
+                    expected=f"a whole video, of at most {max_pixels} pixels a frame",
                 )
             self._orientation = orientation_of(self._first, self._stream.metadata)
             self._size = self._first.width, self._first.height
