@@ -1,6 +1,7 @@
 """`facemae bench clips`: every way is measured against the same baseline, and reads the same frames."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from typer.testing import CliRunner
 
 from facemae.bench.clips import STORAGES, ClipsBenchSettings, bench_clips
 from facemae.bench.commands import app
-from facemae.errors import DataError
+from facemae.errors import DataError, MissingExtraError
+from tests.video.conftest import numbered, write_video
 
 
 def test_every_way_is_measured_in_one_run() -> None:
@@ -32,4 +34,17 @@ def test_every_way_is_measured_in_one_run() -> None:
 def test_a_folder_without_videos_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("decord")
     with pytest.raises(DataError, match="holds no videos"):
+        bench_clips(tmp_path, ClipsBenchSettings())
+
+
+def test_videos_that_are_too_short_are_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    write_video(tmp_path / "short.mp4", numbered(5))
+    with pytest.raises(DataError, match=r"no video of .* has 61 frames"):
+        bench_clips(tmp_path, ClipsBenchSettings(size=32))
+
+
+def test_without_decord_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "decord", None)
+    with pytest.raises(MissingExtraError, match="the baseline needs decord, which is not installed"):
         bench_clips(tmp_path, ClipsBenchSettings())

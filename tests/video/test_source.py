@@ -291,6 +291,13 @@ def test_a_header_that_claims_a_huge_frame_is_refused(tmp_path: Path) -> None:
     assert caught.value.expected == "a whole video, of at most 64000000 pixels a frame"
 
 
+def test_a_codec_that_ffmpeg_does_not_know(tmp_path: Path, videos: Videos) -> None:
+    path = tmp_path / "x.mp4"
+    path.write_bytes(videos("h264.mp4").read_bytes().replace(b"avc1", b"zzz9"))
+    with pytest.raises(DecodeError, match="its video is in a codec that FFmpeg does not know"), VideoSource(path):
+        pass
+
+
 def test_missing_timestamps_are_made_up_and_counted(tmp_path: Path) -> None:
     path = write_video(tmp_path / "x.h264", numbered(10), codec="h264", container="h264")
     numbers, times, source = read(path)
