@@ -62,6 +62,10 @@ def synth(
         )
         synth_clips(out, settings, processes=processes, sheet=sheet, overwrite=overwrite, as_json=as_json)
         return
+    if (seconds, fps, late) != (3.0, 25.0, 0.0):
+        from facemae.errors import UsageError
+
+        raise UsageError("--seconds, --fps or --late for faces", expected="they belong to clips", fix="add --clips N")
     import json
 
     from facemae.data.progress import progress

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -89,7 +88,7 @@ def _claim(out: Path, settings: ClipSettings, overwrite: bool) -> None:
     with storage_errors(out):
         if out.exists() and not out.is_dir():
             raise DataError(f"{out} is a file", expected="a folder, or nothing")
-        taken = out.is_dir() and any(out.iterdir())
+        taken = out.is_dir() and any(not _half_written(path) for path in out.iterdir())
         if taken and not found.is_file():
             raise DataError(
                 f"{out} is not empty and not a folder of procedural clips",
@@ -103,12 +102,17 @@ def _claim(out: Path, settings: ClipSettings, overwrite: bool) -> None:
                     expected=f"those in {found}",
                     fix="choose another folder, or replace it: --overwrite",
                 )
-            shutil.rmtree(out)
-        if taken:
-            # What a killed call was writing.
-            for left in out.glob(f"*/.*.tmp.*.{EXTENSION}"):
+            for old in (*out.glob(f"id*/id*.{EXTENSION}"), out / TABLE):
+                old.unlink(missing_ok=True)
+        for left in (*out.glob(".*"), *out.glob("id*/.*")):
+            if _half_written(left):
                 left.unlink()
         write_text(found, json.dumps(wanted, indent=1))
+
+
+def _half_written(path: Path) -> bool:
+    """Whether it is what a killed call was writing, as `facemae.files` names it."""
+    return path.name.startswith(".") and ".tmp." in path.name
 
 
 def _table(rows: list[dict[str, Label]]) -> str:

@@ -111,7 +111,7 @@ def test_a_stopped_call_goes_on_and_gives_the_same_bytes(folder: Path, tmp_path:
     whole, before = missing.read_bytes(), kept.stat().st_mtime_ns
     missing.with_name(f".0123.tmp.{missing.name}").write_bytes(whole[:500])
     missing.unlink()
-    (out / "labels.csv").unlink()
+    (out / "labels.csv").rename(out / ".4567.tmp.labels.csv")
     report = make_clips(out, SMALL, processes=1)
     assert (report.clips, report.drawn, report.frames) == (8, 1, 160)
     assert kept.stat().st_mtime_ns == before
@@ -139,6 +139,15 @@ def test_overwrite_replaces_clips_of_other_settings(tmp_path: Path) -> None:
     make_clips(out, ClipSettings(count=3, identities=3, size=32, seconds=0.8), processes=1, overwrite=True)
     assert len(rows(out)) == 3
     assert len(list(out.rglob("*.mov"))) == 3
+
+
+def test_what_is_not_a_clip_outlives_overwriting(tmp_path: Path) -> None:
+    make_clips(tmp_path, ClipSettings(count=3, identities=3, size=32, seconds=0.8), processes=1)
+    (tmp_path / "letter.txt").write_text("dear")
+    other = ClipSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
+    make_clips(tmp_path, other, processes=1, overwrite=True)
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+    assert [row["emotion"] for row in rows(tmp_path)] == [other.clip(k)[1].labels()["emotion"] for k in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -201,3 +210,12 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     again = CliRunner().invoke(app, arguments)
     assert "3 clips of 3 identities, 3 of which were there" in again.stdout
+
+
+def test_options_of_clips_are_refused_for_faces(tmp_path: Path) -> None:
+    app = typer.Typer()
+    register(app)
+    result = CliRunner().invoke(app, [str(tmp_path / "faces"), "--late", "0.5"])
+    assert isinstance(result.exception, UsageError)
+    assert "add --clips N" in str(result.exception)
+    assert not (tmp_path / "faces").exists()
