@@ -2,6 +2,7 @@
 
 import io
 import re
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -124,6 +125,8 @@ class Mp4Clip:
         self._name = name
         self._to_rgb = ToRgb(exact=exact)
         self._container = open_container(io.BytesIO(data), name, max_pixels=MAX_PIXELS)
+        # A container that is dropped without being closed leaves kilobytes behind.
+        weakref.finalize(self, self._container.close)
         self._stream = video_stream(self._container, name, max_pixels=MAX_PIXELS)
         entries = [] if self._stream.codec_context.has_b_frames else list(self._stream.index_entries)
         self._stamps = [entry.timestamp for entry in entries]
