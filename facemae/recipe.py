@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from facemae.config import EncoderConfig, MaskConfig, ObjectiveConfig, Recipe, ViewConfig, copy_names
-from facemae.data.schema import MaskSpec, ModelInput, PhotometricSpec, StageSpec, ViewSpec
+from facemae.config import ClipConfig, EncoderConfig, MaskConfig, ObjectiveConfig, Recipe, ViewConfig, copy_names
+from facemae.data.schema import ClipSpec, MaskSpec, ModelInput, PhotometricSpec, SoundSpec, StageSpec, ViewSpec
 from facemae.errors import ConfigError
 
 FREE_BLOCKS = ("efficiency", "log", "monitor")
@@ -136,7 +136,26 @@ def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig) -> ViewSpec:
         flip=view.flip,
         photometric=_photometric_spec(view),
         mask=_mask_spec(view.mask, size // encoder.patch_size, f"views.{name}.mask.ratio"),
+        clip=None if view.clip is None else _clip_spec(view.clip),
     )
+
+
+def _clip_spec(clip: ClipConfig) -> ClipSpec:
+    return ClipSpec(clip.frames, 1 / clip.fps, clip.moment, hold=clip.short == "hold")
+
+
+def sound_specs(recipe: Recipe) -> tuple[SoundSpec, ...]:
+    """The sounds of a recipe in the loader's terms; of each copy of the view that they lie beneath."""
+    specs = []
+    for name, sound in recipe.sounds.items():
+        clip = recipe.views[sound.beneath].clip
+        assert clip is not None
+        hops = clip.frames / clip.fps * sound.mel.rate / sound.mel.hop_samples
+        frames = sound.frames or max(1, round(hops))
+        copies = copy_names(recipe.views, sound.beneath)
+        names = (name,) if len(copies) == 1 else tuple(f"{name}/{number}" for number in range(len(copies)))
+        specs += [SoundSpec(own, view, frames, sound.mel) for own, view in zip(names, copies, strict=True)]
+    return tuple(specs)
 
 
 def _stage_specs(name: str, view: ViewConfig, encoder: EncoderConfig) -> list[StageSpec]:

@@ -13,8 +13,10 @@ from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, Label
 from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig, SpikeConfig
+from facemae.config.sounds import MelSettings, SoundConfig
 from facemae.config.views import (
     BlurConfig,
+    ClipConfig,
     ColourConfig,
     CropConfig,
     MaskConfig,
@@ -29,6 +31,7 @@ from facemae.config.views import (
 __all__ = [
     "BlurConfig",
     "CheckpointConfig",
+    "ClipConfig",
     "ColourConfig",
     "Config",
     "CropConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "LabelCounts",
     "LogConfig",
     "MaskConfig",
+    "MelSettings",
     "MixupConfig",
     "MonitorConfig",
     "NormaliseConfig",
@@ -47,6 +51,7 @@ __all__ = [
     "OptimConfig",
     "Recipe",
     "SolariseConfig",
+    "SoundConfig",
     "Span",
     "SpanConfig",
     "SpikeConfig",

@@ -9,6 +9,7 @@ from facemae.config.data import DataConfig
 from facemae.config.model import EncoderConfig, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
+from facemae.config.sounds import SoundConfig
 from facemae.config.views import ViewConfig, check_view
 
 
@@ -29,6 +30,8 @@ class Recipe(Config):
     """Streams and their order."""
     views: dict[str, ViewConfig] = Field(default_factory=lambda: {"main": ViewConfig()})
     """Views by name."""
+    sounds: dict[str, SoundConfig] = Field(default_factory=dict)
+    """Sounds of clips by name."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder."""
     objectives: tuple[SerializeAsAny[ObjectiveConfig], ...] = Field(min_length=1)
@@ -54,6 +57,10 @@ class Recipe(Config):
                     )
         for name, view in self.views.items():
             check_view(name, view, self.encoder)
+        for name, sound in self.sounds.items():
+            if sound.beneath not in self.views or self.views[sound.beneath].clip is None:
+                clips = sorted(name for name, view in self.views.items() if view.clip is not None)
+                raise ValueError(f"sounds.{name}.beneath is {sound.beneath!r}; views of clips are {clips or 'none'}")
         if self.optim.batch_size % self.data.lanes:
             raise ValueError(
                 f"optim.batch_size {self.optim.batch_size} is not a multiple of data.lanes {self.data.lanes}"

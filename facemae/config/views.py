@@ -119,6 +119,22 @@ class MaskConfig(Config):
     """Masks drawn for each sample: it is read, decoded and cropped once, and each masked version is encoded."""
 
 
+class ClipConfig(Config):
+    """Which frames of a clip make a view."""
+
+    frames: int = Field(default=16, ge=1)
+    """How many."""
+    fps: float = Field(default=6.25, gt=0)
+    """How many a second of the clip. A stride of 4 at 25 frames a second is 6.25. Stored frames nearest in time are
+    taken, whatever rate they are stored at."""
+    moment: str = "main"
+    """Views with the same name here begin at the same place of a clip, in proportion to its length; drawn anew for each
+    sample and epoch."""
+    short: Literal["hold", "refuse"] = "hold"
+    """A clip shorter than the window: `hold` repeats its last frame; `refuse` counts it as damaged, so that a neighbour
+    takes its place and its name is kept."""
+
+
 class StageConfig(Config):
     """A change of a view in mid-run, such as a higher mask ratio, or the full size after a start at a lower one."""
 
@@ -148,6 +164,8 @@ class ViewConfig(Config):
 
     image_size: int | None = Field(default=None, ge=1)
     """Side of the view in pixels, a multiple of the encoder's patch size; null takes the encoder's image size."""
+    clip: ClipConfig | None = None
+    """Frames of a clip; null makes a view of one picture: a still, or one frame of a clip drawn at random."""
     copies: int = Field(default=1, ge=1)
     """Independent draws of this view from each sample. Objectives name the view and get all its copies."""
     crop: CropConfig = CropConfig()

@@ -37,16 +37,65 @@ def make_view(
         [copies, keep] where the view has several masks, None where it has none.
     """
     path = (spec.name, stream, epoch, sample)
+    place = _draw_place(image, spec, seed, path)
+    pixels = _placed(image, spec, place, seed, path, out)
+    return pixels, None if spec.mask is None else _draw_masks(spec.mask, seed, path)
+
+
+def make_clip_view(
+    frames: NDArray[np.uint8],
+    spec: ViewSpec,
+    seed: int,
+    stream: str,
+    epoch: int,
+    sample: int,
+    *,
+    out: NDArray[np.uint8],
+) -> NDArray[np.int64] | None:
+    """One view of the frames of a clip: all are cropped, mirrored and changed alike.
+
+    Args:
+        frames: uint8 [T, H, W, C].
+        spec: The view.
+        seed: As in `make_view`.
+        stream: As in `make_view`.
+        epoch: As in `make_view`.
+        sample: As in `make_view`.
+        out: Where to write the pixels: uint8 [T, C, S, S], contiguous.
+
+    Returns:
+        The mask, as `make_view`.
+    """
+    path = (spec.name, stream, epoch, sample)
+    place = _draw_place(frames[0], spec, seed, path)
+    for frame, target in zip(frames, out, strict=True):
+        _placed(frame, spec, place, seed, path, target)
+    return None if spec.mask is None else _draw_masks(spec.mask, seed, path)
+
+
+def _draw_place(image: Pixels, spec: ViewSpec, seed: int, path: tuple[str | int, ...]) -> tuple[Box | None, bool]:
+    """Which part of the image is taken, None for all of it, and whether it is mirrored."""
     rng = generator(seed, "crop", *path)
     box = None
     if spec.crop == "random_resized":
         box = random_box(image.shape[1], image.shape[0], spec.scale, spec.ratio, rng)
-    mirror = spec.flip and rng.random() < 0.5
+    return box, bool(spec.flip and rng.random() < 0.5)
+
+
+def _placed(
+    image: Pixels,
+    spec: ViewSpec,
+    place: tuple[Box | None, bool],
+    seed: int,
+    path: tuple[str | int, ...],
+    out: Pixels | None,
+) -> Pixels:
+    box, mirror = place
     scaled = resize(image, spec.image_size, box=box, interpolation=spec.interpolation)
     if spec.photometric is not None:
+        # Drawn anew from the same generator, so the frames of a clip are changed alike.
         scaled = change(scaled, spec.photometric, generator(seed, "photometric", *path))
-    pixels = planes(scaled, mirror=mirror, out=out)
-    return pixels, None if spec.mask is None else _draw_masks(spec.mask, seed, path)
+    return planes(scaled, mirror=mirror, out=out)
 
 
 def _draw_masks(spec: MaskSpec, seed: int, path: tuple[str | int, ...]) -> NDArray[np.int64]:

@@ -13,17 +13,18 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from facemae.config import DataConfig, StreamConfig
-from facemae.data.augment import make_view
-from facemae.data.decode import Pixels, decode_image
+from facemae.data.augment import make_clip_view, make_view
 from facemae.data.index import ShardIndex
+from facemae.data.material import Material
 from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
-from facemae.data.reader import ShardReader, image_extension
-from facemae.data.schema import Batch, Replacement, Sample, ViewBatch, ViewSpec
+from facemae.data.reader import ShardReader
+from facemae.data.schema import Batch, Replacement, Sample, SoundBatch, SoundSpec, ViewBatch, ViewSpec
 from facemae.data.selection import check_selection, choose_samples, open_shards
 from facemae.data.workers import context, default_workers, remembered_workers, start_worker
 from facemae.errors import DataError, DecodeError, FacemaeError, IndexMismatchError
+from facemae.rng import generator
 
 _NEIGHBOURS = 32
 _PREFETCH = 2
@@ -64,6 +65,7 @@ class StepDataset(Dataset[Batch | _Failure]):
         seed: The run's seed.
         rank: Number of the process.
         world: Number of processes.
+        sounds: The sounds to make.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class StepDataset(Dataset[Batch | _Failure]):
         seed: int,
         rank: int = 0,
         world: int = 1,
+        sounds: Sequence[SoundSpec] = (),
     ) -> None:
-        self.plan, self.readers, self.specs = plan, dict(readers), tuple(specs)
+        self.plan, self.readers, self.specs, self.sounds = plan, dict(readers), tuple(specs), tuple(sounds)
         self.seed, self.rank, self.world = seed, rank, world
 
     def __getitem__(self, step: int) -> "Batch | _Failure":
@@ -91,19 +94,18 @@ class StepDataset(Dataset[Batch | _Failure]):
         first = self.plan.first_slot(self.rank, self.world)
         specs = [spec.at(step * self.plan.batch_size) for spec in self.specs]
         views = {spec.name: _empty_view(spec, len(slots)) for spec in specs}
+        sounds = {spec.name: _empty_sound(spec, len(slots)) for spec in self.sounds}
         samples: list[Sample | None] = [None] * len(slots)
         replaced: dict[int, Replacement] = {}
         # Ascending positions in the shards keep slow storage reading forward; slots are filled where they belong.
         for place in sorted(range(len(slots)), key=lambda i: (slots[i].stream, slots[i].sample)):
             slot = slots[place]
-            sample, images, reason = self._read(slot)
+            sample, reason = self._fill(slot, place, specs, views, sounds)
             samples[place] = sample
             if reason is not None:
                 requested = self.readers[slot.stream].index.key(slot.sample)
                 position = step * self.plan.batch_size + first + place
                 replaced[place] = Replacement(slot.stream, position, requested, sample.key, reason)
-            for spec in specs:
-                _fill(views[spec.name], place, images[spec.channels], spec, self.seed, slot)
         used = [sample for sample in samples if sample is not None]
         return Batch(
             step=step,
@@ -113,38 +115,54 @@ class StepDataset(Dataset[Batch | _Failure]):
             views=views,
             meta=tuple(_metadata(sample) for sample in used),
             replaced=tuple(replaced[place] for place in sorted(replaced)),
+            sounds=sounds,
         )
 
-    def _read(self, slot: SlotRef) -> tuple[Sample, dict[int, Pixels], str | None]:
-        """The slot's sample, or the next one of its stream that decodes, and why the first did not."""
+    def _fill(
+        self,
+        slot: SlotRef,
+        place: int,
+        specs: Sequence[ViewSpec],
+        views: Mapping[str, ViewBatch],
+        sounds: Mapping[str, SoundBatch],
+    ) -> tuple[Sample, str | None]:
+        """Make the views of the slot's sample, or of the next of its stream that decodes; and why the first did not."""
         reader, order = self.readers[slot.stream], self.plan.orders[slot.stream]
         position, reason = slot.sample, None
         for _ in range(_NEIGHBOURS + 1):
             sample = reader.read(position)
             try:
-                return sample, self._decode(sample), reason
+                self._make(Material(sample), slot, place, specs, views, sounds)
             except DecodeError as error:
                 reason = reason or error.found
                 position = order.neighbour(position)
+            else:
+                return sample, reason
         raise DataError(
             f"{_NEIGHBOURS + 1} samples in a row of stream {slot.stream!r} do not decode; the first: {reason}",
             expected="at most a few damaged samples",
             fix=f"facemae data verify {reader.index.folder}",
         )
 
-    def _decode(self, sample: Sample) -> dict[int, Pixels]:
-        extension = image_extension(sample.members)
-        if extension is None:
-            raise DataError(
-                f"sample {sample.key} has no still image, only {', '.join(sample.members) or 'no member'}",
-                expected="a jpg, png or webp member",
-                fix="restrict the stream with `where`, or pack a set of images",
-            )
-        data = sample.members[extension]
-        return {
-            channels: decode_image(data, channels=channels, name=sample.key)
-            for channels in {spec.channels for spec in self.specs}
-        }
+    def _make(
+        self,
+        material: Material,
+        slot: SlotRef,
+        place: int,
+        specs: Sequence[ViewSpec],
+        views: Mapping[str, ViewBatch],
+        sounds: Mapping[str, SoundBatch],
+    ) -> None:
+        firsts = {}
+        for spec in specs:
+            firsts[spec.name] = _fill_view(views[spec.name], place, material, spec, self.seed, slot)
+        clips = {spec.name: spec.clip for spec in specs}
+        for sound in self.sounds:
+            clip = clips[sound.beneath]
+            assert clip is not None
+            mel = material.mel(sound, firsts[sound.beneath], clip)
+            sounds[sound.name].present[place] = mel is not None
+            sounds[sound.name].mel[place] = torch.from_numpy(mel) if mel is not None else 0.0
 
 
 def _metadata(sample: Sample) -> dict[str, Any]:
@@ -154,22 +172,47 @@ def _metadata(sample: Sample) -> dict[str, Any]:
 
 
 def _empty_view(spec: ViewSpec, count: int) -> ViewBatch:
-    image = torch.empty((count, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
-    if get_worker_info() is not None:
-        # Filled in shared memory, the batch is not copied again on its way to the training process.
-        image.share_memory_()  # type: ignore[no-untyped-call]
+    frames = () if spec.clip is None else (spec.clip.frames,)
+    image = torch.empty((count, *frames, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
+    _share(image)
     if spec.mask is None:
         return ViewBatch(image, None)
     masks = () if spec.mask.copies == 1 else (spec.mask.copies,)
     return ViewBatch(image, torch.empty((count, *masks, spec.mask.keep), dtype=torch.int64))
 
 
-def _fill(view: ViewBatch, place: int, image: Pixels, spec: ViewSpec, seed: int, slot: SlotRef) -> None:
+def _empty_sound(spec: SoundSpec, count: int) -> SoundBatch:
+    mel = torch.empty((count, spec.frames, spec.mel.mels), dtype=torch.float32)
+    _share(mel)
+    return SoundBatch(mel, torch.empty(count, dtype=torch.bool))
+
+
+def _share(tensor: torch.Tensor) -> None:
+    if get_worker_info() is not None:
+        # Filled in shared memory, the batch is not copied again on its way to the training process.
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+
+
+def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, seed: int, slot: SlotRef) -> int:
+    """Make one view; returns the first frame that it takes of a clip."""
     # A replacement is drawn from the slot's own generator: whether a neighbour stands in changes no other draw.
-    out = view.image[place].numpy()
-    _, visible = make_view(image, spec, seed, slot.stream, slot.epoch, slot.sample, out=out)
+    path = (slot.stream, slot.epoch, slot.sample)
+    out, first = view.image[place].numpy(), 0
+    if spec.clip is None:
+        image = material.still(spec.channels, lambda: _moment(seed, spec.name, path))
+        _, visible = make_view(image, spec, seed, *path, out=out)
+    else:
+        numbers = material.numbers(spec.clip, _moment(seed, spec.clip.moment, path))
+        first = numbers[0]
+        visible = make_clip_view(material.frames(numbers, spec.channels), spec, seed, *path, out=out)
     if view.visible is not None and visible is not None:
         view.visible[place] = torch.from_numpy(visible)
+    return first
+
+
+def _moment(seed: int, name: str, path: tuple[str, int, int]) -> float:
+    """Where in a clip a view begins, from 0 to 1."""
+    return float(generator(seed, "moment", name, *path).random())
 
 
 class Loader:
@@ -267,6 +310,7 @@ def build_loader(
     workers: int | None = 0,
     pinned: _Pinned | None = None,
     pin_memory: bool = False,
+    sounds: Sequence[SoundSpec] = (),
 ) -> Loader:
     """Open the streams of a recipe.
 
@@ -283,6 +327,7 @@ def build_loader(
         pinned: What the run started with: entries of `Loader.state_description` by stream. Streams without an entry
             take all shards there are.
         pin_memory: Put batches into page-locked memory.
+        sounds: The sounds to make; see `facemae.recipe.sound_specs`.
 
     Raises:
         ConfigError: A stream without shards.
@@ -296,7 +341,7 @@ def build_loader(
     plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
     plan.check_world(world)
     readers = {stream.name: ShardReader(stream.index) for stream in streams}
-    dataset = StepDataset(plan, readers, specs, seed=seed, rank=rank, world=world)
+    dataset = StepDataset(plan, readers, specs, seed=seed, rank=rank, world=world, sounds=sounds)
     if workers is None:
         workers = default_workers()
     return Loader(streams, dataset, range(start_step, stop_step), workers=workers, pin_memory=pin_memory)

@@ -4,9 +4,12 @@ import json
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from facemae.data.pack import PackReport
 
 _VIDEOS = "Videos"
 
@@ -46,72 +49,95 @@ class Store(StrEnum):
     MP4 = "mp4"
 
 
+Source = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder of images or videos, with or without labels.csv.")
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Shard set to make.")]
+FilesOption = Annotated[Files, typer.Option(help="What to pack; auto: videos where there are some, else images.")]
+LabelsOption = Annotated[Path | None, typer.Option(help="Table of labels; default: labels.csv in the folder.")]
+PathColumnOption = Annotated[str | None, typer.Option(help="Column with the files' paths.")]
+SplitColumnOption = Annotated[str | None, typer.Option(help="Column with the split.")]
+SubjectColumnOption = Annotated[str | None, typer.Option(help="Column with the subject.")]
+LabelColumnsOption = Annotated[str | None, typer.Option(help="Columns to keep, separated by commas.")]
+FoldersAreOption = Annotated[Folders, typer.Option(help="What folders below the splits name, without a table.")]
+ResizeOption = Annotated[int | None, typer.Option(min=1, help="Images: scale down to this shorter side in pixels.")]
+ShardSizeOption = Annotated[
+    int | None, typer.Option(min=1, help="Images a shard, 2000 unless given; or videos a shard, 200.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the random assignment to shards.")]
+CardOption = Annotated[Path | None, typer.Option(help="Dataset card, a JSON file: name, source, licence, …")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an older shard set.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be packed and write nothing.")]
+AsJsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+SizeOption = Annotated[int, typer.Option(min=16, help="Side of the stored frames.", rich_help_panel=_VIDEOS)]
+FpsOption = Annotated[
+    float, typer.Option(min=0, help="Frames a second stored; 0: each video's own.", rich_help_panel=_VIDEOS)
+]
+DetectorOption = Annotated[
+    str,
+    typer.Option(help="default, or yunet:PATH, retinaface:PATH, onnx:PATH[#sha256=…].", rich_help_panel=_VIDEOS),
+]
+DetectionsOption = Annotated[float, typer.Option(help="Times a second faces are looked for.", rich_help_panel=_VIDEOS)]
+MarginOption = Annotated[
+    float, typer.Option(help="Added on each side, as a share of the detected box.", rich_help_panel=_VIDEOS)
+]
+SmoothingOption = Annotated[
+    float, typer.Option(min=0, help="Seconds over which the box is steadied.", rich_help_panel=_VIDEOS)
+]
+PeopleOption = Annotated[
+    People, typer.Option(help="main: the most prominent face; all: a clip of each.", rich_help_panel=_VIDEOS)
+]
+ShortestOption = Annotated[
+    float, typer.Option(min=0, help="Leave shorter clips out, seconds.", rich_help_panel=_VIDEOS)
+]
+LongestOption = Annotated[
+    float, typer.Option(help="Cut longer clips into equal pieces, seconds.", rich_help_panel=_VIDEOS)
+]
+SoundOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of separate sound files; default: beside the videos.", rich_help_panel=_VIDEOS),
+]
+SoundRateOption = Annotated[
+    int, typer.Option(min=0, help="Samples a second of stored sound; 0: none.", rich_help_panel=_VIDEOS)
+]
+StoreOption = Annotated[
+    Store, typer.Option(help="JPEG frames, read singly; or H.264, smaller.", rich_help_panel=_VIDEOS)
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Processes; default: the cores.", rich_help_panel=_VIDEOS)
+]
+
+
 def pack(
-    source: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Folder of images or videos, with or without labels.csv.")
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Shard set to make.")],
-    files: Annotated[Files, typer.Option(help="What to pack; auto: videos where there are some, else images.")] = (
-        Files.AUTO
-    ),
-    labels: Annotated[Path | None, typer.Option(help="Table of labels; default: labels.csv in the folder.")] = None,
-    path_column: Annotated[str | None, typer.Option(help="Column with the files' paths.")] = None,
-    split_column: Annotated[str | None, typer.Option(help="Column with the split.")] = None,
-    subject_column: Annotated[str | None, typer.Option(help="Column with the subject.")] = None,
-    label_columns: Annotated[str | None, typer.Option(help="Columns to keep, separated by commas.")] = None,
-    folders_are: Annotated[
-        Folders, typer.Option(help="What folders below the splits name, without a table.")
-    ] = Folders.CLASS,
-    resize: Annotated[
-        int | None, typer.Option(min=1, help="Images: scale down to this shorter side in pixels.")
-    ] = None,
-    shard_size: Annotated[
-        int | None, typer.Option(min=1, help="Images a shard, 2000 unless given; or videos a shard, 200.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random assignment to shards.")] = 0,
-    card: Annotated[Path | None, typer.Option(help="Dataset card, a JSON file: name, source, licence, …")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older shard set.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be packed and write nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-    size: Annotated[int, typer.Option(min=16, help="Side of the stored frames.", rich_help_panel=_VIDEOS)] = 160,
-    fps: Annotated[
-        float, typer.Option(min=0, help="Frames a second stored; 0: each video's own.", rich_help_panel=_VIDEOS)
-    ] = 25.0,
-    detector: Annotated[
-        str,
-        typer.Option(help="default, or yunet:PATH, retinaface:PATH, onnx:PATH[#sha256=…].", rich_help_panel=_VIDEOS),
-    ] = "default",
-    detections: Annotated[
-        float, typer.Option(help="Times a second faces are looked for.", rich_help_panel=_VIDEOS)
-    ] = 10.0,
-    margin: Annotated[
-        float, typer.Option(help="Added on each side, as a share of the detected box.", rich_help_panel=_VIDEOS)
-    ] = 0.2,
-    smoothing: Annotated[
-        float, typer.Option(min=0, help="Seconds over which the box is steadied.", rich_help_panel=_VIDEOS)
-    ] = 1.0,
-    people: Annotated[
-        People, typer.Option(help="main: the most prominent face; all: a clip of each.", rich_help_panel=_VIDEOS)
-    ] = People.MAIN,
-    shortest: Annotated[
-        float, typer.Option(min=0, help="Leave shorter clips out, seconds.", rich_help_panel=_VIDEOS)
-    ] = 0.5,
-    longest: Annotated[
-        float, typer.Option(help="Cut longer clips into equal pieces, seconds.", rich_help_panel=_VIDEOS)
-    ] = 30.0,
-    sound: Annotated[
-        Path | None,
-        typer.Option(help="Folder of separate sound files; default: beside the videos.", rich_help_panel=_VIDEOS),
-    ] = None,
-    sound_rate: Annotated[
-        int, typer.Option(min=0, help="Samples a second of stored sound; 0: none.", rich_help_panel=_VIDEOS)
-    ] = 16_000,
-    store: Annotated[
-        Store, typer.Option(help="JPEG frames, read singly; or H.264, smaller.", rich_help_panel=_VIDEOS)
-    ] = Store.MJPEG,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: the cores.", rich_help_panel=_VIDEOS)
-    ] = None,
+    source: Source,
+    out: OutOption,
+    files: FilesOption = Files.AUTO,
+    labels: LabelsOption = None,
+    path_column: PathColumnOption = None,
+    split_column: SplitColumnOption = None,
+    subject_column: SubjectColumnOption = None,
+    label_columns: LabelColumnsOption = None,
+    folders_are: FoldersAreOption = Folders.CLASS,
+    resize: ResizeOption = None,
+    shard_size: ShardSizeOption = None,
+    seed: SeedOption = 0,
+    card: CardOption = None,
+    overwrite: OverwriteOption = False,
+    dry_run: DryRunOption = False,
+    as_json: AsJsonOption = False,
+    size: SizeOption = 160,
+    fps: FpsOption = 25.0,
+    detector: DetectorOption = "default",
+    detections: DetectionsOption = 10.0,
+    margin: MarginOption = 0.2,
+    smoothing: SmoothingOption = 1.0,
+    people: PeopleOption = People.MAIN,
+    shortest: ShortestOption = 0.5,
+    longest: LongestOption = 30.0,
+    sound: SoundOption = None,
+    sound_rate: SoundRateOption = 16_000,
+    store: StoreOption = Store.MJPEG,
+    workers: WorkersOption = None,
 ) -> None:
     """Pack a folder of images, or of videos, into shards.
 
@@ -128,7 +154,7 @@ def pack(
     """
     from facemae.data.card import load_card
     from facemae.data.ingest.videos import holds_videos
-    from facemae.data.pack import PackReport, pack_folder
+    from facemae.data.pack import pack_folder
     from facemae.data.progress import progress
 
     columns: dict[str, Any] = {
@@ -149,43 +175,37 @@ def pack(
         "overwrite": overwrite,
         **({} if shard_size is None else {"shard_size": shard_size}),
     }
-    result: PackReport
     with progress("packing videos" if videos else "packing") as report:
         if videos:
-            from facemae.data.clips.pack import pack_videos
-            from facemae.data.clips.settings import ClipSettings
-            from facemae.video.store import Storage
-
-            settings = ClipSettings(
-                size=size,
-                fps=fps or None,
-                detector=detector,
-                detections=detections,
-                margin=margin,
-                smoothing=smoothing,
-                people=people.value,
-                shortest=shortest,
-                longest=longest,
-                sound_rate=sound_rate or None,
-                storage=Storage(store.value),
-            )
-            result = pack_videos(
-                source,
-                out,
-                settings=settings,
-                sound=sound,
-                columns=columns,
-                workers=workers,
-                progress=report,
-                say=_tell,
-                **shared,
-            )
+            settings = {
+                "size": size,
+                "fps": fps or None,
+                "detector": detector,
+                "detections": detections,
+                "margin": margin,
+                "smoothing": smoothing,
+                "people": people.value,
+                "shortest": shortest,
+                "longest": longest,
+                "sound_rate": sound_rate or None,
+            }
+            more = {"sound": sound, "columns": columns, "workers": workers, "progress": report, **shared}
+            result = _pack_videos(source, out, settings, store, more)
         else:
             result = pack_folder(source, out, **columns, resize=resize, progress=report, **shared)
     if as_json:
         print(json.dumps(result.as_dict(), indent=2, default=str, ensure_ascii=False))
     else:
         print("\n".join(result.lines()))
+
+
+def _pack_videos(source: Path, out: Path, settings: dict[str, Any], store: Store, more: dict[str, Any]) -> "PackReport":
+    from facemae.data.clips.pack import pack_videos
+    from facemae.data.clips.settings import ClipSettings
+    from facemae.video.store import Storage
+
+    made = ClipSettings(**settings, storage=Storage(store.value))
+    return pack_videos(source, out, settings=made, say=_tell, **more)
 
 
 def _tell(text: str) -> None:

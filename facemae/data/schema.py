@@ -3,11 +3,14 @@
 Nothing here knows a model: a view is described to the loader by plain integers (grid, keep count).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
+
+from facemae.config.sounds import MelSettings
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 """Extensions of a sample's still image, in the order they are looked for."""
@@ -134,6 +137,40 @@ class PhotometricSpec:
 
 
 @dataclass(frozen=True)
+class ClipSpec:
+    """Which frames of a clip make a view.
+
+    Attributes:
+        frames: How many.
+        period: Seconds from one to the next.
+        moment: Views with the same name here begin at the same place, in proportion to a clip's length.
+        hold: Whether a clip shorter than the window ends with its last frame repeated; else it counts as damaged.
+    """
+
+    frames: int
+    period: float
+    moment: str = "main"
+    hold: bool = True
+
+
+@dataclass(frozen=True)
+class SoundSpec:
+    """The sound beneath a clip view as the loader needs it.
+
+    Attributes:
+        name: Name in the batch.
+        beneath: The view.
+        frames: Frames of the spectrogram.
+        mel: The spectrogram and its normalisation.
+    """
+
+    name: str
+    beneath: str
+    frames: int
+    mel: MelSettings
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """What a view becomes in mid-run.
 
@@ -165,6 +202,7 @@ class ViewSpec:
         photometric: Random changes of pixel values, or None.
         mask: The mask, or None.
         stages: Changes of size and mask during the run, in order.
+        clip: Frames of a clip, or None for one picture.
     """
 
     name: str
@@ -178,6 +216,7 @@ class ViewSpec:
     photometric: PhotometricSpec | None = None
     mask: MaskSpec | None = None
     stages: tuple[StageSpec, ...] = ()
+    clip: ClipSpec | None = None
 
     def at(self, samples: int) -> "ViewSpec":
         """The view of a step before which so many samples were consumed; it has no stages."""
@@ -219,13 +258,42 @@ class ViewBatch:
     """One view of a batch.
 
     Attributes:
-        image: uint8 [B, C, H, W], not normalised.
+        image: uint8 [B, C, H, W], not normalised; [B, T, C, H, W] of a clip.
         visible: int64 [B, keep], ascending indices of visible patches in row-major order; [B, M, keep] where a sample
             has M > 1 masks; None without a mask.
     """
 
     image: torch.Tensor
     visible: torch.Tensor | None
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "ViewBatch":
+        """The view with each tensor changed."""
+        return ViewBatch(change(self.image), None if self.visible is None else change(self.visible))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Those there are."""
+        return [tensor for tensor in (self.image, self.visible) if tensor is not None]
+
+
+@dataclass(frozen=True)
+class SoundBatch:
+    """One sound of a batch.
+
+    Attributes:
+        mel: float32 [B, frames, mels], normalised; zeros where a sample has no sound.
+        present: bool [B], whether it has.
+    """
+
+    mel: torch.Tensor
+    present: torch.Tensor
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "SoundBatch":
+        """The sound with each tensor changed."""
+        return SoundBatch(change(self.mel), change(self.present))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """Both."""
+        return [self.mel, self.present]
 
 
 @dataclass(frozen=True)
@@ -240,6 +308,7 @@ class Batch:
         views: Views by name.
         meta: The samples' metadata.
         replaced: Samples that were replaced.
+        sounds: Sounds by name.
     """
 
     step: int
@@ -249,36 +318,45 @@ class Batch:
     views: dict[str, ViewBatch]
     meta: tuple[dict[str, Any], ...]
     replaced: tuple[Replacement, ...] = ()
+    sounds: dict[str, SoundBatch] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Batch":
+        """The batch with each tensor changed."""
+        return replace(
+            self,
+            views={name: view.map(change) for name, view in self.views.items()},
+            sounds={name: sound.map(change) for name, sound in self.sounds.items()},
+        )
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All of them: those of the views in the order of their names, then those of the sounds."""
+        found = [tensor for name in sorted(self.views) for tensor in self.views[name].tensors()]
+        return found + [tensor for name in sorted(self.sounds) for tensor in self.sounds[name].tensors()]
+
     def pin_memory(self) -> "Batch":
         """Copy the tensors into page-locked memory; called by torch's DataLoader."""
-        views = {
-            name: ViewBatch(view.image.pin_memory(), None if view.visible is None else view.visible.pin_memory())
-            for name, view in self.views.items()
-        }
-        return Batch(self.step, self.first_slot, self.keys, self.streams, views, self.meta, self.replaced)
+        return self.map(torch.Tensor.pin_memory)
+
+    def part(self, samples: slice) -> "Batch":
+        """Contiguous samples from `samples.start` on; what was replaced is told by the first part."""
+        start = samples.start or 0
+        return Batch(
+            self.step,
+            self.first_slot + start,
+            self.keys[samples],
+            self.streams[samples],
+            {name: view.map(lambda tensor: tensor[samples]) for name, view in self.views.items()},
+            self.meta[samples],
+            self.replaced if start == 0 else (),
+            {name: sound.map(lambda tensor: tensor[samples]) for name, sound in self.sounds.items()},
+        )
 
     def split(self, parts: int) -> list["Batch"]:
         """Cut into `parts` contiguous micro-batches of equal size."""
         size, rest = divmod(len(self), parts)
         if rest:
             raise ValueError(f"a batch of {len(self)} cannot be cut into {parts} equal parts")
-        cut = [slice(i * size, (i + 1) * size) for i in range(parts)]
-        return [
-            Batch(
-                self.step,
-                self.first_slot + part.start,
-                self.keys[part],
-                self.streams[part],
-                {
-                    name: ViewBatch(view.image[part], None if view.visible is None else view.visible[part])
-                    for name, view in self.views.items()
-                },
-                self.meta[part],
-                self.replaced if part.start == 0 else (),
-            )
-            for part in cut
-        ]
+        return [self.part(slice(i * size, (i + 1) * size)) for i in range(parts)]

@@ -19,81 +19,14 @@ deviation of AudioSet. The steps, for samples x of a wave:
 
 import functools
 import math
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
-from facemae.config.base import Config
+from facemae.config.sounds import MelSettings
 
 Wave = NDArray[np.float32]
 Floats = NDArray[np.float64]
-
-
-class MelSettings(Config):
-    """Everything that determines a log-mel spectrogram; part of the crop recipe of sound."""
-
-    rate: int = Field(default=16000, gt=0)
-    """Samples a second. AudioMAE, HiCMAE and CAV-MAE 16000; TVLT 44100. MMA-DFER takes the file's own rate into a
-    model of 16000, which shifts every band: never do so, resample."""
-    window_ms: float = Field(default=25.0, gt=0)
-    """Length of a frame in milliseconds, cut to whole samples. All of Kaldi's users 25."""
-    hop_ms: float = Field(default=10.0, gt=0)
-    """From one frame's start to the next one's, in milliseconds, cut to whole samples. All of Kaldi's users 10."""
-    mels: int = Field(default=128, gt=0)
-    """Bands. AudioMAE, HiCMAE, CAV-MAE, MMA-DFER and TVLT 128; speech recognition 80."""
-    low: float = Field(default=20.0, ge=0)
-    """Lower end of the lowest band in Hz. Kaldi 20; librosa 0."""
-    high: float = 0.0
-    """Upper end of the highest band in Hz; zero or less counts down from half the rate, as in Kaldi."""
-    window: Literal["hanning", "hamming", "povey", "blackman", "rectangular"] = "hanning"
-    """Window function, symmetric. AudioMAE and its heirs Hann; Kaldi itself povey, Hann to the power 0.85."""
-    preemphasis: float = Field(default=0.97, ge=0, le=1)
-    """Share of the sample before that is subtracted; 0: none. Kaldi 0.97; librosa has none."""
-    remove_dc: bool = True
-    """Whether each frame's mean is subtracted. Kaldi does, librosa does not."""
-    centre: bool = True
-    """Whether the mean of the wave that is given is subtracted first. AudioMAE, HiCMAE and CAV-MAE do."""
-    power: Literal["power", "magnitude"] = "power"
-    """What the bands sum. Kaldi the power |X|^2; some text-to-speech front ends the magnitude |X|."""
-    floor: float = Field(default=float(np.finfo(np.float32).eps), gt=0)
-    """Least value a band takes before the logarithm. Kaldi float32's epsilon, whose logarithm is -15.94."""
-    mean: float = -4.2677393
-    """Subtracted from every value. AudioMAE, HiCMAE and MMA-DFER -4.2677393, of AudioSet; CAV-MAE -5.081."""
-    std: float = Field(default=4.5689974, gt=0)
-    """Standard deviation of the values. AudioMAE, HiCMAE and MMA-DFER 4.5689974; CAV-MAE 4.4849."""
-    scale: float = Field(default=2.0, gt=0)
-    """How many standard deviations values are divided by. AudioMAE, HiCMAE and MMA-DFER 2, so their inputs have
-    a deviation of a half; CAV-MAE 1."""
-    pad: Literal["zero", "floor"] = "zero"
-    """What missing frames hold before normalisation. AudioMAE, HiCMAE and CAV-MAE 0, which is louder than the mean of
-    AudioSet; `floor` is digital silence."""
-
-    @property
-    def window_samples(self) -> int:
-        """Samples of a frame."""
-        return int(self.rate * self.window_ms * 0.001)
-
-    @property
-    def hop_samples(self) -> int:
-        """Samples from a frame's start to the next one's."""
-        return int(self.rate * self.hop_ms * 0.001)
-
-    @property
-    def high_hz(self) -> float:
-        """Upper end of the highest band."""
-        return self.high if self.high > 0 else self.rate / 2 + self.high
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "MelSettings":
-        if self.hop_samples < 1 or self.window_samples < 2:
-            raise ValueError(
-                f"a window of {self.window_ms} ms and a hop of {self.hop_ms} ms at {self.rate} Hz are empty"
-            )
-        if not self.low < self.high_hz <= self.rate / 2:
-            raise ValueError(f"bands from {self.low} to {self.high_hz} Hz; half the rate is {self.rate / 2} Hz")
-        return self
 
 
 def frames_of(seconds: float, settings: MelSettings) -> int:

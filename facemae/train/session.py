@@ -12,7 +12,7 @@ from facemae.data.schema import Batch, ViewSpec
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
-from facemae.recipe import recipe_to_yaml, recipe_tree, view_specs
+from facemae.recipe import recipe_to_yaml, recipe_tree, sound_specs, view_specs
 from facemae.train.hardware.allocator import memory_choice
 from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
 from facemae.train.labels import check_labels
@@ -247,6 +247,7 @@ class Session:
             workers=workers,
             pinned=self.start.pinned,
             pin_memory=self.numerics.device.type == "cuda",
+            sounds=sound_specs(self.recipe),
         )
 
     def _cards(self) -> dict[str, Any]:

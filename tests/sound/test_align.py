@@ -2,8 +2,9 @@
 
 import pytest
 
+from facemae.config import MelSettings
 from facemae.sound.align import beneath
-from facemae.sound.mel import MelSettings, nominal_seconds
+from facemae.sound.mel import nominal_seconds
 
 
 def test_sixteen_frames_at_a_stride_of_four_span_the_window_of_hicmae() -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from facemae.sound.mel import MelSettings, Wave, frame_span, frames_of, log_mel, nominal_seconds, seconds_of
+from facemae.config import MelSettings
+from facemae.sound.mel import Wave, frame_span, frames_of, log_mel, nominal_seconds, seconds_of
 
 DEFAULT = MelSettings()
 

@@ -1,24 +1,15 @@
 """Moving batches to where the model is."""
 
-from dataclasses import replace
-
 import torch
 
-from facemae.data.schema import Batch, ViewBatch
+from facemae.data.schema import Batch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on a device; a copy from page-locked memory does not wait."""
     if device.type == "cpu":
         return batch
-    views = {
-        name: ViewBatch(
-            view.image.to(device, non_blocking=True),
-            None if view.visible is None else view.visible.to(device, non_blocking=True),
-        )
-        for name, view in batch.views.items()
-    }
-    return replace(batch, views=views)
+    return batch.map(lambda tensor: tensor.to(device, non_blocking=True))
 
 
 class Mover:
@@ -42,9 +33,7 @@ class Mover:
             moved = to_device(batch, self._device)
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._copies)
-        for view in moved.views.values():
+        for tensor in moved.tensors():
             # Else the allocator might give the memory to the next copy while the computation still reads it.
-            view.image.record_stream(current)
-            if view.visible is not None:
-                view.visible.record_stream(current)
+            tensor.record_stream(current)
         return moved

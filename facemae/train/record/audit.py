@@ -35,9 +35,8 @@ def consumed(batch: Batch, processes: Processes) -> Consumed:
 
 
 def _fingerprints(batch: Batch) -> list[bytes]:
-    """One digest a sample, of its views in the order of their names."""
-    views = [batch.views[name] for name in sorted(batch.views)]
-    tensors = [tensor for view in views for tensor in (view.image, view.visible) if tensor is not None]
+    """One digest a sample, of its views and sounds in the order of their names."""
+    tensors = batch.tensors()
     return [_digest([tensor[place].numpy().tobytes() for tensor in tensors]) for place in range(len(batch))]
 
 

@@ -1,6 +1,7 @@
 """Pictures of a run: what the model is shown, and what it predicts."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from facemae.data.schema import Batch, ViewBatch, ViewSpec
+from facemae.data.schema import Batch, ViewSpec
 from facemae.files import atomic_path
 from facemae.objectives.base import Objective
 from facemae.objectives.pretraining import PretrainModel
@@ -24,12 +25,7 @@ _HIDDEN = 0.25
 
 def head(batch: Batch, count: int = EXAMPLES) -> Batch:
     """The first samples of a batch."""
-    count = min(count, len(batch))
-    views = {
-        name: ViewBatch(view.image[:count], None if view.visible is None else view.visible[:count])
-        for name, view in batch.views.items()
-    }
-    return Batch(batch.step, batch.first_slot, batch.keys[:count], batch.streams[:count], views, batch.meta[:count], ())
+    return replace(batch.part(slice(0, count)), replaced=())
 
 
 @torch.no_grad()

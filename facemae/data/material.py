@@ -1,0 +1,164 @@
+"""A sample as views see it: a still or a clip, with or without sound, decoded as far as somebody asks."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.data.decode import Pixels, decode_image
+from facemae.data.reader import image_extension
+from facemae.data.schema import ClipSpec, Sample, SoundSpec
+from facemae.errors import DataError, DecodeError
+from facemae.sound.align import beneath
+from facemae.sound.mel import log_mel, nominal_seconds
+from facemae.video.read import StoredClip, open_clip
+
+CLIP_EXTENSIONS = ("mjpeg", "mp4")
+"""Extensions of a sample's clip, in the order in which they are looked for."""
+SOUND_EXTENSIONS = ("flac", "wav")
+"""Likewise of its sound."""
+
+_USUAL_FPS = 25.0
+
+
+def clip_extension(members: Sequence[str] | dict[str, Any]) -> str | None:
+    """Extension of a sample's clip, or None."""
+    return next((name for name in CLIP_EXTENSIONS if name in members), None)
+
+
+def sound_extension(members: Sequence[str] | dict[str, Any]) -> str | None:
+    """Extension of a sample's sound, or None."""
+    return next((name for name in SOUND_EXTENSIONS if name in members), None)
+
+
+class Material:
+    """What views are made of.
+
+    Args:
+        sample: The sample.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+        self._stills: dict[tuple[int, int | None], Pixels] = {}
+
+    @functools.cached_property
+    def clip(self) -> StoredClip | None:
+        """The sample's clip; None for a still.
+
+        Raises:
+            DecodeError: It is damaged.
+        """
+        extension = clip_extension(self.sample.members)
+        if extension is None:
+            return None
+        sizes = self._facts.get("sizes")
+        return open_clip(self.sample.members[extension], extension, sizes=sizes, name=self.sample.key)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second of the clip; 25 where the metadata does not say."""
+        return float(self._facts.get("fps") or _USUAL_FPS)
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        facts = self.sample.meta.get("clip")
+        return facts if isinstance(facts, dict) else {}
+
+    def still(self, channels: int, at: Callable[[], float]) -> Pixels:
+        """One picture, uint8 [H, W, C]: the still, or the frame of the clip at a share of its length.
+
+        Args:
+            channels: 1 or 3.
+            at: Gives the share, from 0 to 1; asked of clips only.
+
+        Raises:
+            DataError: The sample has neither.
+            DecodeError: It is damaged.
+        """
+        extension = image_extension(self.sample.members)
+        place = None
+        if extension is None and self.clip is not None:
+            place = min(int(at() * self.clip.count), self.clip.count - 1)
+        if (channels, place) not in self._stills:
+            self._stills[channels, place] = self._picture(extension, place, channels)
+        return self._stills[channels, place]
+
+    def _picture(self, extension: str | None, place: int | None, channels: int) -> Pixels:
+        if extension is not None:
+            return decode_image(self.sample.members[extension], channels=channels, name=self.sample.key)
+        if self.clip is not None and place is not None:
+            return self.clip.frames([place], channels)[0]  # type: ignore[no-any-return]
+        raise DataError(
+            f"sample {self.sample.key} has no picture, only {', '.join(self.sample.members) or 'no member'}",
+            expected="a jpg, png or webp member, or a clip (mjpeg, mp4)",
+            fix="restrict the stream with `where`, or pack a set of images or videos",
+        )
+
+    def numbers(self, spec: ClipSpec, at: float) -> list[int]:
+        """Which stored frames a clip view takes: those nearest to its times.
+
+        Args:
+            spec: The view.
+            at: Where it begins, from 0 to 1: at 1 its window ends with the clip.
+
+        Raises:
+            DataError: The sample has no clip.
+            DecodeError: It is damaged, or shorter than the window and the view does not hold its last frame.
+        """
+        if self.clip is None:
+            raise DataError(
+                f"sample {self.sample.key} has no clip, only {', '.join(self.sample.members) or 'no member'}",
+                expected="an mjpeg or mp4 member for a view of clips",
+                fix="pack a folder of videos, or take `clip` out of the view",
+            )
+        count = self.clip.count
+        window = spec.frames * spec.period * self.fps
+        last = max(0, math.floor(count - window + 1e-6))
+        first = min(int(at * (last + 1)), last)
+        found = [first + round(step * spec.period * self.fps) for step in range(spec.frames)]
+        if found[-1] >= count and not spec.hold:
+            needed = (spec.frames - 1) * spec.period + 1 / self.fps
+            raise DecodeError(
+                f"{self.sample.key}: a clip of {count / self.fps:.2f} s, and a view of {needed:.2f} s that does not "
+                "hold its last frame",
+                expected="clips at least as long as the view",
+            )
+        return [min(number, count - 1) for number in found]
+
+    def frames(self, numbers: Sequence[int], channels: int) -> NDArray[np.uint8]:
+        """Some frames of the clip, uint8 [T, H, W, C].
+
+        Raises:
+            DecodeError: One of them is damaged.
+        """
+        assert self.clip is not None
+        return self.clip.frames(numbers, channels)
+
+    def mel(self, spec: SoundSpec, first: int, clip: ClipSpec) -> NDArray[np.float32] | None:
+        """The sound beneath a clip view, [frames, mels]; None where the sample has no sound.
+
+        Args:
+            spec: The sound.
+            first: The view's first frame.
+            clip: The view.
+
+        Raises:
+            DecodeError: The sound is damaged.
+            MissingExtraError: The packages that read sound are not installed.
+        """
+        from facemae.sound.store import read_window
+
+        extension = sound_extension(self.sample.members)
+        if extension is None:
+            return None
+        start = first / self.fps
+        last = start + (clip.frames - 1) * clip.period
+        window = beneath(start, last, clip.period, seconds=nominal_seconds(spec.frames, spec.mel))
+        found = read_window(
+            self.sample.members[extension], window.start, window.seconds, rate=spec.mel.rate, name=self.sample.key
+        )
+        return log_mel(found.wave, spec.mel, spec.frames)
