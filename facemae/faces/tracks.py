@@ -85,7 +85,7 @@ class Tracker:
         *,
         bridge: float = 0.5,
         overlap: float = 0.3,
-        start_score: float = 0.5,
+        start_score: float = 0.4,
         least_seconds: float = 0.4,
         least_share: float = 0.3,
         least_score: float = 0.3,

@@ -82,7 +82,7 @@ def test_what_is_seen_seldom_or_weakly_is_dropped() -> None:
 
 
 def test_weak_detections_continue_a_track_but_start_none() -> None:
-    weak, strong = [_face(10, score=0.4)], [_face(10, score=0.7)]
+    weak, strong = [_face(10, score=0.35)], [_face(10, score=0.7)]
     assert _track([weak] * 40) == []
     (track,) = _track([weak] * 10 + [strong] + [weak] * 29)
     assert track.numbers[0] == 10
