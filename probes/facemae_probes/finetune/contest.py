@@ -1,7 +1,7 @@
 """Fine-tuning within a fold: each option is fitted on the inner rows, the best one predicts the test rows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Finetuner:
             fold: The fold.
             seen: What choosing may see of it.
         """
-        plan = replace(self.plan, from_scratch=kind == "scratch")
+        plan = self.plan.scratch() if kind == "scratch" else self.plan
         options = plan.options() if seen.inner else plan.options()[:1]
         # One option that is fitted again anyway needs no judgement, unless thresholds are to be fitted on it.
         judge = seen.inner and (len(options) > 1 or not seen.refit or self.task.targets.kind == "multilabel")
@@ -85,7 +85,8 @@ class Finetuner:
     def _row(self, kind: str, plan: FinetunePlan, option: FinetuneOption, valid: float | None) -> dict[str, Any]:
         shown = None if valid is None or not np.isfinite(valid) else valid
         about = {"probe": kind, "layer": None, "pooling": plan.pool}
-        return {**about, "base_lr": option.base_lr, "epochs": plan.epochs, "valid": shown}
+        how = {"base_lr": option.base_lr, "layer_decay": plan.layer_decay, "epochs": plan.epochs}
+        return {**about, **how, "valid": shown}
 
     def _fit(self, plan: FinetunePlan, option: FinetuneOption, rows: Rows) -> Path:
         samples = self._own(rows, 0)

@@ -133,6 +133,12 @@ def test_everything_that_determines_a_run_is_in_its_identity(
     assert identity(plan=replace(PLAN, base_lrs=(0.1, 0.2))) == first
 
 
+def test_random_weights_are_not_held_back_by_layer_decay() -> None:
+    scratch = replace(SMALL, layer_decay=0.75).scratch()
+    assert scratch.layer_decay is None
+    assert scratch == replace(SMALL, from_scratch=True, layer_decay=None)
+
+
 def test_from_scratch_starts_from_the_weights_of_the_seed(
     labelled_shards: Path, samples: np.ndarray, targets: Targets, model: Path, tmp_path: Path
 ) -> None:
