@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,12 @@ SOUND_EXTENSIONS = ("flac", "wav")
 _USUAL_FPS = 25.0
 
 
-def clip_extension(members: Sequence[str] | dict[str, Any]) -> str | None:
+def clip_extension(members: Collection[str]) -> str | None:
     """Extension of a sample's clip, or None."""
     return next((name for name in CLIP_EXTENSIONS if name in members), None)
 
 
-def sound_extension(members: Sequence[str] | dict[str, Any]) -> str | None:
+def sound_extension(members: Collection[str]) -> str | None:
     """Extension of a sample's sound, or None."""
     return next((name for name in SOUND_EXTENSIONS if name in members), None)
 
@@ -137,6 +137,28 @@ class Material:
         """
         assert self.clip is not None
         return self.clip.frames(numbers, channels)
+
+    def check(self) -> Iterator[NDArray[np.uint8]]:
+        """Decode all there is, frame by frame: a still, each frame of a clip; and the sound, of which nothing is given.
+
+        Yields:
+            uint8 [H, W, 3].
+
+        Raises:
+            DecodeError: Something does not decode.
+            MissingExtraError: The packages that read sound or mp4 are not installed.
+        """
+        if image_extension(self.sample.members) is not None:
+            yield self.still(3, lambda: 0.0)
+        if self.clip is not None:
+            for number in range(self.clip.count):
+                yield self.clip.frames([number])[0]
+        extension = sound_extension(self.sample.members)
+        if extension is not None:
+            from facemae.sound.store import read_window, stored_info
+
+            data = self.sample.members[extension]
+            read_window(data, 0.0, stored_info(data, name=self.sample.key).seconds, name=self.sample.key)
 
     def mel(self, spec: SoundSpec, first: int, clip: ClipSpec) -> NDArray[np.float32] | None:
         """The sound beneath a clip view, [frames, mels]; None where the sample has no sound.

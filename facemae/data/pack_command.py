@@ -129,7 +129,7 @@ def pack(
     fps: FpsOption = 25.0,
     detector: DetectorOption = "default",
     detections: DetectionsOption = 10.0,
-    margin: MarginOption = 0.2,
+    margin: MarginOption = 0.1,
     smoothing: SmoothingOption = 1.0,
     people: PeopleOption = People.MAIN,
     shortest: ShortestOption = 0.5,
@@ -141,7 +141,8 @@ def pack(
 ) -> None:
     """Pack a folder of images, or of videos, into shards.
 
-    Images and labels: every column of labels.csv but path, split and subject is a label. Without a table, folders named
+    Images and labels: every column of labels.csv but path, split, subject and source (the video or
+    photo that an image was taken from) is a label. Without a table, folders named
     train, valid (val, dev, …) and test are the splits, and the next level is the class. Files that are empty, do not
     decode, are listed and missing, or are not listed, are left out and named in SHARDS/skipped.jsonl.
 

@@ -1,15 +1,17 @@
 """Counting a shard set, and drawing some of it."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from facemae.data.decode import decode_image, image_size
+from facemae.data.decode import image_size
 from facemae.data.index import ShardIndex
+from facemae.data.material import Material, clip_extension, sound_extension
 from facemae.data.metadata import RESERVED
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.select import metadata
@@ -39,6 +41,8 @@ class StatsReport:
         sizes: `width` and `height`: least, median and greatest in pixels.
         measured: Images the sizes were taken from.
         sheet: The contact sheet, where one was drawn.
+        clips: Samples with a clip.
+        sounds: Samples with sound.
     """
 
     folder: Path
@@ -53,6 +57,8 @@ class StatsReport:
     sizes: dict[str, tuple[int, float, int]] = field(default_factory=dict)
     measured: int = 0
     sheet: Path | None = None
+    clips: int = 0
+    sounds: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The report for a script."""
@@ -61,6 +67,8 @@ class StatsReport:
     def lines(self) -> list[str]:
         """The report for a person."""
         lines = [f"{self.samples} samples in {self.shards} shards, {self.bytes / 1e6:.1f} MB"]
+        if self.clips or self.sounds:
+            lines.append(f"clips: {self.clips}, with sound: {self.sounds}")
         if self.dropped:
             lines.append(f"erased: {self.dropped}")
         lines.append("splits: " + _counts(self.splits))
@@ -105,7 +113,14 @@ def count_shards(folder: Path | str) -> StatsReport:
         labels={name: _label(table[name]) for name in table.column_names if name not in RESERVED},
         sizes=sizes,
         measured=measured,
+        clips=_holding(index, clip_extension),
+        sounds=_holding(index, sound_extension),
     )
+
+
+def _holding(index: ShardIndex, extension: Callable[[Collection[str]], str | None]) -> int:
+    """How many samples have a member of a kind."""
+    return sum(extension(index.members(i)) is not None for i in range(len(index)) if i not in index.dropped_set)
 
 
 def _value_counts(column: Any) -> dict[str, int]:
@@ -190,13 +205,12 @@ def contact_sheet(folder: Path | str, path: Path, *, images: int = 64, seed: int
 
 def _tile(reader: ShardReader, i: int) -> tuple[Image.Image, str]:
     sample = reader.read(i)
-    extension = image_extension(sample.members)
-    if extension is None:
-        return Image.new("RGB", (_TILE, _TILE), "lightgrey"), "no image"
     try:
-        tile = Image.fromarray(decode_image(sample.members[extension], channels=3, name=sample.key))
+        tile = _picture(Material(sample))
     except DecodeError:
         return Image.new("RGB", (_TILE, _TILE), "red"), "does not decode"
+    if tile is None:
+        return Image.new("RGB", (_TILE, _TILE), "lightgrey"), "no image"
     scale = _TILE / max(tile.size)
     tile = tile.resize((max(1, round(tile.width * scale)), max(1, round(tile.height * scale))))
     labels = sample.meta.get("labels") or {}
@@ -204,3 +218,14 @@ def _tile(reader: ShardReader, i: int) -> tuple[Image.Image, str]:
     # The default font has only Latin letters.
     caption = f"{sample.meta.get('split') or ''} {first}".strip().encode("ascii", "replace").decode()
     return tile, caption[:16]
+
+
+def _picture(material: Material) -> Image.Image | None:
+    """A still, or four frames of a clip from its first to its last; None where the sample has neither."""
+    if material.clip is None:
+        if image_extension(material.sample.members) is None:
+            return None
+        return Image.fromarray(material.still(3, lambda: 0.0))
+    last = material.clip.count - 1
+    frames = material.frames([round(last * part / 3) for part in range(4)], 3)
+    return Image.fromarray(np.concatenate([np.concatenate(list(frames[:2]), 1), np.concatenate(list(frames[2:]), 1)]))

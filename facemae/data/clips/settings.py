@@ -34,7 +34,7 @@ class ClipSettings:
     fps: float | None = 25.0
     detector: str = "default"
     detections: float = 10.0
-    margin: float = 0.2
+    margin: float = 0.1
     smoothing: float = 1.0
     people: People = "main"
     seen: float = 0.5
