@@ -1,8 +1,10 @@
 """What samples say about themselves, one row a sample and one column a field.
 
-The `json` member of a packed sample is ``{"path": …, "split": …, "subject": …, "labels": {column: value}, "width": …,
-"height": …}`` with the known fields only. Shards that others wrote are read too: where there is no `labels` mapping,
-the plain values of the `json` object count as labels, and a `cls` member is the label `cls`.
+The `json` member of a packed sample is ``{"path": …, "source": …, "split": …, "subject": …, "labels": {column: value},
+"width": …, "height": …}`` with the known fields only. `source` is what the owner says that a sample was taken from,
+such as the video of a frame; without it the column `source` has the path, which pieces of one video share. Shards
+that others wrote are read too: where there is no `labels` mapping, the plain values of the `json` object count as
+labels, and a `cls` member is the label `cls`.
 """
 
 import json
@@ -18,7 +20,10 @@ Row = dict[str, Any]
 RESERVED = ("key", "split", "subject", "source", "width", "height", "dropped")
 """Columns every metadata table has, null where unknown: four strings, pixels as stored, and whether it was erased."""
 
-_OWN_FIELDS = {"path", "split", "subject", "labels", "width", "height", "dropped"}
+PATH = "path"
+"""A further column of sets whose samples name a source: the file, which otherwise is the source."""
+
+_OWN_FIELDS = {PATH, "source", "split", "subject", "labels", "width", "height", "dropped"}
 
 
 def parse_json(data: bytes, key: str, shard: Path) -> dict[str, Any]:
@@ -48,7 +53,7 @@ def _count(value: object) -> int | None:
 
 def label_name(name: str) -> str:
     """Column of a label; a label called like a column every table has gets the prefix `label_`."""
-    return f"label_{name}" if name in RESERVED else name
+    return f"label_{name}" if name in (*RESERVED, PATH) else name
 
 
 def sample_labels(meta: Mapping[str, Any], cls: bytes | None = None) -> dict[str, Any]:
@@ -82,11 +87,13 @@ def metadata_row(key: str, members: dict[str, bytes], shard: Path) -> Row:
         # Names this library does not know stay as they are: the shards are somebody else's.
         "split": None if split is None else canonical_split(split) or split,
         "subject": _text(meta.get("subject")),
-        "source": _text(meta.get("path")),
+        "source": _text(meta.get("source")) or _text(meta.get("path")),
         "width": _count(meta.get("width")),
         "height": _count(meta.get("height")),
         "dropped": bool(meta.get("dropped", False)),
     }
+    if _text(meta.get("source")) is not None:
+        row[PATH] = _text(meta.get("path"))
     row.update(sample_labels(meta, members.get("cls")))
     return row
 
@@ -130,7 +137,7 @@ def join_tables(tables: list[Any]) -> Any:
                 kinds.setdefault(field.name, set()).add(field.type)
     # Integers and floats join as floats; anything else that differs joins as text.
     mixed = {name for name, types in kinds.items() if len(types) > 1 and not types <= {pa.int64(), pa.float64()}}
-    fixed = {"key": pa.string(), "split": pa.string(), "subject": pa.string(), "source": pa.string()}
+    fixed = {"key": pa.string(), "split": pa.string(), "subject": pa.string(), "source": pa.string(), PATH: pa.string()}
     fixed.update(width=pa.int64(), height=pa.int64(), dropped=pa.bool_())
 
     def adapt(table: Any) -> Any:

@@ -141,10 +141,10 @@ def pack(
 ) -> None:
     """Pack a folder of images, or of videos, into shards.
 
-    Images and labels: every column of labels.csv but path, split, subject and source (the video or
-    photo that an image was taken from) is a label. Without a table, folders named
-    train, valid (val, dev, …) and test are the splits, and the next level is the class. Files that are empty, do not
-    decode, are listed and missing, or are not listed, are left out and named in SHARDS/skipped.jsonl.
+    Images and labels: every column of labels.csv but path, split, subject and source (the video that a
+    frame is from) is a label. Without a table, folders named train, valid (val, dev, …) and test are the splits, and
+    the next level is the class. Files that are empty, do not decode, are listed and missing, or are not listed, are
+    left out and named in SHARDS/skipped.jsonl.
 
     Videos: faces are found and followed, and cut out by one steady box a person, with the sound beneath. A video
     without a face is left out and named. A pack that was killed goes on with the same command.

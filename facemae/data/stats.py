@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from facemae.data.decode import image_size
 from facemae.data.index import ShardIndex
 from facemae.data.material import Material, clip_extension, sound_extension
-from facemae.data.metadata import RESERVED
+from facemae.data.metadata import PATH, RESERVED
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.select import metadata
 from facemae.errors import DecodeError
@@ -110,7 +110,7 @@ def count_shards(folder: Path | str) -> StatsReport:
         splits=_value_counts(table["split"]),
         subjects=subjects,
         shared_subjects=sum(1 for count in often.to_pylist() if count > 1),
-        labels={name: _label(table[name]) for name in table.column_names if name not in RESERVED},
+        labels={name: _label(table[name]) for name in table.column_names if name not in (*RESERVED, PATH)},
         sizes=sizes,
         measured=measured,
         clips=_holding(index, clip_extension),

@@ -1,11 +1,13 @@
 """Folders and tables of labels: what is read from them, and what each mistake says."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from facemae.data.ingest.folder import list_folder
 from facemae.data.ingest.labels import read_labels
+from facemae.data.metadata import join_tables, metadata_row, metadata_table
 from facemae.data.splits import canonical_split
 from facemae.errors import DataError
 
@@ -190,3 +192,22 @@ def test_listed_paths_are_compared_in_one_form(tmp_path: Path) -> None:
 def test_a_column_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="more than one column 'emotion'"):
         read_labels(table(tmp_path, "path,emotion,votes, emotion\na.png,joy,1,fear\n"))
+
+
+def test_a_source_is_no_label_and_joins_the_frames_of_a_video(tmp_path: Path) -> None:
+    touch(tmp_path, "1.png", "2.png", "3.png")
+    table(tmp_path, "path,source,joy\n1.png,party,1\n2.png,party,0\n3.png,,1\n")
+    files = list_folder(tmp_path).files
+    assert [file.meta().get("source") for file in files] == ["party", "party", None]
+    assert [file.labels for file in files] == [{"joy": 1}, {"joy": 0}, {"joy": 1}]
+    members = [{"json": json.dumps(file.meta()).encode()} for file in files]
+    rows = [metadata_row(str(number), each, tmp_path) for number, each in enumerate(members)]
+    assert [row["source"] for row in rows] == ["party", "party", "3.png"]
+    named = metadata_table(rows)
+    assert named["path"].to_pylist() == ["1.png", "2.png", None]
+
+    old = {"path": "4.png", "labels": {"source": "party"}}
+    row = metadata_row("k", {"json": json.dumps(old).encode()}, tmp_path)
+    assert (row["source"], row["label_source"], "path" in row) == ("4.png", "party", False)
+    joined = join_tables([named, metadata_table([row])])
+    assert joined["source"].to_pylist() == ["party", "party", "3.png", "4.png"]

@@ -46,17 +46,33 @@ VIDEOS = Media("videos", ("mp4", "m4v", "mpg", "mpeg", "avi", "mov", "mkv", "web
 
 @dataclass(frozen=True)
 class SourceFile:
-    """An image or video to pack: the file, its path relative to the source, and what is known about it."""
+    """An image or video to pack.
+
+    Attributes:
+        file: Where it lies.
+        path: Its path relative to the folder.
+        split: Its split, where known.
+        subject: The person shown, where known.
+        labels: Its labels.
+        source: What it was taken from, such as the video of a frame, where the owner says.
+    """
 
     file: Path
     path: str
     split: str | None = None
     subject: str | None = None
     labels: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
     def meta(self) -> dict[str, Any]:
         """The known fields of the `json` member."""
-        fields = {"path": self.path, "split": self.split, "subject": self.subject, "labels": self.labels or None}
+        fields = {
+            "path": self.path,
+            "source": self.source,
+            "split": self.split,
+            "subject": self.subject,
+            "labels": self.labels or None,
+        }
         return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -154,7 +170,7 @@ def _from_table(source: Path, found: list[str], path: Path, **columns: Any) -> L
         if relative not in present and not file.is_file():
             skipped.append((row.path, f"listed in {path.name} and missing in the folder"))
             continue
-        files.append(SourceFile(file, relative, row.split, row.subject, row.labels))
+        files.append(SourceFile(file, relative, row.split, row.subject, row.labels, row.source))
     skipped += [(name, f"in the folder and not listed in {path.name}") for name in found if name not in listed]
     return Listing(files, skipped, table.notes)
 

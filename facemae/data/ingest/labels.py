@@ -17,6 +17,7 @@ from facemae.files import storage_errors
 PATH_COLUMNS = ("path", "file", "filename", "image")
 SPLIT_COLUMNS = ("split", "usage", "Usage")
 SUBJECT_COLUMNS = ("subject", "subject_id", "identity")
+SOURCE_COLUMNS = ("source",)
 
 _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][-+]?\d+)?")
@@ -24,12 +25,13 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class LabelRow:
-    """One listed image: its path as written, split and subject where known, labels that are not empty."""
+    """One listed image: its path as written; split, subject and source where known; labels that are not empty."""
 
     path: str
     split: str | None
     subject: str | None
     labels: dict[str, Any]
+    source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def read_labels(
     """Read a CSV (or, by its ending, TSV) file with a header.
 
     A label column in which every value is a number holds numbers; codes with leading zeros stay text. Empty cells are
-    unknown.
+    unknown. A column `source` says what an image was taken from, such as the video of a frame.
 
     Args:
         path: The file.
@@ -67,8 +69,9 @@ def read_labels(
     image = _column(path, header, path_column, PATH_COLUMNS, "path", required=True)
     split = _column(path, header, split_column, SPLIT_COLUMNS, "split")
     subject = _column(path, header, subject_column, SUBJECT_COLUMNS, "subject")
+    source = _column(path, header, None, SOURCE_COLUMNS, "source")
     if label_columns is None:
-        labels = [name for name in header if name not in (image, split, subject)]
+        labels = [name for name in header if name not in (image, split, subject, source)]
     else:
         labels = [_column(path, header, name, (), "label", required=True) or name for name in label_columns]
     _check_paths(path, image or "", [record[image or ""] for record in records])
@@ -80,6 +83,7 @@ def read_labels(
             split=mapping.get(record[split].strip()) if split else None,
             subject=(record[subject].strip() or None) if subject else None,
             labels={name: values[name][i] for name in labels if values[name][i] is not None},
+            source=(record[source].strip() or None) if source else None,
         )
         for i, record in enumerate(records)
     ]

@@ -9,7 +9,7 @@ from facemae_probes.benchmarks.listing import Listing
 
 
 def _read(name: str, root: Path) -> Listing:
-    """Columns path, split, label, perhaps subject; every further column is kept, for `--slice`."""
+    """Columns path, split, label, perhaps subject and source; every further column is kept, for `--slice`."""
     listing = Listing(label="label", folders=(".",))
     for row in read_labels(root / name).rows:
         labels = dict(row.labels)
@@ -19,7 +19,9 @@ def _read(name: str, root: Path) -> Listing:
         elif code is None:
             listing.problem("no label", f"rows of {name} without a value in the column label", row.path)
         else:
-            listing.add(normal_path(row.path), row.split, str(code), labels=labels, subject=row.subject)
+            listing.add(
+                normal_path(row.path), row.split, str(code), labels=labels, subject=row.subject, source=row.source
+            )
     return listing
 
 
@@ -46,7 +48,7 @@ BENCHMARK = Benchmark(
     citation="yours",
     layouts=tuple(
         Layout(
-            name=f"{name}: path, split, label, perhaps subject",
+            name=f"{name}: path, split, label, perhaps subject and source",
             needs=(name,),
             read=partial(_read, name),
             sources=UNVERIFIED,

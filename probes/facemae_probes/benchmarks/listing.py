@@ -27,6 +27,7 @@ class Row:
         subject: The person shown, where the owner says.
         box: Left, top, width and height of the face in pixels, where the image shows more.
         image: Reads the encoded image, where it is no file.
+        source: What the image was taken from, such as the video of a frame, where the owner says.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Row:
     subject: str | None = None
     box: tuple[int, int, int, int] | None = None
     image: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    source: str | None = None
 
     @property
     def stem(self) -> str:
@@ -105,6 +107,7 @@ class Listing:
         subject: str | None = None,
         box: tuple[int, int, int, int] | None = None,
         image: Callable[[], bytes] | None = None,
+        source: str | None = None,
     ) -> None:
         """Add an image.
 
@@ -116,6 +119,7 @@ class Listing:
             subject: See `Row`.
             box: See `Row`.
             image: See `Row`.
+            source: See `Row`.
         """
         known = canonical_split(split)
         if known is None:
@@ -131,7 +135,7 @@ class Listing:
             self._paths.add(path)
             name = None if code is None else code if self.codes is None else self.codes[code]
             own = {} if name is None else {self.label: name}
-            self.rows.append(Row(path, known, {**own, **(labels or {})}, subject, box, image))
+            self.rows.append(Row(path, known, {**own, **(labels or {})}, subject, box, image, source))
 
     def leave_out(self, reason: str, path: str) -> None:
         """Count an image that the owner lists and the benchmark does not use."""

@@ -15,7 +15,10 @@ def packed_listing(benchmark: Benchmark, columns: Columns) -> Listing:
     """The list of the headline target; labels and splits that are none of the benchmark are its problems."""
     headline = benchmark.headline
     listing = Listing({name: name for name in headline.classes} or None, label=headline.columns[0])
-    paths = zip(columns.text("source"), columns.text("key"), strict=True)
+    # Where an owner names sources, the file is in a column of its own.
+    named = columns.text("path") if "path" in columns.values else [None] * len(columns)
+    files = [path or source for path, source in zip(named, columns.text("source"), strict=True)]
+    paths = zip(files, columns.text("key"), strict=True)
     rows = zip(paths, columns.text("split"), columns.text(headline.columns[0]), strict=True)
     for (path, key), split, name in rows:
         listing.add(path or key or "", split or "", name)

@@ -119,7 +119,13 @@ def _item(key: str, row: Row, read: Callable[[], bytes], extra: dict[str, Any], 
             data = to_png(data, row.path)
         return data if resize is None or not data else shrink(data, resize, extension or "png", row.path)
 
-    meta = {"path": row.path, "split": row.split, "subject": row.subject, "labels": {**row.labels, **extra}}
+    meta = {
+        "path": row.path,
+        "source": row.source,
+        "split": row.split,
+        "subject": row.subject,
+        "labels": {**row.labels, **extra},
+    }
     known = {name: value for name, value in meta.items() if value is not None}
     return PackItem(key, image, extension or "png", known, row.path)
 

@@ -21,8 +21,9 @@ from facemae_probes.features.rows import rows_of
 from facemae_probes.features.sources import FeatureSource, Setting
 from facemae_probes.results.identity import feature_code
 from facemae_probes.tasks.columns import Columns, read_columns
+from facemae_probes.tasks.units import DEFAULTS
 
-APART = ("key", "subject", "source", "cluster")
+APART = ("key", *DEFAULTS)
 """Columns whose values name something within a set: the same name in two sets is of two things."""
 
 

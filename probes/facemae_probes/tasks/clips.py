@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
 from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.units import SOURCES, tells
 
-SAME = ("split", "subject", "source")
-"""Columns that have one value a clip, beside the labels."""
+SAME = ("split", "subject")
+"""Columns that have one value a clip, beside the labels and the source where that is more than each frame's file."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ def as_clips(columns: Columns, how: ClipColumns, labels: list[str]) -> tuple[Col
             members.setdefault(name, []).append(row)
     if not members:
         raise ProbeError(f"column {how.clip!r} has no value", expected="the clip of each frame")
-    texts = {name: columns.text(name) for name in (*labels, *SAME) if name in columns.values}
+    sources = [name for name in SOURCES if name in columns.values and tells(columns.text(name))]
+    texts = {name: columns.text(name) for name in (*labels, *SAME, *sources) if name in columns.values}
     for clip, rows in members.items():
         for name, column in texts.items():
             found = {column[row] for row in rows}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from facemae.errors import ProbeError
 
-RESERVED = ("key", "split", "subject", "source", "dropped")
+RESERVED = ("key", "split", "subject", "source", "path", "dropped")
 """Columns that are no labels."""
 
 

@@ -1,5 +1,7 @@
 """Units of independence: samples of one unit are not independent of each other."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,7 +9,9 @@ from facemae.errors import ProbeError
 from facemae_probes.tasks.columns import Columns
 
 SAMPLE = "sample"
-DEFAULTS = ("subject", "source", "cluster")
+SOURCES = ("source", "label_source")
+"""What a sample was taken from. Sets packed before tables had a column `source` of its own have it as a label."""
+DEFAULTS = ("subject", *SOURCES, "cluster")
 """Columns that are looked at where none is named: the person, else the source video, else near-duplicate images."""
 
 
@@ -27,12 +31,20 @@ def independent_units(columns: Columns, unit: str | None) -> tuple[NDArray[np.in
     for name in [unit] if unit else DEFAULTS:
         values = columns.text(name) if name in columns.values else []
         known = [value for value in values if value is not None]
-        # A column that names every sample differently says no more than the sample itself.
-        if known and (unit or 1 < len(set(known)) < len(known)):
+        if known and (unit or tells(values)):
             return _number(name, values, known)
         if unit and unit != SAMPLE:
             raise ProbeError(f"column {unit!r} has no value", expected="a unit for most samples")
     return np.arange(len(columns), dtype=np.int64), SAMPLE, []
+
+
+def tells(values: Sequence[str | None]) -> bool:
+    """Whether a column tells more than the sample itself: it has two values, and one of them twice.
+
+    The source of a still is its own file where the owner names none, so all of them differ.
+    """
+    known = [value for value in values if value is not None]
+    return 1 < len(set(known)) < len(known)
 
 
 def _number(name: str, values: list[str | None], known: list[str]) -> tuple[NDArray[np.int64], str, list[str]]:

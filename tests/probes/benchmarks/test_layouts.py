@@ -18,10 +18,12 @@ from facemae.errors import DataError, DecodeError
 from facemae_probes.benchmarks.base import Benchmark
 from facemae_probes.benchmarks.clusters import crossing, near_duplicates
 from facemae_probes.benchmarks.doctor import examine
+from facemae_probes.benchmarks.packed import packed_listing
 from facemae_probes.benchmarks.packing import cut_face, pack_benchmark
 from facemae_probes.benchmarks.registry import benchmark
 from facemae_probes.commands import app
 from facemae_probes.tasks.columns import read_columns
+from facemae_probes.tasks.task import make_task
 from tests.probes.benchmarks.conftest import MADE, OTHER, TRAIN, blob, make_raf, write_image
 
 Know = Callable[..., Benchmark]
@@ -98,6 +100,22 @@ def test_a_manifest_is_probed_by_name(tmp_path: Path) -> None:
     data = json.loads((out / "result.json").read_text())
     assert (data["task"]["classes"], data["task"]["unit"]) == (["a", "b", "c"], "subject")
     assert data["results"]["knn"]["slices"]["glasses=1"]["count"] == 3
+
+
+def test_sources_of_a_manifest_are_units_and_files_keep_their_names(tmp_path: Path) -> None:
+    MADE["custom"].make(tmp_path / "data")
+    table = tmp_path / "data" / "manifest.csv"
+    head, *rows = table.read_text().splitlines()
+    rows = [f"{row},v{number // 3}" for number, row in enumerate(rows)]
+    table.write_text("\n".join([f"{head.replace('subject', 'person')},source", *rows]) + "\n")
+    known = benchmark("custom")
+    pack_benchmark(known, tmp_path / "data", tmp_path / "shards")
+    columns = read_columns(tmp_path / "shards")
+    assert set(columns.text("source")) == {f"v{number // 3}" for number in range(len(rows))}
+    listed = packed_listing(known, columns)
+    assert not listed.problems
+    assert {row.path for row in listed.rows} == {row.split(",")[0] for row in rows}
+    assert make_task(columns, "label").unit == "source"
 
 
 def _labels(shards: Path) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from facemae.data.pack import PackItem, pack_samples
+from facemae.data.pack import PackItem, pack_folder, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
 from facemae.errors import ProbeError
 from facemae.rng import generator
@@ -21,7 +22,8 @@ from facemae_probes.heads.temporal import TemporalSetting
 from facemae_probes.protocols.folds import KFold
 from facemae_probes.runner import run_probe
 from facemae_probes.tasks.clips import ClipColumns, as_clips
-from facemae_probes.tasks.columns import Columns
+from facemae_probes.tasks.columns import Columns, read_columns
+from facemae_probes.tasks.task import make_task
 
 PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
 HOW = ClipColumns("clip", "time")
@@ -56,6 +58,7 @@ def test_frames_of_a_clip_come_in_their_order_and_stand_for_one_sample() -> None
         ({"split": ["train", "test", "test", "test", "train", "train"]}, HOW, "several values of 'split': test, train"),
         ({"time": [2, 10, "late", 9, 3, 0]}, HOW, "sample k2 has the frame 'late'"),
         ({}, ClipColumns("video"), "no column 'video' of clips"),
+        ({"source": list("vvwwvv")}, HOW, "clip 'a' has several values of 'source': v, w"),
         ({"clip": [None] * 6}, HOW, "column 'clip' has no value"),
     ],
 )
@@ -86,6 +89,50 @@ def clip_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = DatasetCard(name="bars", crop=CropRecipe(detector="none", size=16, colour="grey"))
     pack_samples(items, out, card=card, shard_size=150)
     return out
+
+
+def _frames(folder: Path, clips: int, header: str, row: str) -> Path:
+    """A folder of three frames a clip with its labels.csv; `row` is filled with the clip's number, time and split."""
+    lines = [header]
+    for clip in range(clips):
+        for time in range(3):
+            pixels = generator(4, "frame", clip, time).integers(0, 60, size=(16, 16), dtype=np.uint8)
+            pixels[:, 8 * (clip % 2) : 8 * (clip % 2) + 8] += 150
+            (folder / "img").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"img/{clip}-{time}.png")
+            split, side = ("train", "train", "train", "test")[clip // 2 % 4], "rl"[clip % 2]
+            lines.append(f"img/{clip}-{time}.png," + row.format(clip=clip, time=time, split=split, side=side))
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize("sourced", [False, True])
+def test_clips_of_a_set_packed_from_a_table(tmp_path: Path, sourced: bool) -> None:
+    header, row = "path,video,time,split,side", "v{clip},{time},{split},{side}"
+    if sourced:
+        header, row = header + ",source", row + ",v{clip}.mp4"
+    pack_folder(_frames(tmp_path / "frames", 24, header, row), tmp_path / "shards")
+    how = ClipColumns("video", "time")
+    result = run_probe(tmp_path / "shards", PIXELS, "side", plan=replace(PLAN, probes=("knn",)), clips=how)
+    assert result.data["task"]["unit"] == "sample"
+    assert result.data["task"]["counts"]["test"]["samples"] == 6
+
+
+def test_frames_of_one_source_are_one_unit(tmp_path: Path) -> None:
+    header, row = "path,source,side", "v{clip}.mp4,{side}"
+    pack_folder(_frames(tmp_path / "frames", 24, header, row), tmp_path / "shards")
+    plan = replace(PLAN, probes=("knn",))
+    result = run_probe(tmp_path / "shards", PIXELS, "side", plan=plan, protocol=KFold(4))
+    assert result.data["task"]["unit"] == "source"
+    assert result.data["results"]["knn"]["test"]["intervals"]["accuracy"]["units"] == 24
+    task = make_task(read_columns(tmp_path / "shards"), "side", protocol=KFold(4))
+    for fold in task.splits.repeats[0]:
+        apart = [(fold.train, fold.test), *((way.fit, way.judge) for way in fold.inner)]
+        assert not any(set(task.units[one]) & set(task.units[other]) for one, other in apart)
+    # A set packed before has it as a label.
+    values = read_columns(tmp_path / "shards").values
+    old = {**values, "source": values["path"], "label_source": values["source"]}
+    assert make_task(Columns(np.arange(72), old), "side", protocol=KFold(4)).unit == "label_source"
 
 
 PLAN = ProbePlan(
