@@ -21,6 +21,7 @@ from facemae.errors import ProbeError, UsageError
 from facemae_probes.choosing.folds import all_folds, best_judged, mean_judgement
 from facemae_probes.choosing.outcome import Outcome
 from facemae_probes.choosing.plan import TUNED, ProbePlan, Say
+from facemae_probes.features.overlap import refuse_shared
 from facemae_probes.features.pool import Pool, TestSet, joined
 from facemae_probes.features.sources import EncoderSource, FeatureSource, Setting
 from facemae_probes.features.table import ClipFeatures, FeatureTable, StillFeatures
@@ -90,7 +91,8 @@ def run_probe(
         say: Told how it goes.
 
     Raises:
-        ProbeError: Labels, splits or units are missing, or do not suit the protocol.
+        ProbeError: Labels, splits or units are missing, do not suit the protocol, or what is tested on another set is
+            learnt from too.
         UsageError: Probe, layer, pooling or metric do not exist.
     """
     plan = plan or ProbePlan()
@@ -175,6 +177,7 @@ def _read(
     else:
         apart = (unit, None if clips is None else clips.clip)
         columns, warnings = joined(pool, label, test_set, where, split=split, apart=apart)
+        warnings += refuse_shared(pool, columns.samples)
         protocol = Cross(pool.names[0], pool.names[1], pool.offsets[1])
     if clips is None:
         return _Read(columns, None, None, protocol, warnings)

@@ -41,6 +41,7 @@ PROBE_MODULES = (
     "facemae.data.schema",
     "facemae.data.select",
     "facemae.rng",
+    "facemae_probes.features.overlap",
     "facemae_probes.features.pool",
     "facemae_probes.features.rows",
     "facemae_probes.features.table",

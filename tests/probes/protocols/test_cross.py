@@ -1,5 +1,6 @@
 """Two sets: the first is learnt from, the second is tested, whatever their columns are called and say."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from facemae.data.index import build_index
 from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
 from facemae.errors import ProbeError
@@ -104,6 +106,33 @@ def test_sets_of_one_name_are_told_apart_and_the_test_set_keeps_its_keys(make: M
     assert not any("are in test and in train" in text for text in result.data["warnings"])
     assert result.data["results"]["knn"]["slices"]["@keys.txt"]["count"] == 2
     assert set(result.keys) == {f"f{n:04d}" for n in range(24)}
+
+
+def test_images_that_are_learnt_from_are_not_tested_as_another_set(make: Make, tmp_path: Path) -> None:
+    first = make("one", 48, ("train", "train", "valid", "test"))
+    copied = shutil.copytree(first, tmp_path / "copy")
+    split = make("other", 48, ("train", "train", "valid", "test"), part=str)
+    apart = run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(copied), cache=tmp_path)
+    assert apart.data["task"]["counts"]["test"]["samples"] == 12
+    assert not any("contamination" in text for text in apart.data["warnings"])
+    near = run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(split), cache=tmp_path)
+    said = (
+        "one and other are both of the data set 'tiny': images may be in both; facemae probe contamination finds them"
+    )
+    assert said in near.data["warnings"]
+
+    whole = make("whole", 48, ("train",))
+    shutil.copytree(whole, tmp_path / "again")
+    with pytest.raises(ProbeError, match="48 of the 48 tested samples of again are learnt from or chosen on") as caught:
+        run_probe(whole, PIXELS, "emotion", plan=PLAN, test_set=TestSet(tmp_path / "again"), cache=tmp_path)
+    assert "facemae probe contamination" in str(caught.value.fix)
+    # A shard in common is enough, wherever it lies in the set.
+    second = sorted(whole.glob("*.tar"))[1]
+    (tmp_path / "part").mkdir()
+    shutil.copy(second, tmp_path / "part/shard-000000.tar")
+    assert 0 < len(build_index(tmp_path / "part")) < 48
+    with pytest.raises(ProbeError, match="tested samples of part are learnt from"):
+        run_probe(whole, PIXELS, "emotion", plan=PLAN, test_set=TestSet(tmp_path / "part"), cache=tmp_path)
 
 
 def test_clips_of_one_name_in_both_sets_are_two_clips(make: Make) -> None:
