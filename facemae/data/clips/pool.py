@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any, TypeVar
+
+from facemae.data.workers import context, start_worker
 
 Result = TypeVar("Result")
 Task = tuple[Any, ...]
@@ -55,7 +56,7 @@ def _together(
     function: Callable[..., Result], tasks: Sequence[Task], workers: int, in_flight: dict[Future[Result], Task]
 ) -> Iterator[tuple[Task, Result]]:
     waiting = iter(tasks)
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=get_context("spawn")) as pool:
+    with _executor(function, min(workers, len(tasks))) as pool:
         try:
             while True:
                 for task in waiting:
@@ -74,8 +75,14 @@ def _together(
 
 
 def _alone(function: Callable[..., Result], task: Task) -> Result | None:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with _executor(function, 1) as pool:
         try:
             return pool.submit(function, *task).result()
         except BrokenProcessPool:
             return None
+
+
+def _executor(function: Callable[..., Any], workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, mp_context=context(function.__module__), initializer=start_worker, initargs=(0,)
+    )

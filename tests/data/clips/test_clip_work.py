@@ -1,0 +1,124 @@
+"""Packing goes on after a kill, does not depend on the number of processes, and survives a crash in one of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from facemae.data.clips.pack import pack_videos
+from facemae.data.clips.pool import in_processes
+from facemae.data.clips.settings import ClipSettings
+from facemae.data.clips.workplace import unfinished, workplace
+from facemae.data.index import ShardIndex
+from facemae.errors import DataError
+from tests.data.clips.films import face, film, noise
+
+SETTINGS = ClipSettings(size=32, detections=5)
+COUNT = 8
+_PACK = """
+import sys, time
+from pathlib import Path
+from facemae.data.clips import job, pack
+from facemae.data.clips.settings import ClipSettings
+made = job.pack_video
+def slowly(*arguments):
+    time.sleep(0.3)
+    return made(*arguments)
+pack.pack_video = slowly
+pack.pack_videos(Path(sys.argv[1]), Path(sys.argv[2]), settings=ClipSettings(size=32, detections=5), workers=1)
+"""
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("work") / "videos"
+    for number in range(COUNT):
+        film(folder / f"video{number}.mkv", [face(number % 2)] * (13 + number), wave=noise(0.9, 16000))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digest(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return pack_videos(source, tmp_path_factory.mktemp("whole") / "out", settings=SETTINGS, workers=1).digest
+
+
+def test_a_killed_pack_goes_on_and_gives_the_same_shards(source: Path, digest: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = subprocess.Popen([sys.executable, "-c", _PACK, str(source), str(out)])
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob(".out.clips-*/parts/*.json"))) < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not out.exists()
+    (folder,) = unfinished(out)
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/*.json")}
+    assert 3 <= len(before) < COUNT
+
+    said: list[str] = []
+    report = pack_videos(source, out, settings=SETTINGS, workers=1, say=said.append)
+    assert said[0] == f"going on: {len(before)} of {COUNT} videos are finished"
+    assert report.digest == digest
+    assert unfinished(out) == []
+
+
+def test_two_processes_give_the_same_shards_as_one(source: Path, digest: str, tmp_path: Path) -> None:
+    assert pack_videos(source, tmp_path / "out", settings=SETTINGS, workers=2).digest == digest
+
+
+def test_other_settings_do_not_go_on_from_there(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (tmp_path / ".out.clips-0123456789ab" / "parts").mkdir(parents=True)
+    said: list[str] = []
+    pack_videos(source, out, settings=ClipSettings(size=24, detections=5), workers=1, say=said.append)
+    assert "unfinished pack of other videos or settings" in said[0]
+    assert unfinished(out) == []
+    assert len(ShardIndex.open(out)) == COUNT
+
+
+def test_two_packs_of_one_place_do_not_meet(tmp_path: Path) -> None:
+    with (
+        workplace(tmp_path / "out", {"a": 1}),
+        pytest.raises(DataError, match="being packed by another process"),
+        workplace(tmp_path / "out", {"a": 1}),
+    ):
+        pass
+
+
+def test_a_workplace_stays_when_the_work_fails(tmp_path: Path) -> None:
+    def fail() -> None:
+        with workplace(tmp_path / "out", {"a": 1}) as parts:
+            (parts / "00000000.json").write_text("{}")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert len(unfinished(tmp_path / "out")) == 1
+
+
+def _double(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return 2 * number
+
+
+def test_one_crash_costs_one_task() -> None:
+    found = dict(in_processes(_double, [(number,) for number in range(6)], 2))
+    assert found == {(number,): None if number == 3 else 2 * number for number in range(6)}
+
+
+def _refuse(number: int) -> int:
+    raise DataError(f"task {number}")
+
+
+def test_an_error_of_a_task_is_raised() -> None:
+    with pytest.raises(DataError, match=r"task [01]"):
+        list(in_processes(_refuse, [(0,), (1,)], 2))
