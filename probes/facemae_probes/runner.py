@@ -298,7 +298,7 @@ def _run(
     return ProbeResult(
         data,
         {name: outcome.scores for name, outcome in outcomes.items()},
-        task.targets.take(test),
+        task.tested,
         tuple(task.keys[row] for row in test),
         task.units[test],
         {name: np.isin(test, rows) for name, rows in task.slices.items()},

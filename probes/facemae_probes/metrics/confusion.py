@@ -4,7 +4,8 @@ True and false positives and negatives are pooled over everything given, before 
 predicts, or that a test part or a draw lacks, stay in every mean with the value zero: leaving them out would make a
 small test set look better than it is. So MEGC2019 defines UF1 and UAR over the pooled predictions of all subjects (See
 et al., MEGC 2019: the second facial micro-expressions grand challenge, FG 2019). A binary column with no coded label at
-all is another matter: it says nothing of the model and has no value.
+all is another matter: it says nothing of the model and has no value. So is a class that a tested data set never had
+where a model learnt from another: `Targets.meant` leaves it out.
 
 Point values come from scikit-learn; the sums here are for draws.
 """
@@ -116,18 +117,24 @@ def _of_counts(
             return _by_column(predicted, guess, lambda t, p: score(t, p, zero_division=0))
         numbers = range(predicted.targets.width)
         found = score(predicted.targets.majority(), guess, labels=numbers, average=None, zero_division=0)
-        return np.asarray(found, dtype=np.float64)
+        return np.where(_meant(predicted)[:, 0], np.asarray(found, dtype=np.float64), np.nan)
 
     def statistic(predicted: Predicted, units: Units) -> Statistic:
         sums = tally(predicted, units, fitted=fitted)
 
         def of_draws(counts: Array) -> Array:
             values = compute(sums.hit @ counts, sums.guessed @ counts, sums.true @ counts)
-            return np.where(sums.known @ counts > 0, values, np.nan)
+            return np.where((sums.known @ counts > 0) & _meant(predicted), values, np.nan)
 
         return of_draws
 
     return {"point": point, "statistic": statistic, "column": name, "fitted": fitted}
+
+
+def _meant(predicted: Predicted) -> NDArray[np.bool_]:
+    """[C, 1]: the classes that means are over."""
+    meant, width = predicted.targets.meant, predicted.targets.width
+    return np.isin(np.arange(width), range(width) if meant is None else meant)[:, None]
 
 
 def _by_column(predicted: Predicted, guess: NDArray[np.int64], score: Callable[..., Any]) -> Array:

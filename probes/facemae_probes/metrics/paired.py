@@ -1,6 +1,6 @@
 """Two models on the same samples: interval of the difference, and a randomisation test."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,7 @@ def _joined(one: Predicted, other: Predicted) -> Predicted:
     def stack(a: Array, b: Array) -> Array:
         return np.concatenate([a, b])
 
-    targets = Targets(one.targets.kind, one.targets.names, stack(one.targets.values, other.targets.values))
+    targets = replace(one.targets, values=stack(one.targets.values, other.targets.values))
     thresholds = None
     if one.thresholds is not None and other.thresholds is not None:
         thresholds = stack(one.thresholds, other.thresholds)

@@ -69,6 +69,7 @@ class Splits:
         one_threshold: Whether all binary columns share one threshold of 0.01 to 0.99, as one system has it.
         drawn_from: Further rows that training rows are drawn from; their features are computed with the others, so that
             protocols share them.
+        across: Whether another data set is tested than is learnt from; classes that it never has are in no mean then.
         warnings: What a reader has to know.
     """
 
@@ -79,6 +80,7 @@ class Splits:
     on_test: bool = False
     one_threshold: bool = False
     drawn_from: Rows | None = field(default=None, repr=False)
+    across: bool = False
     warnings: tuple[str, ...] = ()
 
     @property

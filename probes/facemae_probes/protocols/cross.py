@@ -53,4 +53,5 @@ class Cross(Protocol):
                         expected=f"parts by which {self.first} is learnt from and {self.second} is tested",
                     )
         about = f"learnt from {self.first}, tested on {self.second}, which plays no part in any choice"
-        return replace(found, protocol=self.name, about=about, chosen_on=f"{self.first}: {found.chosen_on}")
+        chosen_on = f"{self.first}: {found.chosen_on}"
+        return replace(found, protocol=self.name, about=about, chosen_on=chosen_on, across=True)

@@ -146,7 +146,7 @@ def _with_predictions(folder: Path, data: dict[str, Any]) -> ProbeResult:
         return ProbeResult(
             data,
             scores,
-            Targets(task["kind"], tuple(task["classes"]), shared["truth"]),
+            Targets(task["kind"], tuple(task["classes"]), shared["truth"], _meant(task)),
             tuple(str(key) for key in shared["keys"]),
             shared["units"],
             {name.removeprefix("slice "): rows for name, rows in shared.items() if name.startswith("slice ")},
@@ -154,6 +154,12 @@ def _with_predictions(folder: Path, data: dict[str, Any]) -> ProbeResult:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise _damaged(folder, f"it lacks {error}") from error
+
+
+def _meant(task: dict[str, Any]) -> tuple[int, ...] | None:
+    """Numbers of the classes that means are over, where they are not over all."""
+    tested = task.get("classes_tested")
+    return None if tested is None else tuple(task["classes"].index(name) for name in tested)
 
 
 def _read_arrays(folder: Path, name: str, digest: str) -> dict[str, Any]:

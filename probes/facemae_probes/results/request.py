@@ -71,6 +71,7 @@ def describe_task(task: Task) -> dict[str, Any]:
         "label": task.label,
         "kind": task.targets.kind,
         "classes": list(task.targets.names),
+        **({} if task.tested.meant is None else {"classes_tested": [task.targets.names[n] for n in task.tested.meant]}),
         "unit": task.unit,
         "units": {part: len(np.unique(task.units[rows])) for part, rows in task.parts().items()},
         "counts": task.counts(),

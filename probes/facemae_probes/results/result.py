@@ -1,6 +1,6 @@
 """What a probe run gives back."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -99,8 +99,10 @@ def _paired(
     one, other = probes or (first.chosen, second.chosen)
     rows = paired_rows(first, second, (one, other), part)
     limits = first.thresholds.get(one), second.thresholds.get(other)
+    # Of a result across data sets and one within the tested set, both are measured on the classes that are tested.
+    meant = second.targets.meant if first.targets.meant is None else first.targets.meant
     return {
-        "targets": first.targets.take(rows),
+        "targets": replace(first.targets.take(rows), meant=meant),
         "first": first.scores[one][:, rows],
         "second": second.scores[other][:, rows],
         "units": first.units[rows],

@@ -105,4 +105,4 @@ def _part(
     outcome: Outcome, task: Task, chosen: NDArray[np.bool_]
 ) -> tuple[Targets, NDArray[np.float32], NDArray[np.float64] | None]:
     thresholds = None if outcome.thresholds is None else outcome.thresholds[:, chosen]
-    return task.targets.take(task.splits.tested[chosen]), outcome.scores[:, chosen], thresholds
+    return task.tested.take(chosen), outcome.scores[:, chosen], thresholds

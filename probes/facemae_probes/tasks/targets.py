@@ -4,7 +4,7 @@ Every head takes `Targets` and gives scores [N, C]; every metric takes `Targets`
 here, once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -31,6 +31,8 @@ class Targets:
         names: Names of the C classes or columns.
         values: By kind: int64 [N] class numbers; int64 [N, C] of 0, 1 and `MISSING`; float64 [N, C] of shares that sum
             to one; float64 [N, C], NaN where a number is missing.
+        meant: Numbers of the classes that means over classes are over; None for all. A class that a part or a draw
+            lacks stays in them with zero; one that the tested data set never had is none of these.
 
     Raises:
         ProbeError: Values do not have the form of their kind.
@@ -39,6 +41,7 @@ class Targets:
     kind: Kind
     names: tuple[str, ...]
     values: NDArray[Any]
+    meant: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         shape = () if self.kind == "classes" else (len(self.names),)
@@ -69,7 +72,7 @@ class Targets:
 
     def take(self, rows: NDArray[Any]) -> "Targets":
         """Those of some samples, by numbers or by a mask."""
-        return Targets(self.kind, self.names, self.values[rows])
+        return replace(self, values=self.values[rows])
 
     def majority(self) -> NDArray[np.int64]:
         """[N] the class of each sample; of a distribution the one with the largest share, the first of equals.

@@ -1,7 +1,7 @@
 """What is asked of the features: labels, folds, and the units that are independent of each other."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,18 @@ class Task:
     slices: dict[str, NDArray[np.int64]]
     groups: dict[str, tuple[str | None, ...]]
     warnings: tuple[str, ...]
+
+    @property
+    def tested(self) -> Targets:
+        """Labels of the test rows, in the order of `splits.tested`, with the classes that means over classes are over.
+
+        In a data set of its own a class that no test sample has stays in means with zero. Across data sets the tested
+        one may have fewer classes by its nature.
+        """
+        targets = self.targets.take(self.splits.tested)
+        if not self.splits.across or targets.kind != "classes":
+            return targets
+        return replace(targets, meant=tuple(int(number) for number in np.unique(targets.values)))
 
     def parts(self) -> dict[str, NDArray[np.int64]]:
         """Rows that are learnt from, that are only chosen on, and that are predicted."""
@@ -147,11 +159,26 @@ def _trained_classes(targets: Targets, splits: Splits, given: bool) -> tuple[Tar
     lacking = [number for number in range(targets.width) if number not in seen]
     warnings = [f"class {targets.names[number]!r} is not in the training split" for number in lacking]
     warnings += _missed_in_folds(targets, splits, set(lacking))
+    warnings += _untested(targets, splits)
     if given or not lacking:
         return targets, warnings
     names = in_order({targets.names[number] for number in seen}) + in_order({targets.names[n] for n in lacking})
     place = np.array([names.index(name) for name in targets.names], dtype=np.int64)
     return Targets("classes", tuple(names), place[targets.values]), warnings
+
+
+def _untested(targets: Targets, splits: Splits) -> list[str]:
+    """Classes that no test sample has, and what means over classes make of them."""
+    tested = set(targets.values[splits.tested].tolist())
+    names = [repr(name) for number, name in enumerate(targets.names) if number not in tested]
+    if not names:
+        return []
+    means = (
+        f"macro means (UAR, macro F1, macro precision) are over the {len(tested)} others"
+        if splits.across
+        else "macro means (UAR, macro F1, macro precision) count zero for it"
+    )
+    return [f"no test sample is of class {', '.join(names)}: {means}"]
 
 
 def _missed_in_folds(targets: Targets, splits: Splits, known: set[int]) -> list[str]:

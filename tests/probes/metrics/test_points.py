@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics as sk
 
 from facemae.errors import ProbeError
-from facemae_probes.metrics import METRICS, evaluate
+from facemae_probes.metrics import METRICS, evaluate, intervals
 from facemae_probes.metrics.base import as_predicted
 from facemae_probes.tasks.targets import MISSING, Kind, Targets
 from tests.probes.metrics.cases import PAIRS, case, mean, reference
@@ -45,6 +45,23 @@ def test_an_absent_class_stays_in_the_means() -> None:
     # An order needs positives and negatives, so the class that has none has no area.
     assert found["auc_by_name"] == {"a": 1, "b": 1, "never": None}
     assert found["auc"] == 1
+
+
+def test_a_class_that_the_tested_set_never_had_is_in_no_mean() -> None:
+    truth = np.array([0, 0, 0, 1, 1, 1])
+    targets = Targets("classes", ("a", "b", "never"), truth, meant=(0, 1))
+    guess = np.array([0, 0, 2, 1, 1, 0])
+    found = evaluate(targets, np.eye(3, dtype=np.float32)[guess])
+    for name, score in (("mean_recall", sk.recall_score), ("macro_f1", sk.f1_score)):
+        assert found[name] == pytest.approx(score(truth, guess, labels=[0, 1], average="macro"))
+    assert found["recall"]["never"] is None
+    part = targets.take(truth == 0)
+    scores = np.eye(3, dtype=np.float32)[guess[:3]]
+    assert evaluate(part, scores)["mean_recall"] == pytest.approx((2 / 3 + 0) / 2), (
+        "a part keeps the classes of the whole"
+    )
+    bounds = intervals(targets, np.eye(3, dtype=np.float32)[truth], np.arange(6), ["mean_recall"], unit="sample")
+    assert bounds["mean_recall"].value == bounds["mean_recall"].high == 1
 
 
 def test_a_column_without_a_coded_label_has_no_value_and_one_without_a_positive_has_f1_zero() -> None:

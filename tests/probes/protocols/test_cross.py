@@ -17,6 +17,8 @@ from facemae_probes.features.pool import Pool, TestSet, joined
 from facemae_probes.features.sources import PixelSource
 from facemae_probes.protocols.base import Samples
 from facemae_probes.protocols.cross import Cross
+from facemae_probes.results.report import require_result
+from facemae_probes.results.result import compare_results
 from facemae_probes.runner import run_probe
 from facemae_probes.tasks.clips import ClipColumns, as_clips
 from facemae_probes.tasks.columns import Columns
@@ -106,6 +108,29 @@ def test_sets_of_one_name_are_told_apart_and_the_test_set_keeps_its_keys(make: M
     assert not any("are in test and in train" in text for text in result.data["warnings"])
     assert result.data["results"]["knn"]["slices"]["@keys.txt"]["count"] == 2
     assert set(result.keys) == {f"f{n:04d}" for n in range(24)}
+
+
+def test_classes_that_the_tested_set_lacks_are_in_no_mean_and_that_is_said(make: Make, tmp_path: Path) -> None:
+    first = make("one", 48, ("train", "train", "valid"))
+    second = make("two", 30, ("test",), emotion=lambda n: ("happy", "neutral")[n % 2])
+    result = run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(second), out=tmp_path / "out")
+    said = "no test sample is of class 'sad': macro means (UAR, macro F1, macro precision) are over the 2 others"
+    assert said in result.data["warnings"]
+    assert result.data["task"]["classes"] == ["happy", "neutral", "sad"]
+    assert result.data["task"]["classes_tested"] == ["happy", "neutral"]
+    test = result.data["results"]["knn"]["test"]
+    assert test["recall"]["sad"] is None
+    assert test["mean_recall"] == pytest.approx((test["recall"]["happy"] + test["recall"]["neutral"]) / 2)
+    assert test["intervals"]["mean_recall"]["value"] == pytest.approx(test["mean_recall"])
+    read = require_result(tmp_path / "out")
+    assert read.targets.meant == (0, 1)
+    assert compare_results(read, read, metric="uar").value == 0
+
+    whole = run_probe(
+        first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(make("three", 30, ("test",))), cache=tmp_path
+    )
+    assert whole.data["task"]["classes_tested"] == whole.data["task"]["classes"]
+    assert not any("no test sample" in text for text in whole.data["warnings"])
 
 
 def test_images_that_are_learnt_from_are_not_tested_as_another_set(make: Make, tmp_path: Path) -> None:

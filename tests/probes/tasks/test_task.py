@@ -100,6 +100,15 @@ def test_unlabelled_samples_are_left_out() -> None:
     assert task.keys[0] == "k8"
 
 
+def test_a_class_without_test_samples_is_told_and_counts_zero_in_a_set_of_its_own() -> None:
+    task = make_task(_columns(emotion=["happy", "sad", "calm", "sad"] * 4 + ["happy", "sad"] * 4), "emotion")
+    assert (
+        "no test sample is of class 'calm': macro means (UAR, macro F1, macro precision) count zero for it"
+        in task.warnings
+    )
+    assert task.tested.meant is None
+
+
 def test_classes_are_those_of_training_and_others_are_told() -> None:
     task = make_task(_columns(emotion=[2.0, 10.0] * 11 + [3.0, 10.0]), "emotion")
     assert task.targets.names == ("2", "10", "3")
