@@ -34,8 +34,7 @@ class LoadedEncoder:
         input: What it expects of its pixels.
         crop: How the faces it was trained on were cut.
         cards: Cards of the data it was trained on, by stream.
-        streams: By stream, which data that was: `where`, and the number of `shards` with their `digest` if recorded;
-            empty for random weights.
+        streams: By stream, which data that was: see `training_streams`; empty for random weights.
         digest: SHA-256 over names, shapes and values of the weights; the same for a run and its export.
         about: Where it comes from: `recipe`, `step`, `samples`, `weights`, `random_init`.
         manifest: Manifest of the checkpoint that was read; None for an encoder in memory.
@@ -95,7 +94,10 @@ def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | 
 
 
 def training_streams(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
-    """Which data a run was trained on, by stream: `where`, and `shards` and `digest` where they are recorded."""
+    """Which data a run was trained on, by stream: `where`, `keys`, and the recorded pins.
+
+    Pins are the number of leading `shards` with their `digest`, and the `selection` of their samples.
+    """
     manifest = checkpoint.manifest
     pinned: Mapping[str, Any] = {}
     if "data.json" in manifest.files:
@@ -106,7 +108,8 @@ def training_streams(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:
     return {
         name: {
             "where": dict(named.get(name, {}).get("where") or {}),
-            **{key: value for key, value in pinned.get(name, {}).items() if key in ("shards", "digest")},
+            **({"keys": keys} if (keys := named.get(name, {}).get("keys")) else {}),
+            **{key: value for key, value in pinned.get(name, {}).items() if key in ("shards", "digest", "selection")},
         }
         for name in (named or pinned)
     }

@@ -31,8 +31,9 @@ from facemae_probes.metrics import find_metric, primary
 from facemae_probes.protocols.base import Protocol
 from facemae_probes.protocols.cross import Cross
 from facemae_probes.results import report
-from facemae_probes.results.caveats import crop_warnings, linear_warnings, pretraining_warnings
+from facemae_probes.results.caveats import crop_warnings, linear_warnings
 from facemae_probes.results.identity import versions as installed
+from facemae_probes.results.pretraining import pretraining_warnings
 from facemae_probes.results.request import describe_protocol, describe_task, request
 from facemae_probes.results.result import ProbeResult
 from facemae_probes.results.scoring import score_outcome

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from facemae.checkpoint import Manifest
+from facemae.config import StreamConfig
 from facemae.data.index import ShardIndex
 from facemae.data.schema import DatasetCard, ModelInput
 from facemae.data.select import metadata
+from facemae.data.selection import choose_samples
 from facemae.errors import MissingExtraError, ProbeError
 from facemae.features.extractor import FeatureExtractor
 from facemae_probes import runner
@@ -166,6 +169,65 @@ def test_test_images_that_pretraining_saw_are_a_warning(
     assert "may have seen 45" in said("tiny", shards=2, digest="0" * 64, where={})[0]
     assert said("tiny", where={"split": "train"}) == []
     assert said("tiny", where={"quality": "good"})[0].startswith("the encoder may have seen 45")
+
+
+def test_a_stream_of_listed_keys_saw_what_is_listed(
+    labelled_shards: Path, tiny_extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    index = ShardIndex.open(labelled_shards)
+    plan = replace(PLAN, probes=("knn",), layers=(-1,), poolings=("mean",))
+    table = metadata(index, ["key", "split"]).to_pylist()
+    tested = [row["key"] for row in table if row["split"] == "test"]
+    listed = tmp_path / "keys.txt"
+    listed.write_text("\n".join([*tested[:7], next(row["key"] for row in table if row["split"] == "train")]) + "\n")
+    _, pins = choose_samples(index, StreamConfig(keys=str(listed)))
+
+    def said() -> str:
+        stream = {"shards": len(index.shards), "digest": index.digest, "keys": str(listed), "selection": pins}
+        model = _trained_on(tiny_extractor, "other", **stream)
+        warnings = runner.run_probe(labelled_shards, model, "emotion", plan=plan, cache=tmp_path).data["warnings"]
+        return "; ".join(text for text in warnings if "pretraining" in text)
+
+    assert "the encoder saw 7 of the 45 test images, without labels" in said()
+    assert "no filter, keys of keys.txt" in said()
+    listed.write_text("\n".join(tested[:9]) + "\n")
+    assert "may have seen 45 of the 45" in said(), "the list is another one than the run was pinned to"
+    listed.unlink()
+    assert "may have seen 45 of the 45" in said()
+
+
+def test_what_initial_weights_saw_and_labels_that_were_learnt_from_are_told(
+    labelled_shards: Path, tiny_extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    index = ShardIndex.open(labelled_shards)
+    plan = replace(PLAN, probes=("knn",), layers=(-1,), poolings=("mean",))
+
+    def said(**changes: Any) -> list[str]:
+        model = FeatureExtractor(replace(tiny_extractor.loaded, **changes), device="cpu")
+        warnings = runner.run_probe(labelled_shards, model, "emotion", plan=plan, cache=tmp_path).data["warnings"]
+        return [text for text in warnings if "pretraining" in text]
+
+    other = {"faces": DatasetCard(name="other")}
+    for name in ("init/faces", "init/init/old"):
+        found = said(cards={**other, name: DatasetCard(name="tiny")})
+        assert len(found) == 1
+        assert "may have seen 45 of the 45 test images in pretraining, by the weights it started from" in found[0]
+        assert "without labels" not in found[0]
+    assert (
+        "do not say what they were trained on" in said(cards={**other, "init/unknown": DatasetCard(name="unknown")})[0]
+    )
+    assert said(cards={**other, "init/faces": DatasetCard(name="third")}) == []
+    assert said(cards={"init/faces": DatasetCard(name="tiny")}, about={"random_init": 3}) == []
+
+    stream = {"faces": {"shards": len(index.shards), "digest": index.digest, "where": {}}}
+    for kind, text in (
+        ("supervised", "45 test images, with labels"),
+        ("masked_image", "45 test images, without labels"),
+    ):
+        manifest = Manifest(
+            step=1, samples=8, recipe={"objectives": [{"kind": kind}]}, input=tiny_extractor.loaded.input, cards=other
+        )
+        assert text in said(cards=other, streams=stream, manifest=manifest)[0]
 
 
 def test_compare_is_paired_and_refuses_other_samples(labelled_shards: Path, tmp_path: Path) -> None:
