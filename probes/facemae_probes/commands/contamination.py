@@ -1,6 +1,7 @@
 """`facemae probe contamination`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ def check(
         list[Path] | None, typer.Option(help="Indexed shard set that was pretrained on. Repeatable.")
     ] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run or checkpoint folder: the streams of its recipe, where they lie still.")
+        Path | None, typer.Option(help="Run or checkpoint folder: what its streams are pinned to, where it lies still.")
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(help="COLUMN=VALUE; only such samples of --pretraining. Repeatable.")
@@ -40,7 +41,7 @@ def check(
     Example: facemae probe contamination --data shards/own --pretraining shards/own --where split=train
     """
     from facemae.data.progress import progress
-    from facemae_probes.contamination import Part, contamination, streams_of
+    from facemae_probes.contamination import Part, contamination, initial_warnings, streams_of
 
     if (run is None) == (not pretraining):
         raise UsageError("give either --pretraining or --run", fix="--pretraining DIR, once for each set")
@@ -49,13 +50,16 @@ def check(
     if run is not None:
         from facemae.checkpoint import find_checkpoint
 
-        parts = streams_of(find_checkpoint(run).manifest.recipe)
+        checkpoint = find_checkpoint(run)
+        parts, warnings = streams_of(checkpoint), initial_warnings(checkpoint)
     else:
         chosen = options.parse_pairs(where, "--where", "COLUMN=VALUE")
         parts = tuple(Part(folder, chosen) for folder in pretraining or ())
+        warnings = []
     kept = cache if cache is not None or out is None else out / "cache"
     with progress("comparing") as report:
         found = contamination(parts, data, split=split, cache=kept, progress=report)
+    found = replace(found, warnings=tuple(warnings))
     if out is not None:
         from facemae.files import write_text
 

@@ -31,27 +31,13 @@ class Part:
         folder: The shard set.
         where: Column to value, as in a recipe's stream.
         keys: File that lists the samples, or None for all.
+        shards: So many leading shards, or None for all.
     """
 
     folder: Path
     where: Mapping[str, str] = field(default_factory=dict)
     keys: Path | None = None
-
-
-def streams_of(recipe: Mapping[str, Any]) -> tuple[Part, ...]:
-    """What a run has pretrained on.
-
-    Args:
-        recipe: Its resolved recipe as plain values, as a checkpoint's manifest has it.
-    """
-    return tuple(
-        Part(
-            Path(stream["shards"]),
-            dict(stream.get("where") or {}),
-            Path(stream["keys"]) if stream.get("keys") else None,
-        )
-        for stream in recipe["data"]["streams"]
-    )
+    shards: int | None = None
 
 
 class Images:
@@ -63,6 +49,7 @@ class Images:
     Raises:
         DataError: There is no index.
         UsageError: No sample is chosen.
+        IndexMismatchError: There are fewer shards.
 
     Attributes:
         part: The part.
@@ -72,6 +59,8 @@ class Images:
 
     def __init__(self, part: Part) -> None:
         self.part, self.index = part, ShardIndex.open(part.folder)
+        if part.shards is not None:
+            self.index = self.index.prefix(part.shards)
         chosen = choose(self.index, part.where, part.keys)
         every = np.arange(len(self.index)) if chosen is None else chosen
         self.samples: NDArray[np.int64] = np.setdiff1d(every, np.array(self.index.dropped, dtype=np.int64))

@@ -76,6 +76,7 @@ class Contamination:
         splits: Counts by split of the probing set; the empty name for samples of none.
         pairs: What was found, by key.
         clean: Keys without any match by split, in the order of the set.
+        warnings: What was not compared.
     """
 
     probing: Mapping[str, Any]
@@ -83,6 +84,7 @@ class Contamination:
     splits: Mapping[str, Counts]
     pairs: tuple[Pair, ...]
     clean: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...] = ()
 
     def to_json(self, *, pairs: bool = True) -> dict[str, Any]:
         """As plain values.
@@ -96,6 +98,7 @@ class Contamination:
             "splits": {name: {**asdict(found), "share": found.share} for name, found in self.splits.items()},
             "rule": RULE,
             "limits": LIMITS,
+            "warnings": list(self.warnings),
         }
         if not pairs:
             return head
@@ -118,6 +121,7 @@ class Contamination:
             splits,
             tuple(Pair(**pair) for pair in data["pairs"]),
             {name: tuple(keys) for name, keys in data["clean"].items()},
+            tuple(data["warnings"]),
         )
 
     def lines(self) -> list[str]:
@@ -131,7 +135,7 @@ class Contamination:
         lost = sum(int(part["undecodable"]) for part in self.pretraining)
         if lost:
             found.append(f"{lost} pretraining samples without an image that decodes were not compared")
-        return [*found, f"rule: {RULE}", LIMITS]
+        return [*(f"warning: {text}" for text in self.warnings), *found, f"rule: {RULE}", LIMITS]
 
     def write_pairs(self, path: Path) -> None:
         """Write the pairs as CSV, with `COLUMNS`.

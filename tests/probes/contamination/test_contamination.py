@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
+from facemae.checkpoint import InitialWeights, Manifest, find_checkpoint, write_checkpoint
+from facemae.config import StreamConfig
 from facemae.data.duplicates import near_across, near_pairs
-from facemae.data.index import ShardIndex
+from facemae.data.index import ShardIndex, build_index
 from facemae.data.pack import PackItem, pack_samples
+from facemae.data.schema import DatasetCard, ModelInput
 from facemae.data.select import select_keys
-from facemae.errors import UsageError
+from facemae.data.selection import choose_samples
+from facemae.errors import IndexMismatchError, UsageError
 from facemae.rng import generator
 from facemae_probes.commands import app
 from facemae_probes.contamination import LIMITS, Contamination, Part, contamination, streams_of
@@ -119,8 +123,66 @@ def test_only_what_was_read_of_a_set_counts_and_several_sets_are_told_apart(know
         "copy": 1,
         "of_valid": 0,
     }
-    recipe = {"data": {"streams": [{"shards": str(known), "where": {"split": "train"}, "keys": None}]}}
-    assert streams_of(recipe) == (Part(known, {"split": "train"}),)
+
+
+def checkpoint_on(
+    folder: Path, shards: Path, *, init: InitialWeights | None = None, cards: dict[str, DatasetCard] | None = None
+) -> Path:
+    """A run of one stream, split train, with one checkpoint that has no weights; returns the run folder."""
+    index = ShardIndex.open(shards)
+    config = StreamConfig(shards=str(shards), where={"split": "train"})
+    _, selection = choose_samples(index, config)
+    pins = {"shards": len(index.shards), "digest": index.digest, "selection": selection}
+    manifest = Manifest(
+        step=1,
+        samples=8,
+        recipe={"name": "made", "data": {"streams": [config.model_dump(mode="json")]}},
+        input=ModelInput(image_size=SIDE, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3),
+        cards=cards or {},
+        init=init,
+    )
+    saved = folder / "checkpoints" / "step-00000001"
+    write_checkpoint(saved, manifest, tensors={}, documents={"data": {"streams": {"faces": pins}}})
+    return folder
+
+
+def test_a_run_is_compared_by_what_it_is_pinned_to(known: Path, probing: Path, tmp_path: Path) -> None:
+    shards = shutil.copytree(known, tmp_path / "shards")
+    run = checkpoint_on(tmp_path / "run", shards)
+    count = len(ShardIndex.open(shards).shards)
+    assert streams_of(find_checkpoint(run)) == (Part(shards, {"split": "train"}, None, count),)
+    before = contamination(streams_of(find_checkpoint(run)), probing)
+
+    # Shards that came later were not trained on.
+    shutil.copy(next(probing.glob("*.tar")), shards / "zz-later.tar")
+    build_index(shards)
+    after = contamination(streams_of(find_checkpoint(run)), probing)
+    assert after.pairs == before.pairs
+    assert len(contamination([Part(shards)], probing).pairs) > len(before.pairs)
+
+    # Another set at the same place was not trained on either.
+    shutil.rmtree(shards)
+    packed(shards, [item(f"new_{i}", encoded(picture(200 + i)), split="train") for i in range(40)])
+    with pytest.raises(IndexMismatchError, match=r"is not what stream 'faces' of .* was trained on") as caught:
+        streams_of(find_checkpoint(run))
+    assert "--pretraining DIR" in str(caught.value.fix)
+    shutil.rmtree(shards)
+    packed(shards, [item("one", encoded(picture(1)), split="train")])
+    with pytest.raises(IndexMismatchError, match="of 1 shards"):
+        streams_of(find_checkpoint(run))
+
+
+def test_what_the_weights_saw_that_a_run_started_from_is_told(known: Path, probing: Path, tmp_path: Path) -> None:
+    cards = {"faces": DatasetCard(name="faces"), "init/faces": DatasetCard(name="older faces")}
+    init = InitialWeights(digest="0" * 64, recipe="fmae", cards={"faces": DatasetCard(name="older faces")})
+    run = checkpoint_on(tmp_path / "run", known, init=init, cards=cards)
+    arguments = ["contamination", "--data", str(probing), "--run"]
+    for as_json in ((), ("--json",)):
+        done = CliRunner().invoke(app, [*arguments, str(run), "--out", str(tmp_path / "out"), *as_json])
+        assert done.exit_code == 0, done.output
+        assert "weights of an earlier one (recipe fmae), whose data (older faces) are not compared" in done.stdout
+    plain = CliRunner().invoke(app, [*arguments, str(checkpoint_on(tmp_path / "plain", known)), "--json"])
+    assert json.loads(plain.stdout)["warnings"] == []
 
 
 def test_what_does_not_decode_is_counted(tmp_path: Path, probing: Path) -> None:
