@@ -59,15 +59,28 @@ def data(
     size: Annotated[int, typer.Option(min=8, help="Side of the views in pixels.")] = 224,
     batch: Annotated[int, typer.Option(min=8, help="Samples in a batch; a multiple of 8.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="How often each side is measured, in turns.")] = 5,
+    clips: Annotated[
+        Path | None, typer.Option(help="Folder of videos with sound: measure clips of these instead of images.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=8, help="Videos taken of that folder.")] = 24,
     as_json: Json = False,
 ) -> None:
     """Reading: shards through our loader against ImageFolder with PIL transforms, one worker each.
 
     Example: [bold]facemae bench data --json[/bold]
 
+    With --clips: 16 frames of 160 pixels and their sound, packed, against decord on the original files.
+
+    Example: [bold]facemae bench data --clips videos/[/bold]
+
     Both sides read the same 256-pixel JPEG files, which are drawn for the purpose, and must deliver the same tensor for
     the same crop within 2/255.
     """
+    if clips is not None:
+        from facemae.bench.data_clips import ClipDataBenchSettings, bench_clip_data
+
+        show(bench_clip_data(clips, ClipDataBenchSettings(count, rounds=rounds), tell=_tell), as_json)
+        return
     from facemae.bench.data import DataBenchSettings, bench_data
 
     settings = DataBenchSettings(images=images, size=size, batch=batch, rounds=rounds)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import make_clip_view, make_view
 from facemae.data.index import ShardIndex
-from facemae.data.material import Material
+from facemae.data.material import Material, draw_moment
 from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
@@ -24,7 +24,6 @@ from facemae.data.schema import Batch, Replacement, Sample, SoundBatch, SoundSpe
 from facemae.data.selection import check_selection, choose_samples, open_shards
 from facemae.data.workers import context, default_workers, remembered_workers, start_worker
 from facemae.errors import DataError, DecodeError, FacemaeError, IndexMismatchError
-from facemae.rng import generator
 
 _NEIGHBOURS = 32
 _PREFETCH = 2
@@ -199,20 +198,15 @@ def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, 
     path = (slot.stream, slot.epoch, slot.sample)
     out, first = view.image[place].numpy(), 0
     if spec.clip is None:
-        image = material.still(spec.channels, lambda: _moment(seed, spec.name, path))
+        image = material.still(spec.channels, lambda: draw_moment(seed, spec.name, path))
         _, visible = make_view(image, spec, seed, *path, out=out)
     else:
-        numbers = material.numbers(spec.clip, _moment(seed, spec.clip.moment, path))
+        numbers = material.numbers(spec.clip, draw_moment(seed, spec.clip.moment, path))
         first = numbers[0]
         visible = make_clip_view(material.frames(numbers, spec.channels), spec, seed, *path, out=out)
     if view.visible is not None and visible is not None:
         view.visible[place] = torch.from_numpy(visible)
     return first
-
-
-def _moment(seed: int, name: str, path: tuple[str, int, int]) -> float:
-    """Where in a clip a view begins, from 0 to 1."""
-    return float(generator(seed, "moment", name, *path).random())
 
 
 class Loader:

@@ -12,6 +12,7 @@ from facemae.data.decode import Pixels, decode_image
 from facemae.data.reader import image_extension
 from facemae.data.schema import ClipSpec, Sample, SoundSpec
 from facemae.errors import DataError, DecodeError
+from facemae.rng import generator
 from facemae.sound.align import beneath
 from facemae.sound.mel import log_mel, nominal_seconds
 from facemae.video.read import StoredClip, open_clip
@@ -32,6 +33,17 @@ def clip_extension(members: Collection[str]) -> str | None:
 def sound_extension(members: Collection[str]) -> str | None:
     """Extension of a sample's sound, or None."""
     return next((name for name in SOUND_EXTENSIONS if name in members), None)
+
+
+def draw_moment(seed: int, name: str, path: tuple[str, int, int]) -> float:
+    """Where in a clip a view begins, from 0 to 1.
+
+    Args:
+        seed: The run's seed.
+        name: The view's moment; of a view of one picture its name.
+        path: Stream, epoch and index of the sample.
+    """
+    return float(generator(seed, "moment", name, *path).random())
 
 
 class Material:
