@@ -16,9 +16,9 @@ import numpy as np
 
 from facemae.bench.report import BenchResult, compare_rates, machine
 from facemae.data.synthetic import render, sample_params
-from facemae.errors import DataError, MissingExtraError
+from facemae.errors import DataError
 from facemae.rng import generator
-from facemae.video.library import EXTRA, pyav
+from facemae.video.library import pyav
 from facemae.video.picture import Pixels
 from facemae.video.read import Mp4Clip, open_clip
 from facemae.video.source import VideoSource
@@ -292,10 +292,8 @@ def _machine() -> dict[str, Any]:
 
 
 def _decord() -> "ModuleType":
-    try:
+    with needs_extra("video", "the baseline"):
         import decord
-    except ImportError as error:
-        raise MissingExtraError("the baseline needs decord, which is not installed", fix=EXTRA) from error
     found: ModuleType = decord
     return found
 

@@ -1,6 +1,7 @@
 """Progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
+import datetime as dt
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,13 +35,19 @@ def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _lines(what: str) -> Callable[[int, int], None]:
-    last = time.monotonic()
+    begin = last = time.monotonic()
+    before: int | None = None
 
     def report(done: int, total: int) -> None:
-        nonlocal last
+        nonlocal last, before
+        # What was there when this call began has no part in the rate.
+        before = done - 1 if before is None else before
+        now = time.monotonic()
         # Short work says nothing; a log of long work shows that it lives.
-        if time.monotonic() - last >= _BETWEEN_LINES:
-            last = time.monotonic()
-            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+        if now - last >= _BETWEEN_LINES:
+            last = now
+            rate = (done - before) / (now - begin)
+            left = dt.timedelta(seconds=round((total - done) / rate)) if rate > 0 else "unknown"
+            print(f"{what}: {done} of {total}, {rate:.3g} a second, ETA {left}", file=sys.stderr, flush=True)
 
     return report

@@ -2,9 +2,7 @@
 
 from types import ModuleType
 
-from facemae.errors import MissingExtraError
-
-EXTRA = "pip install 'facemae[video]'"
+from facemae.extras import needs_extra
 
 
 def pyav() -> ModuleType:
@@ -13,8 +11,6 @@ def pyav() -> ModuleType:
     Raises:
         MissingExtraError: It is not installed.
     """
-    try:
+    with needs_extra("video", "reading and writing video"):
         import av
-    except ImportError as error:
-        raise MissingExtraError("reading and writing video needs PyAV, which is not installed", fix=EXTRA) from error
     return av

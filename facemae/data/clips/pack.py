@@ -45,6 +45,7 @@ class ClipReport(PackReport):
         videos: Videos looked at.
         seconds_stored: Seconds of clips.
         frames: Frames of all videos.
+        made: Frames of those that were packed by this call; the others were finished before.
         looked: Frames in which faces were looked for.
         found: Frames of these with a face.
         shake: Medians over the kept faces, in pixels of the stored crop: with detected boxes, with the steady ones.
@@ -54,6 +55,7 @@ class ClipReport(PackReport):
     videos: int = 0
     seconds_stored: float = 0.0
     frames: int = 0
+    made: int = 0
     looked: int = 0
     found: int = 0
     shake: tuple[float, float] | None = None
@@ -62,7 +64,7 @@ class ClipReport(PackReport):
     def lines(self) -> list[str]:
         """The report for a person."""
         share = self.found / self.looked if self.looked else 0.0
-        rate = self.frames / self.seconds if self.seconds else 0.0
+        rate = self.made / self.seconds if self.seconds else 0.0
         faces = f"a face in {share:.1%} of {self.looked} frames looked at"
         more = [f"{self.videos} videos, {self.frames} frames at {rate:.0f} a second; {faces}"]
         if self.shake is not None:
@@ -136,7 +138,7 @@ def pack_videos(
         if not other.name.endswith(plan_digest(plan)):
             say(f"{other} is an unfinished pack of other videos or settings; it is removed when this one is complete")
     with workplace(place, plan) as parts:
-        reports = _make(jobs, parts, settings, workers, progress, say)
+        reports, made = _make(jobs, parts, settings, workers, progress, say)
         skipped = [*listing.skipped, *(entry for report in reports for entry in report.skipped)]
         say("putting the shards together")
         index, writer = _assemble(
@@ -155,6 +157,7 @@ def pack_videos(
         videos=len(jobs),
         seconds_stored=sum(report.seconds for report in reports),
         frames=sum(report.frames for report in reports),
+        made=made,
         looked=sum(report.looked for report in reports),
         found=sum(report.found for report in reports),
         shake=(statistics.median(a for a, _ in shakes), statistics.median(b for _, b in shakes)) if shakes else None,
@@ -189,12 +192,13 @@ def _make(
     workers: int | None,
     progress: Callable[[int, int], None] | None,
     say: Callable[[str], None],
-) -> list[VideoReport]:
-    """The reports of all videos, those of an earlier run among them, in the order of the jobs."""
+) -> tuple[list[VideoReport], int]:
+    """The reports of all videos in the order of the jobs, those of an earlier call among them; frames of this one's."""
     done = {job.number: report for job in jobs if (report := read_report(parts, job.number)) is not None}
     if done:
         say(f"going on: {len(done)} of {len(jobs)} videos are finished")
     left = [(job, parts, settings) for job in jobs if job.number not in done]
+    made = 0
     finished = in_processes(pack_video, left, workers or usable_cores())
     for (job, *_), outcome in finished:
         report = outcome
@@ -202,9 +206,10 @@ def _make(
             # Its reader crashed with the process, so there is nobody else to write this down.
             report = VideoReport(job.path, skipped=[(job.path, "reading it ends the process (a crash of the decoder)")])
         done[job.number] = report
+        made += report.frames
         if progress is not None:
             progress(len(done), len(jobs))
-    return [done[job.number] for job in jobs]
+    return [done[job.number] for job in jobs], made
 
 
 def _assemble(
