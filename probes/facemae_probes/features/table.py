@@ -60,9 +60,13 @@ class _Kept:
         self._read, self._kept = read, dict[Setting, Features]()
 
     def __call__(self, settings: Sequence[Setting]) -> dict[Setting, Features]:
-        if missing := [setting for setting in dict.fromkeys(settings) if setting not in self._kept]:
+        if missing := self.missing(settings):
             self._kept.update(self._read(missing))
         return {setting: self._kept[setting] for setting in settings}
+
+    def missing(self, settings: Sequence[Setting]) -> list[Setting]:
+        """Those that have not been asked for before."""
+        return [setting for setting in dict.fromkeys(settings) if setting not in self._kept]
 
 
 class StillFeatures:
@@ -78,6 +82,7 @@ class StillFeatures:
     """
 
     def __init__(self, pool: Pool, source: FeatureSource, task: Task, plan: ProbePlan, folder: Path, say: Say) -> None:
+        self._say = say
         self._read = _Kept(lambda settings: pool.features(source, settings, task.samples, folder, say))
         self.settings = source.settings(plan.layers, plan.poolings)
         tokens = source.settings(plan.layers, ("tokens",)) if isinstance(source, EncoderSource) else []
@@ -96,6 +101,9 @@ class StillFeatures:
 
     def load(self, kind: ProbeKind, settings: Sequence[Setting]) -> dict[Setting, Any]:
         """Memory maps of some settings, or what reads rows of several."""
+        if kind == "attentive" and (missing := self._read.missing(settings)):
+            layers = ", ".join(str(setting.layer) for setting in missing)
+            self._say(f"tokens of layer {layers}: a further pass over the images where the cache lacks them")
         return dict(self._read(settings))
 
 

@@ -53,6 +53,15 @@ def test_each_setting_is_read_once_however_often_folds_ask(tmp_path: Path) -> No
     assert pool.read == [SETTINGS]
 
 
+def test_a_further_pass_for_tokens_is_said_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    table = StillFeatures(cast("Pool", CountingPool()), SOURCE, _task([3]), ProbePlan(), tmp_path, said.append)
+    table.compute(ProbePlan(probes=("attentive",)), SETTINGS[:1])
+    for _ in range(2):
+        table.load("attentive", SETTINGS)
+    assert said == ["tokens of layer 1: a further pass over the images where the cache lacks them"]
+
+
 def test_frames_come_in_the_order_of_time_and_means_are_made_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
