@@ -235,6 +235,20 @@ def test_a_grid_goes_on_after_a_failure_and_reads_finished_cells(labelled_shards
         cli.invoke(app, [*arguments, "--model", "pixels", "--model", "pixels", *tasks], catch_exceptions=False)
 
 
+def test_a_grid_goes_on_where_the_shards_of_a_benchmark_are_missing(labelled_shards: Path, tmp_path: Path) -> None:
+    cells = ["--task", f"raf-db={tmp_path / 'nowhere'}", "--task", f"fer2013={labelled_shards}"]
+    arguments = ["grid", "--out", str(tmp_path), "--model", "pixels", "--probe", "knn", *cells]
+    done = CliRunner().invoke(app, [*arguments, "--task", f"emotion={labelled_shards}"])
+    assert done.exit_code == 1
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert [row["task"] for row in table["rows"]] == ["emotion"]
+    failed = {row["task"]: row["error"] for row in table["failed"]}
+    assert "nowhere" in failed["raf-db"]
+    assert "has no column expression" in failed["fer2013"]
+    with pytest.raises(UsageError, match="raf-db has no target 'shares'"):
+        CliRunner().invoke(app, [*arguments, "--task", f"raf-db:shares={labelled_shards}"], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -12,6 +12,7 @@ from facemae.errors import UsageError
 from facemae_probes.commands import options
 
 if TYPE_CHECKING:
+    from facemae_probes.benchmarks.base import Benchmark
     from facemae_probes.grid import Cell
 
 
@@ -72,7 +73,6 @@ def _named(text: str) -> tuple[str, str]:
 
 
 def _cell(name: str, model: str, task: str, protocol: str, plan: Any, out: Path, draws: int) -> "Cell":
-    from facemae_probes.benchmarks.ask import Question, ask_benchmark
     from facemae_probes.benchmarks.registry import BENCHMARKS, benchmark
     from facemae_probes.grid import Cell
     from facemae_probes.protocols.registry import parse_protocol
@@ -81,26 +81,41 @@ def _cell(name: str, model: str, task: str, protocol: str, plan: Any, out: Path,
     if not equals:
         raise UsageError(f"--task {task}", expected="BENCHMARK[:TARGET]=SHARDS, or COLUMN=SHARDS")
     known, _, target = asked.partition(":")
+    named, usual = None, "official"
     if known in BENCHMARKS:
-        question = ask_benchmark(benchmark(known), Path(shards), target=target or None)
-    else:
-        question = Question(asked)
-    chosen = parse_protocol(protocol or question.protocol, draws=draws)
-    own = replace(plan, metric=plan.metric or question.metric)
-    run: Callable[[Path], Any] = partial(_run, name, model, Path(shards), question, chosen, own, out)
+        named = benchmark(known)
+        named.target(target or None)
+        usual = named.protocol
+    chosen = parse_protocol(protocol or usual, draws=draws)
+    run: Callable[[Path], Any] = partial(_run, name, model, Path(shards), named, asked, chosen, plan, out)
     return Cell(name, asked, str(Path(shards)), chosen.name, run, origin=str(Path(model)))
 
 
-def _run(name: str, model: str, shards: Path, question: Any, protocol: Any, plan: Any, out: Path, folder: Path) -> Any:
+def _run(
+    name: str,
+    model: str,
+    shards: Path,
+    benchmark: "Benchmark | None",
+    asked: str,
+    protocol: Any,
+    plan: Any,
+    out: Path,
+    folder: Path,
+) -> Any:
+    from facemae_probes.benchmarks.ask import Question, ask_benchmark
     from facemae_probes.runner import run_probe
 
+    # Asked here, inside the cell: shards that are not there are an error of the cell and not of the grid.
+    question = Question(asked)
+    if benchmark is not None:
+        question = ask_benchmark(benchmark, shards, target=asked.partition(":")[2] or None)
     source = options.model_source(model, shards)
     source.name = name
     return run_probe(
         shards,
         source,
         question.label,
-        plan=plan,
+        plan=replace(plan, metric=plan.metric or question.metric),
         kind=question.kind,
         protocol=protocol,
         unit=question.unit,
