@@ -44,6 +44,7 @@ def ask_benchmark(
     target: str | None = None,
     unit: str | None = None,
     slices: Sequence[str] = (),
+    tested: Path | None = None,
 ) -> Question:
     """What a benchmark asks of shards packed for it.
 
@@ -53,6 +54,8 @@ def ask_benchmark(
         target: Name of a target; None is the headline.
         unit: Another column of independent units.
         slices: Further test parts.
+        tested: Another shard set that is tested in place of this one's test part; own slices that it has no sample of
+            are left out, and that is said.
 
     Raises:
         UsageError: No such target.
@@ -78,6 +81,9 @@ def ask_benchmark(
     if own == CLUSTER and CLUSTER not in columns.values:
         own, parts = "sample", tuple(text for text in parts if text.partition("=")[0] in columns.values)
         caveats.append("packed without near-duplicate clusters: every image counts as independent")
+    if tested is not None:
+        parts, lacking = _held(parts, tested)
+        caveats += [f"{tested.name} has no sample of {text}: this slice is not reported" for text in lacking]
     return Question(
         label=",".join(chosen.columns),
         kind=chosen.kind,
@@ -99,3 +105,14 @@ def ask_benchmark(
             "warnings": caveats,
         },
     )
+
+
+def _held(slices: Sequence[str], shards: Path) -> tuple[tuple[str, ...], list[str]]:
+    """Slices of which a shard set has samples, and those of which it has none."""
+    columns = read_columns(shards)
+    held = []
+    for text in slices:
+        name, _, wanted = text.partition("=")
+        if name in columns.values and wanted in columns.text(name):
+            held.append(text)
+    return tuple(held), [text for text in slices if text not in held]

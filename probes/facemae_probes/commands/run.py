@@ -67,7 +67,7 @@ def run(
 
     Example: facemae probe run --data shards/own --model runs/first --label emotion --protocol loso --out results/loso
     """
-    question = _question(benchmark, target, data, label, labels_like, task, unit, slices or ())
+    question = _question(benchmark, target, data, label, labels_like, task, unit, slices or (), test_data)
     from facemae_probes.protocols.registry import parse_protocol
     from facemae_probes.runner import run_probe
 
@@ -103,6 +103,7 @@ def _question(
     task: str,
     unit: str | None,
     slices: Sequence[str],
+    tested: Path | None,
 ) -> "Question":
     """What is asked, of a benchmark by name or of columns that are named."""
     from facemae_probes.benchmarks.ask import Question, ask_benchmark
@@ -115,7 +116,7 @@ def _question(
                 expected="a benchmark, which has its own labels, or columns",
                 fix="--target chooses among the benchmark's; leave the name out to choose columns",
             )
-        return ask_benchmark(find(benchmark), data, target=target, unit=unit, slices=slices)
+        return ask_benchmark(find(benchmark), data, target=target, unit=unit, slices=slices, tested=tested)
     if target is not None:
         raise UsageError(
             f"--target {target} without a benchmark", fix="name the benchmark first; see facemae probe list"

@@ -48,6 +48,22 @@ def test_the_unit_and_further_slices_may_be_chosen(tmp_path: Path) -> None:
     assert (question.unit, question.slices) == ("sample", ("crosses_splits=0", "width=48"))
 
 
+def test_slices_that_another_tested_set_lacks_are_left_out_and_that_is_said(tmp_path: Path, shards: Path) -> None:
+    pack_benchmark(benchmark("raf-db"), tmp_path / "raf", tmp_path / "whole")
+    question = ask_benchmark(benchmark("raf-db"), tmp_path / "whole", tested=shards)
+    assert question.slices == ()
+    assert question.about is not None
+    assert "shards has no sample of crosses_splits=0: this slice is not reported" in question.about["warnings"]
+    assert ask_benchmark(benchmark("raf-db"), tmp_path / "whole", tested=tmp_path / "whole").slices
+    arguments = ["run", "raf-db", "--data", str(tmp_path / "whole"), "--model", "pixels", "--probe", "knn"]
+    done = CliRunner().invoke(
+        app, [*arguments, "--test-data", str(shards), "--out", str(tmp_path / "out")], catch_exceptions=False
+    )
+    assert done.exit_code == 0
+    data = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert data["results"]["knn"]["slices"] == {}
+
+
 def test_both_ways_give_the_same_numbers(shards: Path, tmp_path: Path) -> None:
     results = []
     for name, asked in (("named", ["raf-db"]), ("columns", ["--label", "expression"])):
