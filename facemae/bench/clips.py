@@ -17,6 +17,7 @@ import numpy as np
 from facemae.bench.report import BenchResult, compare_rates, machine
 from facemae.data.synthetic import render, sample_params
 from facemae.errors import DataError
+from facemae.extras import needs_extra
 from facemae.rng import generator
 from facemae.video.library import pyav
 from facemae.video.picture import Pixels
