@@ -99,7 +99,7 @@ def run_probe(
     plan = plan or ProbePlan()
     source = as_feature_source(model)
     pool = Pool.of(Path(shards), *([test_set.shards] if test_set is not None else []))
-    read = _read(pool, label, test_set, clips, where, split, unit)
+    read = _read(pool, label, kind, test_set, clips, where, split, unit)
     task = make_task(
         read.columns,
         label,
@@ -112,6 +112,7 @@ def run_probe(
         # Of two sets, `joined` writes there what a sample serves, by whatever column the first one's parts are in.
         split=split if test_set is None else "split",
         classes=classes,
+        begins=pool.offsets,
     )
     asked = _asked(pool, source, task, plan, read, test_set, where, benchmark)
     if out is not None and (done := report.read_result(out, asked)) is not None:
@@ -165,6 +166,7 @@ class _Read:
 def _read(
     pool: Pool,
     label: str,
+    kind: str,
     test_set: TestSet | None,
     clips: ClipColumns | None,
     where: Mapping[str, str] | None,
@@ -177,7 +179,7 @@ def _read(
         columns = read_columns(pool.shards[0], dict(where or {}))
     else:
         apart = (unit, None if clips is None else clips.clip)
-        columns, warnings = joined(pool, label, test_set, where, split=split, apart=apart)
+        columns, warnings = joined(pool, label, test_set, where, kind=kind, split=split, apart=apart)
         warnings += refuse_shared(pool, columns.samples)
         protocol = Cross(pool.names[0], pool.names[1], pool.offsets[1])
     if clips is None:

@@ -6,6 +6,7 @@ Samples of several sets are numbered through: those of the second set follow all
 import copy
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,7 @@ def joined(
     test: TestSet,
     where: Mapping[str, str] | None = None,
     *,
+    kind: str = "auto",
     split: str = "split",
     apart: Sequence[str | None] = (),
 ) -> tuple[Columns, list[str]]:
@@ -146,6 +148,7 @@ def joined(
         label: Label column of the training set: one column of classes.
         test: What is tested on.
         where: Filter of the training set.
+        kind: What the labels are.
         split: Column of the training set's official parts; the test set's are in `split`.
         apart: Columns beside `APART` whose values name something within a set, such as units; None is passed over.
 
@@ -154,11 +157,14 @@ def joined(
         names that both sets have are of two things: those of the first set get its name in front.
 
     Raises:
-        ProbeError: A column of labels or parts is missing, or no label of the test set is one of the training set.
+        ProbeError: The labels are not one column of classes, a column of labels or parts is missing, or no label of the
+            test set is one of the training set.
     """
     first = read_columns(pool.shards[0], dict(where or {}))
     second = read_columns(test.shards, dict(test.where))
     own, name = test.label or label, pool.names[1]
+    for columns, text in ((first, label), (second, own)):
+        _refuse_others(columns, text, kind)
     known = {value for value in first.require(label, "of labels") if value is not None}
     texts = second.require(own, f"of labels in {name}")
     mapped = [None if text is None else test.mapping.get(text, text) for text in texts]
@@ -185,6 +191,19 @@ def joined(
     values[label] = one.values[label] + [mapped[row] for row in tested]
     values["split"] = [served[row] for row in trained] + ["test"] * len(tested)
     return Columns(np.concatenate([one.samples, other.samples + pool.offsets[1]]), values), warnings
+
+
+def _refuse_others(columns: Columns, label: str, kind: str) -> None:
+    """Two sets are brought together by the names of classes; whether other labels mean the same only owners know."""
+    several = "," in label or (label not in columns.values and any(fnmatchcase(name, label) for name in columns.labels))
+    if several or kind not in ("auto", "classes"):
+        what = f"several columns, {label!r}" if several else f"labels of kind {kind}"
+        raise ProbeError(
+            f"--test-data with {what}",
+            expected="one column of classes: two sets are brought together by the names of their classes, which --map "
+            "translates; whether columns, shares or numbers of two owners mean the same cannot be seen",
+            fix="one column a call; or pack both sets as one, with a column of splits",
+        )
 
 
 def _values(one: Columns, other: Columns, name: str, apart: Collection[str]) -> dict[str, list[Any]]:

@@ -97,6 +97,7 @@ def make_task(
     seed: int = 0,
     split: str = "split",
     classes: Sequence[str] = (),
+    begins: Sequence[int] = (0,),
 ) -> Task:
     """Build a task from columns.
 
@@ -112,6 +113,7 @@ def make_task(
         seed: Seed of everything drawn.
         split: Column of the official parts; where it is another than `split`, samples without a value are left out.
         classes: Names of the classes in their order, those without samples too; empty takes them from the labels.
+        begins: Number of the first sample of each shard set, where several are numbered through.
 
     Raises:
         ProbeError: Columns, labels or splits are missing, or a label is none of the classes.
@@ -125,7 +127,7 @@ def make_task(
     if split != "split":
         kept &= np.array([value is not None for value in columns.require(split, "to take the parts from")])
     columns = columns.take(np.flatnonzero(kept))
-    units, unit_name, warnings = independent_units(columns, unit)
+    units, unit_name, warnings = independent_units(columns, unit, begins)
     targets = read_targets(columns, found, resolved, classes)
     splits = protocol.split(Samples(columns, split, targets, units, unit_name, seed)).check()
     # Rows that play no part, such as those of no split, must not lend their classes to the metrics.

@@ -15,16 +15,19 @@ DEFAULTS = ("subject", *SOURCES, "cluster")
 """Columns that are looked at where none is named: the person, else the source video, else near-duplicate images."""
 
 
-def independent_units(columns: Columns, unit: str | None) -> tuple[NDArray[np.int64], str, list[str]]:
+def independent_units(
+    columns: Columns, unit: str | None, begins: Sequence[int] = (0,)
+) -> tuple[NDArray[np.int64], str, list[str]]:
     """Unit numbers [N], what a unit is, and warnings.
 
     Args:
         columns: Metadata of the samples.
         unit: Column whose values are independent of each other, or `sample`; None takes the first of `DEFAULTS` that
             says something. A sample without a value is a unit of its own.
+        begins: Number of the first sample of each shard set, where several are numbered through.
 
     Raises:
-        ProbeError: The column does not exist, or most samples have no value in it.
+        ProbeError: The column does not exist, has no value, or most samples of a set that knows it have none.
     """
     if unit is not None and unit not in (SAMPLE, *columns.values):
         raise ProbeError(f"no column {unit!r} for --unit", expected=f"sample, or one of {', '.join(columns.values)}")
@@ -32,7 +35,8 @@ def independent_units(columns: Columns, unit: str | None) -> tuple[NDArray[np.in
         values = columns.text(name) if name in columns.values else []
         known = [value for value in values if value is not None]
         if known and (unit or tells(values)):
-            return _number(name, values, known)
+            sets = np.searchsorted(np.asarray(begins), columns.samples, side="right") - 1
+            return _numbers(values), name, _missing(name, values, sets)
         if unit and unit != SAMPLE:
             raise ProbeError(f"column {unit!r} has no value", expected="a unit for most samples")
     return np.arange(len(columns), dtype=np.int64), SAMPLE, []
@@ -47,16 +51,33 @@ def tells(values: Sequence[str | None]) -> bool:
     return 1 < len(set(known)) < len(known)
 
 
-def _number(name: str, values: list[str | None], known: list[str]) -> tuple[NDArray[np.int64], str, list[str]]:
+def _numbers(values: Sequence[str | None]) -> NDArray[np.int64]:
     """Numbers of a column's values; a sample without one is a unit of its own."""
-    missing = len(values) - len(known)
-    if missing > len(known):
-        raise ProbeError(
-            f"column {name!r} has no value in {missing} of {len(values)} labelled samples",
-            expected="a unit for most samples, since samples of one unit are not independent",
-            fix="fill the column, name another with --unit, or --unit sample to take every sample as independent",
-        )
-    numbers = {value: number for number, value in enumerate(sorted(set(known)))}
+    numbers = {value: number for number, value in enumerate(sorted({value for value in values if value is not None}))}
     codes = [numbers[value] if value is not None else len(numbers) + place for place, value in enumerate(values)]
-    text = f"{missing} of {len(values)} labelled samples have no {name}; each counts as a unit of its own"
-    return np.array(codes, dtype=np.int64), name, [text] if missing else []
+    return np.array(codes, dtype=np.int64)
+
+
+def _missing(name: str, values: Sequence[str | None], sets: NDArray[np.int64]) -> list[str]:
+    """Warnings on samples without a unit, judged in each set by itself: one that lacks the column says nothing of it.
+
+    Raises:
+        ProbeError: Most samples of a set that knows the column have no value.
+    """
+    warnings = []
+    several = len(np.unique(sets)) > 1
+    for number in np.unique(sets).tolist():
+        own = [value for value, each in zip(values, sets, strict=True) if each == number]
+        missing = sum(value is None for value in own)
+        of = f" of the {'tested' if number else 'learnt'} set" if several else ""
+        if len(own) - missing < missing < len(own):
+            raise ProbeError(
+                f"column {name!r} has no value in {missing} of {len(own)} labelled samples{of}",
+                expected="a unit for most samples, since samples of one unit are not independent",
+                fix="fill the column, name another with --unit, or --unit sample to take every sample as independent",
+            )
+        if missing:
+            warnings.append(
+                f"{missing} of {len(own)} labelled samples{of} have no {name}; each counts as a unit of its own"
+            )
+    return warnings

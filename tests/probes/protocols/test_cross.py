@@ -133,6 +133,36 @@ def test_classes_that_the_tested_set_lacks_are_in_no_mean_and_that_is_said(make:
     assert not any("no test sample" in text for text in whole.data["warnings"])
 
 
+def test_a_unit_that_one_set_lacks_is_judged_by_set(make: Make, tmp_path: Path) -> None:
+    first = make("one", 24, ("train", "train", "valid"), session=lambda n: n // 6)
+    second = make("two", 60, ("test",))
+    result = run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(second), unit="session", cache=tmp_path)
+    assert result.data["task"]["unit"] == "session"
+    assert result.data["task"]["units"]["test"] == 60
+    said = "60 of 60 labelled samples of the tested set have no session; each counts as a unit of its own"
+    assert said in result.data["warnings"]
+    half = make("half", 60, ("test",), session=lambda n: n if n < 20 else None)
+    with pytest.raises(ProbeError, match="'session' has no value in 40 of 60 labelled samples of the tested set"):
+        run_probe(first, PIXELS, "emotion", plan=PLAN, test_set=TestSet(half), unit="session", cache=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("label", "kind", "message"),
+    [
+        ("AU*", "auto", r"--test-data with several columns, 'AU\*'"),
+        ("AU1,AU2", "auto", "--test-data with several columns, 'AU1,AU2'"),
+        ("odd", "regression", "--test-data with labels of kind regression"),
+    ],
+)
+def test_only_classes_of_one_column_are_tested_across_sets(
+    make: Make, tmp_path: Path, label: str, kind: Any, message: str
+) -> None:
+    first, second = make("one", 24, ("train", "valid")), make("two", 12, ("test",))
+    with pytest.raises(ProbeError, match=message) as caught:
+        run_probe(first, PIXELS, label, kind=kind, plan=PLAN, test_set=TestSet(second), cache=tmp_path)
+    assert "names of their classes" in str(caught.value)
+
+
 def test_images_that_are_learnt_from_are_not_tested_as_another_set(make: Make, tmp_path: Path) -> None:
     first = make("one", 48, ("train", "train", "valid", "test"))
     copied = shutil.copytree(first, tmp_path / "copy")
