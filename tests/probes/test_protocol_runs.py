@@ -22,6 +22,7 @@ from facemae_probes.protocols.few_shot import FewShot
 from facemae_probes.protocols.folds import KFold, LeaveOneOut
 from facemae_probes.protocols.paper import Paper
 from facemae_probes.results import report
+from facemae_probes.results.grid_table import grid_table
 from facemae_probes.results.pictures import draw_predictions
 from facemae_probes.results.report import read_result
 from facemae_probes.results.words import MARK
@@ -29,6 +30,7 @@ from facemae_probes.runner import run_probe
 from tests.probes.conftest import make_items
 
 PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
+HEAD = {"model": "m", "task": "t", "shards": "s", "protocol": "kfold:2", "folder": "f"}
 PLAN = ProbePlan(probes=("linear", "knn"), strengths=(0.1, 0.01), neighbours=(1, 5), replicates=200)
 
 
@@ -72,6 +74,23 @@ def test_binary_columns_get_thresholds_of_their_own_fold(few_subjects: Path, tmp
     read = read_result(tmp_path)
     assert read is not None
     np.testing.assert_array_equal(read.thresholds["linear"], thresholds)
+
+
+def test_without_anything_to_fit_thresholds_on_there_is_no_metric_at_them(few_subjects: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, probes=("linear",))
+    result = run_probe(
+        few_subjects, PIXELS, "AU*", plan=plan, protocol=KFold(2), unit="odd", slices=["odd=1"], out=tmp_path
+    )
+    assert result.data["results"]["linear"]["settings"][0]["valid"] is None
+    test = result.data["results"]["linear"]["test"]
+    assert "macro_f1" in test["intervals"]
+    assert "macro_f1_fitted" not in test
+    assert "macro_f1_fitted" not in test["intervals"]
+    assert result.thresholds == {}
+    shown = CliRunner().invoke(app, ["report", str(tmp_path)], catch_exceptions=False)
+    assert shown.exit_code == 0
+    row = grid_table([HEAD], [(HEAD, result.data)], [])["rows"][0]
+    assert row["metrics"]["macro_f1_fitted"]["value"] is None
 
 
 @pytest.mark.parametrize("shots", [1, 4])

@@ -19,7 +19,8 @@ class Outcome:
 
     Attributes:
         scores: [R, N, C] of the R repeats and the N tested rows, ascending; NaN where nothing is predicted yet.
-        thresholds: [R, N, C] of binary columns, fitted on training units of each fold; None for other labels.
+        thresholds: [R, N, C] of binary columns, fitted on training units of each fold; None for other labels, and where
+            a fold had nothing to fit them on.
         settings: What was chosen, a row a fold.
     """
 
@@ -49,10 +50,12 @@ class Outcome:
             scores: Of its test rows.
             row: What was chosen.
             judged: Labels that were judged on in choosing, with the scores they got there: what thresholds are fitted
-                on. None leaves them at 0.5.
+                on. With None in any fold there are no fitted thresholds: 0.5 must not pass for one.
         """
         places = np.searchsorted(self.tested, fold.test)
         self.scores[repeat, places] = scores
-        if self.thresholds is not None and judged is not None:
+        if judged is None:
+            self.thresholds = None
+        elif self.thresholds is not None:
             self.thresholds[repeat, places] = self._fit(*judged)
         self.settings.append({"repeat": repeat, "fold": fold.name, **row})

@@ -72,7 +72,7 @@ def _rows(head: Head, data: dict[str, Any]) -> list[dict[str, Any]]:
             "units": task["units"]["test"],
             "draws": data["protocol"]["repeats"],
             "metrics": {
-                name: {"title": metric_title(name, kind), **_bounds(entry["test"]["intervals"][name])}
+                name: {"title": metric_title(name, kind), **_bounds(entry["test"]["intervals"].get(name))}
                 for name in SHOWN[kind]
             },
         }
@@ -80,8 +80,8 @@ def _rows(head: Head, data: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _bounds(interval: dict[str, Any]) -> dict[str, Any]:
-    return {name: interval[name] for name in ("value", "low", "high", "deviation")}
+def _bounds(interval: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: None if interval is None else interval[name] for name in ("value", "low", "high", "deviation")}
 
 
 def markdown(table: dict[str, Any]) -> str:

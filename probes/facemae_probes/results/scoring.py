@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from facemae_probes.choosing.outcome import Outcome
 from facemae_probes.choosing.plan import ProbePlan
-from facemae_probes.metrics import evaluate, intervals, slices
+from facemae_probes.metrics import METRICS, evaluate, intervals, slices
 from facemae_probes.tasks.targets import Kind, Targets
 from facemae_probes.tasks.task import Task
 
@@ -18,7 +18,8 @@ SHOWN: Mapping[Kind, tuple[str, ...]] = {
     "distribution": ("cross_entropy", "accuracy"),
     "regression": ("ccc", "rmse"),
 }
-"""Metrics that get an interval, by kind of labels; the first is the headline."""
+"""Metrics that get an interval, by kind of labels; the first is the headline. Those at fitted thresholds only where
+some were fitted."""
 
 
 def score_outcome(outcome: Outcome, task: Task, plan: ProbePlan) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _measure(outcome: Outcome, task: Task, plan: ProbePlan, chosen: NDArray[np.b
         targets,
         scores,
         units,
-        SHOWN[targets.kind],
+        [name for name in SHOWN[targets.kind] if thresholds is not None or not METRICS[name].fitted],
         unit=task.unit,
         thresholds=thresholds,
         replicates=plan.replicates,

@@ -46,7 +46,7 @@ def results_table(data: dict[str, Any]) -> "Table":
 def _lines(data: dict[str, Any], entry: dict[str, Any]) -> Iterator[Line]:
     metrics = SHOWN[data["task"]["kind"]]
     for part, found in [("test", entry["test"]), *entry["slices"].items()]:
-        yield part, str(found["count"]), [bounded(found["intervals"][metric]) for metric in metrics]
+        yield part, str(found["count"]), [bounded(found["intervals"].get(metric)) for metric in metrics]
     if _folded(data):
         summary = entry["folds"]["summary"]
         cells = [f"{decimal(summary[name]['mean'])} ± {decimal(summary[name]['deviation'])}" for name in metrics]

@@ -26,7 +26,7 @@ def title(data: dict[str, Any], probe: str) -> str:
     """One line that says what a picture shows."""
     test = data["results"][probe]["test"]
     kind = data["task"]["kind"]
-    numbers = ", ".join(f"{metric_title(metric, kind)} {decimal(test[metric])}" for metric in SHOWN[kind][:2])
+    numbers = ", ".join(f"{metric_title(metric, kind)} {decimal(test.get(metric))}" for metric in SHOWN[kind][:2])
     return f"{data['model']['name']}, {probe}: {numbers}{marked(data)}"
 
 
@@ -40,15 +40,15 @@ def decimal(value: float | None, places: int = 4, *, signed: bool = False) -> st
     return "-" if value is None else f"{value:{'+' if signed else ''}.{places}f}"
 
 
-def bounded(found: dict[str, Any], places: int = 4, *, signed: bool = False) -> str:
+def bounded(found: dict[str, Any] | None, places: int = 4, *, signed: bool = False) -> str:
     """A value with its deviation over draws, where there are some, and its interval, where it has one.
 
     Args:
-        found: An interval as JSON.
+        found: An interval as JSON; None where the metric was not measured.
         places: Digits after the point.
         signed: Whether numbers have a plus.
     """
-    if found["value"] is None:
+    if found is None or found["value"] is None:
         return "-"
     text = decimal(found["value"], places, signed=signed)
     if found["deviation"] is not None:
