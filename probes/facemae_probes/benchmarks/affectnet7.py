@@ -28,7 +28,6 @@ BENCHMARK = Benchmark(
             columns=("expression",),
             classes=SEVEN,
             metric="accuracy",
-            others=("mean_recall", "macro_f1"),
         ),
         VALENCE_AROUSAL,
     ),

@@ -29,7 +29,6 @@ BENCHMARK = Benchmark(
             columns=("expression",),
             classes=CLASSES,
             metric="accuracy",
-            others=("mean_recall", "macro_f1"),
         ),
         VALENCE_AROUSAL,
     ),

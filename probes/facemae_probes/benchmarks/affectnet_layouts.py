@@ -32,7 +32,6 @@ VALENCE_AROUSAL = Target(
     kind="regression",
     columns=("valence", "arousal"),
     metric="ccc",
-    others=("rmse",),
 )
 
 _SPLITS = {"train_set": "train", "val_set": "test"}

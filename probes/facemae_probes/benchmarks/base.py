@@ -48,9 +48,7 @@ class Target(_Frozen):
     classes: tuple[str, ...] = ()
     """Names in the owner's order; empty for numbers, and where the data themselves say."""
     metric: Metric
-    """What is compared."""
-    others: tuple[Metric, ...] = ()
-    """What is printed beside it."""
+    """What settings are chosen by, and what is compared; all metrics of the kind are printed."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -35,7 +35,6 @@ BENCHMARK = Benchmark(
             kind="classes",
             columns=("label",),
             metric="accuracy",
-            others=("mean_recall", "macro_f1"),
         ),
     ),
     protocol="official",

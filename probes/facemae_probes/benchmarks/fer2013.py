@@ -18,7 +18,6 @@ BENCHMARK = Benchmark(
             columns=("expression",),
             classes=fer.CLASSES,
             metric="accuracy",
-            others=("mean_recall", "macro_f1"),
         ),
     ),
     protocol="official",

@@ -16,7 +16,6 @@ BENCHMARK = Benchmark(
             columns=("expression",),
             classes=CLASSES,
             metric="accuracy",
-            others=("mean_recall", "macro_f1"),
         ),
         Target(
             name="distribution",
@@ -24,7 +23,6 @@ BENCHMARK = Benchmark(
             columns=SHARES,
             classes=CLASSES,
             metric="cross_entropy",
-            others=("accuracy",),
         ),
     ),
     protocol="official",

@@ -34,7 +34,6 @@ BENCHMARK = Benchmark(
             columns=("expression",),
             classes=CLASSES,
             metric="accuracy",
-            others=("mean_recall", "macro_f1"),
         ),
     ),
     protocol="official",

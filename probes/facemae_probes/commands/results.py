@@ -20,7 +20,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Folder of another on the same test samples.")],
     probe: Annotated[str | None, typer.Option(help="Probe kind; default each result's chosen one.")] = None,
     against: Annotated[str | None, typer.Option(help="Probe kind of the second; default that of --probe.")] = None,
-    metric: Annotated[str | None, typer.Option(help="Name of a metric; default accuracy, macro-F1 or CCC.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Name of a metric; default what both were chosen by.")] = None,
     part: Annotated[str | None, typer.Option("--slice", help="Only this reported slice, COLUMN=VALUE.")] = None,
     json_output: options.AsJson = False,
 ) -> None:

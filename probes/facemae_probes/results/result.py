@@ -59,7 +59,7 @@ def compare_results(
         first: One result.
         second: Another result on the same test samples.
         probes: Probe kind of each; None takes each one's chosen.
-        metric: Name of a metric; None takes the primary one of the labels.
+        metric: Name of a metric; None takes the one that both were chosen by, else the primary one of the labels.
         part: Only this slice of the test part; taken from the first result.
         replicates: Bootstrap replicates.
         seed: Seed of the draws.
@@ -106,10 +106,16 @@ def _paired(
         "first": first.scores[one][:, rows],
         "second": second.scores[other][:, rows],
         "units": first.units[rows],
-        "metric": metric or primary(first.targets.kind),
+        "metric": metric or _metric(first, second),
         "unit": first.data["task"]["unit"],
         "thresholds": None if limits[0] is None or limits[1] is None else (limits[0][:, rows], limits[1][:, rows]),
     }
+
+
+def _metric(first: ProbeResult, second: ProbeResult) -> str:
+    """The metric that both were chosen by; the primary one of the labels where they differ."""
+    one, other = (result.data["selection"]["metric"] for result in (first, second))
+    return str(one) if one == other else primary(first.targets.kind)
 
 
 def paired_rows(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from facemae.rng import generator
-from facemae_probes.metrics import evaluate, intervals, slices
+from facemae_probes.metrics import evaluate, intervals, primary, slices
 from facemae_probes.results.result import ProbeResult
 from facemae_probes.results.scoring import SHOWN
 from facemae_probes.tasks.targets import Kind, Targets
@@ -88,6 +88,7 @@ def made_result(
             "repeats": repeats,
             "folds": [{"name": str(number)} for number in range(folds)],
         },
+        "selection": {"metric": primary(kind), "on": "valid", "table": []},
         "chosen": {"probe": "linear", "valid": 0.5},
         "results": {"linear": entry},
         "warnings": [],

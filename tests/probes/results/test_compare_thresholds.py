@@ -38,6 +38,18 @@ def test_the_difference_is_that_of_the_metric_of_each(tmp_path: Path) -> None:
         assert json.loads(done.stdout)["metric"] == "f1_fitted:happy"
 
 
+def test_the_metric_of_both_choices_is_compared_unless_they_differ() -> None:
+    one, other = made_result("classes"), made_result("classes", seed=1)
+    assert compare_results(one, other, replicates=10).metric == "accuracy"
+    chosen = {"metric": "uar", "on": "valid", "table": []}
+    one = replace(one, data={**one.data, "selection": chosen})
+    assert compare_results(one, other, replicates=10).metric == "accuracy"
+    other = replace(other, data={**other.data, "selection": chosen})
+    assert compare_results(one, other, replicates=10).metric == "uar"
+    assert significance(one, other, replicates=9).metric == "uar"
+    assert compare_results(one, other, metric="macro_f1", replicates=10).metric == "macro_f1"
+
+
 def test_without_thresholds_the_metric_is_refused() -> None:
     one = made_result("multilabel")
     with pytest.raises(ProbeError, match="threshold"):
