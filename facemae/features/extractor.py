@@ -308,6 +308,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(f"layer {number}", expected=f"0 to {depth - 1}, or -1 (the last) down to {-depth}")
         return number % depth
 
+    @property
+    def device_type(self) -> str:
+        """Kind of device that computes, such as `cpu` or `cuda`: its rounding is another's."""
+        return self._device().type
+
     def _device(self) -> torch.device:
         if self.device != "auto":
             return torch.device(self.device)

@@ -1,8 +1,8 @@
 """Features on disk, keyed by everything that determines them.
 
 A key is the sha256 of encoder weights and shape, model input, layer, pooling, shard set, chosen samples, the code and
-library versions that turn bytes into features, and the arithmetic. So a stale file can never be read, and probes of one
-encoder share features.
+library versions that turn bytes into features, precision and kind of device. So a stale file can never be read, and
+probes of one encoder share features.
 """
 
 import hashlib

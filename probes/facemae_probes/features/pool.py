@@ -157,8 +157,8 @@ def joined(
         names that both sets have are of two things: those of the first set get its name in front.
 
     Raises:
-        ProbeError: The labels are not one column of classes, a column of labels or parts is missing, or no label of the
-            test set is one of the training set.
+        ProbeError: The labels are not one column of classes, a column of labels or parts is missing, or no label of
+            the test set is one of the training set.
     """
     first = read_columns(pool.shards[0], dict(where or {}))
     second = read_columns(test.shards, dict(test.where))

@@ -73,12 +73,13 @@ class EncoderSource:
         self.input = extractor.input
 
     def identity(self) -> dict[str, str]:
-        """Digest of the weights, what the encoder is built from, and the arithmetic."""
+        """Digest of the weights, what the encoder is built from, and the arithmetic: precision and kind of device."""
         return {
             "kind": "encoder",
             "weights": self.extractor.digest,
             "encoder": self.extractor.loaded.config.model_dump_json(),
             "precision": self.extractor.precision,
+            "device": self.extractor.device_type,
         }
 
     def describe(self) -> dict[str, Any]:

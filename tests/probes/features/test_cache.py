@@ -99,10 +99,12 @@ def test_a_weight_that_changes_changes_the_identity(tiny_extractor: FeatureExtra
     before = EncoderSource(tiny_extractor).identity()
     other = FeatureExtractor.from_encoder(initialised_copy(loaded.encoder), loaded.config, loaded.input, device="cpu")
     assert EncoderSource(other).identity() != before
-    assert EncoderSource(FeatureExtractor(loaded, precision="bf16")).identity() != before
+    assert EncoderSource(FeatureExtractor(loaded, precision="bf16", device="cpu")).identity() != before
+    cuda = [EncoderSource(FeatureExtractor(loaded, device=f"cuda:{number}")).identity() for number in (0, 1)]
+    assert cuda[0] == cuda[1] != before, "another kind of device rounds otherwise, another of one kind does not"
     other_shape = loaded.config.model_copy(update={"position": "learned"})
-    assert EncoderSource(FeatureExtractor(replace(loaded, config=other_shape))).identity() != before
-    assert EncoderSource(FeatureExtractor(replace(loaded))).identity() == before
+    assert EncoderSource(FeatureExtractor(replace(loaded, config=other_shape), device="cpu")).identity() != before
+    assert EncoderSource(FeatureExtractor(replace(loaded), device="cpu")).identity() == before
 
 
 @pytest.mark.parametrize("module", identity.FEATURE_MODULES)
