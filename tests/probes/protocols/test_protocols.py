@@ -1,5 +1,6 @@
 """Folds: whole units on one side, choices on training rows, every test row predicted once."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_a_published_way_takes_the_folds_that_are_named() -> None:
     assert len(splits.repeats[0]) == 3
     assert splits.on_test
     assert splits.one_threshold
+
+
+def test_a_published_way_says_what_is_chosen_on_test() -> None:
+    plain = samples(split=["train", "train", "valid", "test"] * 60)
+    units = replace(plain, targets=Targets("multilabel", ("AU1", "AU2"), np.tile([[0, 1]], (240, 1))))
+    for system, made, text in (
+        ("fmae-iat", plain, "those that do best on the labels of each fold's test part, since fmae-iat reports"),
+        ("fmae-iat", units, "after that choice the one threshold of 0.01 to 0.99 for all columns"),
+        ("hicmae", units, "one a column, since hicmae has one list"),
+    ):
+        splits = Paper(system).split(made)
+        assert text in splits.warnings[-1]
+        assert splits.warnings[-1].endswith("not a result on unseen samples, and not that system's number")
+        assert "layer, pooling, hyper-parameters and epoch" in splits.about
 
 
 def test_units_on_both_sides_are_told_and_never_drawn_for_few_shots() -> None:
