@@ -135,7 +135,7 @@ def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig) -> ViewSpec:
         interpolation=view.crop.interpolation,
         flip=view.flip,
         photometric=_photometric_spec(view),
-        mask=_mask_spec(view.mask, size // encoder.patch_size, f"views.{name}.mask.ratio"),
+        mask=_mask_spec(view.mask, size // encoder.patch_size, _steps(view, encoder), f"views.{name}.mask.ratio"),
         clip=None if view.clip is None else _clip_spec(view.clip),
     )
 
@@ -166,7 +166,7 @@ def _stage_specs(name: str, view: ViewConfig, encoder: EncoderConfig) -> list[St
         if mask is not None and stage.mask_ratio is not None:
             mask = mask.model_copy(update={"ratio": stage.mask_ratio})
         key = f"views.{name}.stages.{number}: mask ratio"
-        specs.append(StageSpec(0, size, _mask_spec(mask, size // encoder.patch_size, key)))
+        specs.append(StageSpec(0, size, _mask_spec(mask, size // encoder.patch_size, _steps(view, encoder), key)))
     return specs
 
 
@@ -186,18 +186,33 @@ def _photometric_spec(view: ViewConfig) -> PhotometricSpec | None:
     return None if spec == PhotometricSpec() else spec
 
 
-def _mask_spec(mask: MaskConfig | None, grid: int, key: str) -> MaskSpec | None:
+def _steps(view: ViewConfig, encoder: EncoderConfig) -> int:
+    """Time steps of a view."""
+    return 1 if view.clip is None or encoder.tubelet is None else view.clip.frames // encoder.tubelet
+
+
+def _mask_spec(mask: MaskConfig | None, grid: int, steps: int, key: str) -> MaskSpec | None:
     if mask is None:
         return None
     patches = grid * grid
-    # MAE's rounding: the number of visible patches is the integer part of what remains.
-    keep = int(patches * (1 - mask.ratio))
+    if mask.kind in ("tube", "frame"):
+        # VideoMAE's rounding, in each step: the number of hidden patches is the integer part.
+        keep = (patches - int(mask.ratio * patches)) * steps
+        if keep == patches * steps:
+            raise ConfigError(
+                f"{key} {mask.ratio} hides none of the {patches} patches in a step",
+                expected=f"a ratio of at least {1 / patches:.4f}",
+            )
+    else:
+        # MAE's rounding: the number of visible patches is the integer part of what remains.
+        patches *= steps
+        keep = int(patches * (1 - mask.ratio))
     if keep < 1:
         raise ConfigError(
             f"{key} {mask.ratio} leaves none of the {patches} patches visible",
             expected=f"a ratio of at most {1 - 1 / patches:.4f}",
         )
-    return MaskSpec(kind=mask.kind, grid=(grid, grid), keep=keep, block=mask.block, copies=mask.copies)
+    return MaskSpec(mask.kind, (grid, grid), keep, block=mask.block, copies=mask.copies, steps=steps)
 
 
 def model_input(recipe: Recipe) -> ModelInput:

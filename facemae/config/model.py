@@ -12,7 +12,7 @@ LabelCounts = Mapping[str, Mapping[str, Mapping[Any, int]]]
 
 
 class EncoderConfig(Config):
-    """The encoder: any plain ViT of timm."""
+    """The encoder: any plain ViT of timm, for stills or for clips."""
 
     name: str = "vit_base_patch16_224"
     """timm model name; gives width, depth and heads."""
@@ -24,8 +24,16 @@ class EncoderConfig(Config):
     """1 for grey, 3 for colour."""
     registers: int = Field(default=0, ge=0)
     """Extra learned tokens beside the class token."""
-    position: Literal["sincos", "learned"] = "sincos"
-    """Fixed sine-cosine position embedding, or a learned one that starts from it."""
+    class_token: bool | None = None
+    """Whether there is a class token; null: as the named model has it. VideoMAE and its heirs have none."""
+    position: Literal["sincos", "learned", "sequence"] = "sincos"
+    """Fixed sine-cosine position embedding, of clips over time and place; `learned` starts from it, stills only;
+    `sequence`, clips only, is VideoMAE's: sine-cosine of a token's number in the whole clip."""
+    tubelet: int | None = Field(default=None, ge=1)
+    """Frames that a token of a clip spans; null makes an encoder of stills. To an encoder of clips a still is a clip of
+    one step, the picture repeated."""
+    frames: int | None = Field(default=None, ge=1)
+    """Frames of the clips the positions are built for, a multiple of `tubelet`; views may have other numbers."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth (Huang et al. 2016): the share of samples for which a branch of the last block is left out in
     training, rising linearly from 0 in the first block. Nothing is left out of an exported or frozen encoder."""
@@ -40,10 +48,35 @@ class EncoderConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _clips_fit(self) -> "EncoderConfig":
+        if self.tubelet is None:
+            if self.frames is not None:
+                raise ValueError(
+                    f"frames is {self.frames} and an encoder of stills has none; set tubelet, or frames=null"
+                )
+            if self.position == "sequence":
+                raise ValueError("position 'sequence' numbers the tokens of a clip; set tubelet, or position=sincos")
+            return self
+        if self.frames is None:
+            raise ValueError(
+                f"tubelet is {self.tubelet} and frames is not set; a clip of 16 frames is usual: frames=16"
+            )
+        if self.frames % self.tubelet:
+            raise ValueError(f"frames {self.frames} is not a multiple of tubelet {self.tubelet}")
+        if self.position == "learned":
+            raise ValueError("position 'learned' is of stills; with tubelet set position=sincos or sequence")
+        return self
+
     @property
     def grid(self) -> int:
         """Patches along one side."""
         return self.image_size // self.patch_size
+
+    @property
+    def steps(self) -> int:
+        """Steps in time of the clips the positions are built for; 1 for stills."""
+        return 1 if self.tubelet is None or self.frames is None else self.frames // self.tubelet
 
 
 class DecoderConfig(Config):

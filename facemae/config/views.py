@@ -109,10 +109,13 @@ class MixupConfig(Config):
 class MaskConfig(Config):
     """Which patches of a view the encoder does not see."""
 
-    kind: Literal["random", "block"] = "random"
-    """`random` draws single patches; `block` draws squares of patches."""
+    kind: Literal["random", "block", "tube", "frame"] = "random"
+    """`random` draws single patches, of a clip among those of all time steps; `block` draws squares of patches of one
+    picture. Of clips only: `tube` hides the same patches of the picture in every time step, `frame` draws as many
+    anew in each."""
     ratio: float = Field(default=0.75, gt=0, lt=1)
-    """Share of patches hidden. The count is the same in every sample."""
+    """Share of patches hidden. The count is the same in every sample: of N patches MAE's int(N * (1 - ratio)) stay
+    visible; `tube` and `frame` hide VideoMAE's int(N * ratio) of the N in each step."""
     block: int = Field(default=2, ge=1)
     """Side of a block in patches, for kind `block`."""
     copies: int = Field(default=1, ge=1)
@@ -190,6 +193,15 @@ class ViewConfig(Config):
     """Changes of size and mask ratio during the run, in order; the values above are the first stage."""
 
     @model_validator(mode="after")
+    def _mask_fits(self) -> "ViewConfig":
+        kind = None if self.mask is None else self.mask.kind
+        if kind in ("tube", "frame") and self.clip is None:
+            raise ValueError(f"mask.kind {kind!r} needs the time steps of a clip; set clip, or mask.kind=random")
+        if kind == "block" and self.clip is not None:
+            raise ValueError("mask.kind 'block' hides squares of one picture; of a clip choose tube, frame or random")
+        return self
+
+    @model_validator(mode="after")
     def _ordered(self) -> "ViewConfig":
         if self.mask is None and any(stage.mask_ratio is not None for stage in self.stages):
             raise ValueError("stages change the mask's ratio and the view has no mask")
@@ -220,6 +232,7 @@ def check_view(name: str, view: ViewConfig, encoder: EncoderConfig) -> None:
             raise ValueError(
                 f"views.{name}.normalise.{part} has {len(values)} numbers; encoder.channels is {encoder.channels}"
             )
+    _check_clip(name, view.clip, encoder)
     _check_size(f"views.{name}.image_size", view.image_size, encoder.patch_size)
     for number, stage in enumerate(view.stages):
         _check_size(f"views.{name}.stages.{number}.image_size", stage.image_size, encoder.patch_size)
@@ -235,10 +248,30 @@ def check_view(name: str, view: ViewConfig, encoder: EncoderConfig) -> None:
                 raise ValueError(f"views.{name}.{key} is {value} and encoder.channels is 1: grey has no colour; set 0")
 
 
+def _check_clip(name: str, clip: ClipConfig | None, encoder: EncoderConfig) -> None:
+    if clip is None:
+        return
+    if encoder.tubelet is None:
+        frames = -(-clip.frames // 2) * 2
+        raise ValueError(
+            f"views.{name}.clip has {clip.frames} frames and the encoder is one of stills; "
+            f"set encoder.tubelet=2 and encoder.frames={frames}, or views.{name}.clip=null"
+        )
+    if clip.frames % encoder.tubelet:
+        raise ValueError(
+            f"views.{name}.clip.frames {clip.frames} is not a multiple of encoder.tubelet {encoder.tubelet}; "
+            f"the nearest multiples are {_nearest_multiples(clip.frames, encoder.tubelet)}"
+        )
+
+
 def _check_size(key: str, size: int | None, patch: int) -> None:
     if size is not None and size % patch:
-        below, above = size // patch * patch, -(-size // patch) * patch
-        nearest = " and ".join(str(multiple) for multiple in (below, above) if multiple)
         raise ValueError(
-            f"{key} {size} is not a multiple of encoder.patch_size {patch}; the nearest multiples are {nearest}"
+            f"{key} {size} is not a multiple of encoder.patch_size {patch}; the nearest multiples are "
+            f"{_nearest_multiples(size, patch)}"
         )
+
+
+def _nearest_multiples(number: int, unit: int) -> str:
+    below, above = number // unit * unit, -(-number // unit) * unit
+    return " and ".join(str(multiple) for multiple in (below, above) if multiple)

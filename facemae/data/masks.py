@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from facemae.data.schema import MaskSpec
 from facemae.errors import UsageError
 
-KINDS = ("random", "block")
+KINDS = ("random", "block", "tube", "frame")
 
 
 def draw_mask(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -20,17 +20,25 @@ def draw_mask(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
         rng: The sample's own generator.
 
     Returns:
-        int64 [keep], ascending row-major indices of the visible patches. For kind `block`, hidden patches are whole
-        squares of `block` x `block`, except that one square is hidden in part where the count asks for it and squares
-        are cut at the border of a grid they do not tile.
+        int64 [keep], ascending row-major indices of the visible patches in the grid of steps, rows and columns. For
+        kind `block`, hidden patches are whole squares of `block` x `block`, except that one square is hidden in part
+        where the count asks for it and squares are cut at the border of a grid they do not tile. Kind `tube` shows the
+        same patches in every step (Tong et al., "VideoMAE", 2022), `frame` as many in each step, drawn anew.
 
     Raises:
-        UsageError: Unknown kind, or a keep count that the grid does not allow.
+        UsageError: Unknown kind, a keep count that the grid does not allow, or a kind that does not suit the steps.
     """
     rows, columns = spec.grid
-    patches = rows * columns
+    patches = spec.steps * rows * columns
     if not 0 < spec.keep <= patches:
-        raise UsageError(f"a mask keeps {spec.keep} patches", expected=f"1 to {patches} on a grid of {rows}x{columns}")
+        steps = f"{spec.steps}x" if spec.steps > 1 else ""
+        raise UsageError(
+            f"a mask keeps {spec.keep} patches", expected=f"1 to {patches} on a grid of {steps}{rows}x{columns}"
+        )
+    if spec.kind in ("tube", "frame"):
+        return _by_step(spec, rng)
+    if spec.kind == "block" and spec.steps > 1:
+        raise UsageError(f"mask kind 'block' on {spec.steps} steps", expected="a still, or kind tube, frame or random")
     if spec.kind == "random":
         order = rng.permutation(patches)
     elif spec.kind == "block":
@@ -38,6 +46,21 @@ def draw_mask(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
     else:
         raise UsageError(f"mask kind {spec.kind!r} is unknown", expected=f"one of {', '.join(KINDS)}")
     return np.sort(order[patches - spec.keep :]).astype(np.int64)
+
+
+def _by_step(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
+    """The visible patches of a clip where each step shows equally many."""
+    patches = spec.grid[0] * spec.grid[1]
+    keep, rest = divmod(spec.keep, spec.steps)
+    if rest:
+        raise UsageError(
+            f"mask kind {spec.kind!r} keeps {spec.keep} patches in {spec.steps} steps",
+            expected="a multiple of the steps: as many in each",
+        )
+    draws = 1 if spec.kind == "tube" else spec.steps
+    shown = np.sort(rng.random((draws, patches)).argsort(axis=1)[:, :keep], axis=1)
+    first = np.arange(spec.steps, dtype=np.int64)[:, None] * patches
+    return (first + shown).ravel()
 
 
 def _block_order(rows: int, columns: int, block: int, rng: np.random.Generator) -> NDArray[np.int64]:

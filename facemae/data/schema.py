@@ -93,11 +93,12 @@ class MaskSpec:
     """A mask as the loader needs it: which patches of a grid stay visible.
 
     Attributes:
-        kind: `random` or `block`.
+        kind: `random`, `block`, `tube` or `frame`.
         grid: Rows and columns of patches.
-        keep: Patches that stay visible; the same in every sample.
+        keep: Patches that stay visible, in all steps together; the same in every sample.
         block: Side of a block in patches, for kind `block`.
         copies: Masks drawn for each sample.
+        steps: Steps in time: the frames of a clip over those of a tubelet; 1 for a still.
     """
 
     kind: str
@@ -105,6 +106,7 @@ class MaskSpec:
     keep: int
     block: int = 1
     copies: int = 1
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -259,8 +261,8 @@ class ViewBatch:
 
     Attributes:
         image: uint8 [B, C, H, W], not normalised; [B, T, C, H, W] of a clip.
-        visible: int64 [B, keep], ascending indices of visible patches in row-major order; [B, M, keep] where a sample
-            has M > 1 masks; None without a mask.
+        visible: int64 [B, keep], ascending indices of visible patches in row-major order, of a clip in the order of
+            step, row and column; [B, M, keep] where a sample has M > 1 masks; None without a mask.
     """
 
     image: torch.Tensor

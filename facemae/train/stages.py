@@ -26,6 +26,6 @@ def stages_begun(recipe: Recipe, lengths: Lengths, step: int, positions: range) 
         text = f"step {step}: view {spec.name} has {new.image_size} pixels"
         if new.mask is not None:
             rows, columns = new.mask.grid
-            text += f" and {new.mask.keep} of {rows * columns} patches visible"
+            text += f" and {new.mask.keep} of {new.mask.steps * rows * columns} patches visible"
         sentences.append(text)
     return sentences
