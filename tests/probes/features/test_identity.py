@@ -29,6 +29,7 @@ EXEMPT = {
     "facemae.data.splits": "storage: the index says by a digest what it holds",
     "facemae.checkpoint_folders": "storage: weights are known by a digest",
     "facemae.errors": "errors",
+    "facemae.extras": "errors",
     "facemae.files": "files",
     "facemae.parallel": "machine: how many work, not on what",
     "facemae_probes.results.identity": "identity: what it says is compared",
