@@ -92,6 +92,9 @@ class DecoderConfig(Config):
     """Attention heads."""
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the masked patches that is decoded; below 1 only with kind `cross`."""
+    embed_bias: bool = True
+    """Whether the map from the encoder's width to the decoder's has a bias; only kind `joint` has that map. MAE's has
+    one, VideoMAE's and HiCMAE's have none."""
     mix_layers: tuple[int, ...] | None = None
     """0-based encoder blocks, the last among them: each decoder block reads a learned mix of their outputs. Only with
     kind `cross`; null lets all read the encoder's output."""
@@ -104,6 +107,8 @@ class DecoderConfig(Config):
             raise ValueError(
                 f"decoder.fraction {self.fraction} needs decoder.kind=cross: a joint decoder attends over all tokens"
             )
+        if self.kind == "cross" and not self.embed_bias:
+            raise ValueError("decoder.embed_bias=false needs decoder.kind=joint: a cross decoder has no such map")
         if self.mix_layers is not None:
             self._check_mix(self.mix_layers)
         return self

@@ -67,18 +67,18 @@ def normalise(
     """Pixels to zero mean and unit variance by channel, on the device the pixels are on.
 
     Args:
-        images: uint8 [B, C, H, W].
+        images: uint8 [B, C, H, W], or clips [B, T, C, H, W].
         mean: Per channel, of pixels in [0, 1].
         std: Per channel, of pixels in [0, 1].
         dtype: Type of the result; the arithmetic is in fp32.
 
     Returns:
-        (images / 255 - mean) / std, [B, C, H, W] of `dtype`.
+        (images / 255 - mean) / std, of the same shape and of `dtype`.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4:
+    if images.dtype != torch.uint8 or images.ndim not in (4, 5):
         raise ValueError(f"pixels are {images.dtype} {tuple(images.shape)}; expected uint8 [B, C, H, W]")
-    if not images.shape[1] == len(mean) == len(std):
-        raise ValueError(f"{images.shape[1]} channels, {len(mean)} means and {len(std)} deviations do not match")
-    shift = torch.tensor(mean, dtype=torch.float32, device=images.device).mul(-255).view(1, -1, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).mul(255).reciprocal().view(1, -1, 1, 1)
+    if not images.shape[-3] == len(mean) == len(std):
+        raise ValueError(f"{images.shape[-3]} channels, {len(mean)} means and {len(std)} deviations do not match")
+    shift = torch.tensor(mean, dtype=torch.float32, device=images.device).mul(-255).view(-1, 1, 1)
+    scale = torch.tensor(std, dtype=torch.float32, device=images.device).mul(255).reciprocal().view(-1, 1, 1)
     return images.to(torch.float32).add_(shift).mul_(scale).to(dtype)

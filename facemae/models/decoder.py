@@ -1,5 +1,7 @@
 """Decoders that predict the pixels of hidden patches from an encoding."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm, Mlp
@@ -10,65 +12,72 @@ from torch import nn
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
 from facemae.models.attention import attend, last_tokens, prepare_attention
+from facemae.models.clip_positions import Position, fixed_positions, fixed_tables
 from facemae.models.encoding import Encoding
 from facemae.models.mix import LayerMix
 from facemae.models.patches import hidden_patches
-from facemae.models.positions import scaled_tables, sincos_positions
 
 
 def build_decoder(
-    config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int
+    config: DecoderConfig,
+    *,
+    encoder_width: int,
+    grid: tuple[int, ...],
+    patch_values: int,
+    position: Position = "sincos",
 ) -> "PixelDecoder":
     """Build the decoder a recipe asks for.
 
     Args:
         config: Kind, width, depth and heads.
         encoder_width: Dimension of the encoder's tokens.
-        grid: Rows and columns of patches.
-        patch_values: Numbers to predict for a patch: side * side * channels.
+        grid: Rows and columns of patches; of clips steps, rows and columns of tubelets.
+        patch_values: Numbers to predict for a patch: side * side * channels, of a tubelet times its frames.
+        position: Kind of the positions of clips.
     """
     kind = JointDecoder if config.kind == "joint" else CrossDecoder
-    return kind(config, encoder_width=encoder_width, grid=grid, patch_values=patch_values)
+    return kind(config, encoder_width=encoder_width, grid=grid, patch_values=patch_values, position=position)
 
 
 class PixelDecoder(nn.Module):
     """What both decoders share: the mask token, fixed sine-cosine positions, the last norm and the prediction.
 
-    Images of another grid than the one it was built for get positions that mean the same places in the image.
+    Images and clips of another grid than the one it was built for get positions that mean the same places in them.
 
     Attributes:
-        grid: Rows and columns of patches of the image size it was built for.
+        grid: Rows and columns of patches of the image size it was built for; of clips steps, rows and columns.
     """
 
     positions: torch.Tensor
 
-    def __init__(self, config: DecoderConfig, *, grid: tuple[int, int], patch_values: int) -> None:
+    def __init__(
+        self, config: DecoderConfig, *, grid: tuple[int, ...], patch_values: int, position: Position = "sincos"
+    ) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.position = grid, position
         self.width = config.width
         self.checkpointing = False
-        self._tables = scaled_tables(grid, config.width)
+        self._tables = fixed_tables(position, grid, config.width)
         self.mask_token = nn.Parameter(torch.empty(1, 1, config.width))
         # A function of the grid alone: rebuilt, not saved.
-        self.register_buffer("positions", sincos_positions(grid, config.width)[0], persistent=False)
+        self.register_buffer("positions", fixed_positions(position, grid, config.width), persistent=False)
         self.norm = LayerNorm(config.width)
         self.pred = nn.Linear(config.width, patch_values)
 
     @torch.no_grad()
     def reset_positions(self) -> None:
         """Set the positions to sine-cosine."""
-        self.positions.copy_(sincos_positions(self.grid, self.width)[0])
+        self.positions.copy_(fixed_positions(self.position, self.grid, self.width))
 
     def _targets(self, encoding: Encoding, targets: torch.Tensor | None) -> torch.Tensor:
         if encoding.visible is None:
             raise UsageError("a decoder was given an encoding of all patches", expected="an encoding with a mask")
         if targets is not None:
             return targets
-        rows, columns = encoding.grid or self.grid
-        return hidden_patches(encoding.visible, rows * columns)
+        return hidden_patches(encoding.visible, math.prod(encoding.grid or self.grid))
 
     def _places(self, encoding: Encoding) -> torch.Tensor:
-        """Positions of the patches of an encoding's grid, [rows * columns, width]."""
+        """Positions of the patches of an encoding's grid, [patches, width]."""
         grid = encoding.grid or self.grid
         return self.positions if grid == self.grid else self._tables(grid, self.positions.device)
 
@@ -79,9 +88,17 @@ class PixelDecoder(nn.Module):
 class JointDecoder(PixelDecoder):
     """MAE's decoder: self-attention over visible and hidden patches together."""
 
-    def __init__(self, config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int) -> None:
-        super().__init__(config, grid=grid, patch_values=patch_values)
-        self.embed = nn.Linear(encoder_width, config.width)
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        encoder_width: int,
+        grid: tuple[int, ...],
+        patch_values: int,
+        position: Position = "sincos",
+    ) -> None:
+        super().__init__(config, grid=grid, patch_values=patch_values, position=position)
+        self.embed = nn.Linear(encoder_width, config.width, bias=config.embed_bias)
         self.blocks = nn.ModuleList(Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth))
 
     def forward(self, encoding: Encoding, targets: torch.Tensor | None = None) -> torch.Tensor:
@@ -118,8 +135,16 @@ class CrossDecoder(PixelDecoder):
     for Masked Autoencoders", 2024. All blocks read the encoder's output, or each a mix of its layers: `LayerMix`.
     """
 
-    def __init__(self, config: DecoderConfig, *, encoder_width: int, grid: tuple[int, int], patch_values: int) -> None:
-        super().__init__(config, grid=grid, patch_values=patch_values)
+    def __init__(
+        self,
+        config: DecoderConfig,
+        *,
+        encoder_width: int,
+        grid: tuple[int, ...],
+        patch_values: int,
+        position: Position = "sincos",
+    ) -> None:
+        super().__init__(config, grid=grid, patch_values=patch_values, position=position)
         self.blocks = nn.ModuleList(
             CrossBlock(config.width, config.heads, context_width=encoder_width) for _ in range(config.depth)
         )

@@ -17,14 +17,19 @@ from torch import nn
 from facemae.config import EncoderConfig
 from facemae.errors import ConfigError, UsageError
 from facemae.models.attention import prepare_attention
+from facemae.models.clip_positions import Position
 from facemae.models.drop_path import Branch, give_branches, run_block
 from facemae.models.encoding import Encoding
 from facemae.models.patches import patchify, take
 from facemae.models.positions import Grid, GridTables, resampling, scaled_tables, sincos_positions
+from facemae.models.tubelets import TubeletEmbed
 
 
 def timm_arguments(config: EncoderConfig) -> dict[str, Any]:
-    """The keywords with which `timm.create_model(config.name, …)` builds the module an encoder's weights load into."""
+    """The keywords with which `timm.create_model(config.name, …)` builds the module an encoder's weights load into.
+
+    Of an encoder of clips they lack the embedding of tubelets: `embed_layer`, see `build_encoder`.
+    """
     return {
         "img_size": config.image_size,
         "patch_size": config.patch_size,
@@ -34,6 +39,7 @@ def timm_arguments(config: EncoderConfig) -> dict[str, Any]:
         "global_pool": "",
         "fc_norm": False,
         "dynamic_img_size": False,
+        **({} if config.class_token is None else {"class_token": config.class_token}),
     }
 
 
@@ -44,20 +50,29 @@ def build_encoder(config: EncoderConfig) -> "MaskedEncoder":
         ConfigError: The name is no plain ViT of timm, or contradicts the other values.
     """
     _check_name(config)
+    embed, further = PatchEmbed, {}
+    if config.tubelet is not None:
+        embed = TubeletEmbed
+        further = {"embed_layer": partial(TubeletEmbed, frames=config.steps * config.tubelet, tubelet=config.tubelet)}
     try:
-        vit = timm.create_model(config.name, pretrained=False, weight_init="skip", **timm_arguments(config))
+        vit = timm.create_model(config.name, pretrained=False, weight_init="skip", **timm_arguments(config), **further)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"timm cannot build {config.name!r} with {timm_arguments(config)}: {error}",
             fix="choose another encoder.name or change the values it objects to",
         ) from error
-    if type(vit) is not VisionTransformer or type(vit.patch_embed) is not PatchEmbed:
+    if type(vit) is not VisionTransformer or type(vit.patch_embed) is not embed:
         raise ConfigError(
             f"encoder.name {config.name!r} builds a {type(vit).__name__} on {type(vit.patch_embed).__name__}",
             expected="timm's VisionTransformer on a plain patch projection, for example vit_base_patch16_224",
         )
     if config.drop_path:
         give_branches(vit.blocks)
+    if config.tubelet is not None:
+        from facemae.models.clip_encoder import ClipEncoder  # which is one of these
+
+        position: Position = "sequence" if config.position == "sequence" else "sincos"
+        return ClipEncoder(vit, position=position, drop_path=config.drop_path)
     return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
 
 
@@ -156,7 +171,7 @@ class MaskedEncoder(nn.Module):
                 exist.
         """
         self._check(pixels, layers)
-        grid = (pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
+        grid = self._grid_of(pixels)
         masks = 1 if visible is None or visible.ndim == 2 else visible.shape[1]
         x = self._embed(pixels, visible, grid)
         visible = None if visible is None else visible.flatten(0, -2)
@@ -170,9 +185,9 @@ class MaskedEncoder(nn.Module):
                 kept[number] = self.vit.norm(x) if norm_layers else x
         return Encoding(self.vit.norm(x), self.prefix, visible, kept, grid, masks)
 
-    def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None, grid: Grid) -> torch.Tensor:
+    def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None, grid: tuple[int, ...]) -> torch.Tensor:
         """Tokens before the blocks, [R, prefix + K, D]."""
-        patches = patchify(pixels, self.patch)
+        patches = self._cut(pixels)
         if visible is None:
             x = self._project(patches)
         else:
@@ -195,13 +210,29 @@ class MaskedEncoder(nn.Module):
     def _project(self, patches: torch.Tensor) -> torch.Tensor:
         embed = self.vit.patch_embed
         # The projection is a convolution whose stride is its kernel; on gathered patches it is a plain matrix product.
-        weight = embed.proj.weight.permute(0, 2, 3, 1).flatten(1)
-        return embed.norm(F.linear(patches, weight, embed.proj.bias))  # type: ignore[no-any-return]
+        return embed.norm(F.linear(patches, self._weight(), embed.proj.bias))  # type: ignore[no-any-return]
 
-    def _places(self, grid: Grid) -> torch.Tensor:
-        """Positions of the patches of a grid, [rows * columns, D]."""
+    def _cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        """All patches, [B, N, values]."""
+        return patchify(pixels, self.patch)
+
+    def _weight(self) -> torch.Tensor:
+        """The projection of the values of a patch, in the order in which they are cut: [D, values]."""
+        weight: torch.Tensor = self.vit.patch_embed.proj.weight
+        return weight.permute(0, 2, 3, 1).flatten(1)
+
+    def _grid_of(self, pixels: torch.Tensor) -> tuple[int, ...]:
+        return (pixels.shape[2] // self.patch, pixels.shape[3] // self.patch)
+
+    @property
+    def _native(self) -> tuple[int, ...]:
+        """The grid the positions are stored for."""
+        return self.grid
+
+    def _places(self, grid: tuple[int, ...]) -> torch.Tensor:
+        """Positions of the patches of a grid, [patches, D]."""
         native: torch.Tensor = self.vit.pos_embed[0, self._placed_prefix :]
-        if grid == self.grid:
+        if grid == self._native:
             return native
         table = self._tables(grid, native.device)
         if not self._learned_positions:
@@ -219,6 +250,9 @@ class MaskedEncoder(nn.Module):
                 f"or other multiples of {self.patch} for height and width",
                 fix="facemae.data.preprocess.to_model_input brings any image into the encoder's form",
             )
+        self._check_layers(layers)
+
+    def _check_layers(self, layers: Sequence[int]) -> None:
         wrong = [number for number in layers if not 0 <= number < self.depth]
         if wrong:
             raise UsageError(f"layers {wrong}", expected=f"block numbers from 0 to {self.depth - 1}")

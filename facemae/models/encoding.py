@@ -13,10 +13,12 @@ class Encoding:
         tokens: [R, prefix + K, D], after the encoder's final norm. K is the number of patches that were encoded. R is
             the number of samples times `masks`; the masked versions of a sample follow each other.
         prefix: Leading tokens that are no patches: the class token, if any, then the registers.
-        visible: int64 [R, K], which patches were encoded, in row-major order of the grid; None when all were.
+        visible: int64 [R, K], which patches were encoded, in row-major order of the grid, of clips by step, row and
+            column; None when all were.
         layers: Outputs of blocks by 0-based block number, [R, prefix + K, D]; as the block left them unless the norm
             was asked for.
-        grid: Rows and columns of the image's patches; None stands for the grid the encoder was built for.
+        grid: Rows and columns of the image's patches, of an encoder of clips steps, rows and columns; None stands for
+            the grid the encoder was built for.
         masks: Masked versions of each sample.
     """
 
@@ -24,7 +26,7 @@ class Encoding:
     prefix: int
     visible: torch.Tensor | None = None
     layers: dict[int, torch.Tensor] = field(default_factory=dict)
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, ...] | None = None
     masks: int = 1
 
     @property

@@ -78,6 +78,6 @@ def _initialise_part(part: nn.Module, seed: int, path: str) -> None:
             parameter.zero_()
         elif name.endswith("_token"):
             parameter.copy_(torch.empty(parameter.shape).normal_(std=0.02, generator=generator))
-        elif name == "weight" and isinstance(part, nn.Linear | nn.Conv2d):
+        elif name == "weight" and isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
             flat = torch.empty(parameter.shape[0], parameter[0].numel())
             parameter.copy_(nn.init.xavier_uniform_(flat, generator=generator).view_as(parameter))

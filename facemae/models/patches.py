@@ -17,7 +17,7 @@ def patchify(images: torch.Tensor, patch: int) -> torch.Tensor:
     return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=patch, q=patch)
 
 
-def unpatchify(patches: torch.Tensor, patch: int, grid: tuple[int, int]) -> torch.Tensor:
+def unpatchify(patches: torch.Tensor, patch: int, grid: tuple[int, ...]) -> torch.Tensor:
     """The inverse of `patchify`: [B, N, patch * patch * C] to [B, C, H, W] with `grid` rows and columns of patches."""
     return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", p=patch, q=patch, h=grid[0], w=grid[1])
 

@@ -10,6 +10,8 @@ from facemae.errors import ConfigError
 
 Grid = tuple[int, int]
 """Rows and columns of patches."""
+ClipGrid = tuple[int, int, int]
+"""Steps, rows and columns of tubelets."""
 
 
 def sincos_positions(grid: Grid, width: int, prefix: int = 0, *, native: Grid | None = None) -> torch.Tensor:
@@ -34,15 +36,18 @@ def sincos_positions(grid: Grid, width: int, prefix: int = 0, *, native: Grid | 
         raise ConfigError(f"token width {width}", expected="a multiple of 4, for two-dimensional positions")
     native = native or grid
     bands = freq_bands(width // 4, step=1)
-    rows, columns = (
-        _waves((torch.arange(count) + 0.5) * (reference / count) - 0.5, bands)
-        for count, reference in zip(grid, native, strict=True)
-    )
+    rows, columns = (waves(centres(count, reference), bands) for count, reference in zip(grid, native, strict=True))
     places = torch.cat([columns.repeat(grid[0], 1), rows.repeat_interleave(grid[1], dim=0)], dim=1)
     return torch.cat([torch.zeros(prefix, width), places]).unsqueeze(0)
 
 
-def _waves(coordinates: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+def centres(count: int, native: int) -> torch.Tensor:
+    """Centres of `count` equal parts of an axis, in coordinates in which those of `native` parts are whole numbers."""
+    return (torch.arange(count) + 0.5) * (native / count) - 0.5
+
+
+def waves(coordinates: torch.Tensor, bands: torch.Tensor) -> torch.Tensor:
+    """Sines, then cosines, of coordinates [N] times frequencies [F]: [N, 2 * F]."""
     angles = coordinates.unsqueeze(1) * bands
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -77,11 +82,11 @@ class GridTables:
         make: Makes the table of a grid, on the CPU.
     """
 
-    def __init__(self, make: Callable[[Grid], torch.Tensor]) -> None:
+    def __init__(self, make: Callable[..., torch.Tensor]) -> None:
         self._make = make
-        self._made: dict[tuple[Grid, torch.device], torch.Tensor] = {}
+        self._made: dict[tuple[tuple[int, ...], torch.device], torch.Tensor] = {}
 
-    def __call__(self, grid: Grid, device: torch.device) -> torch.Tensor:
+    def __call__(self, grid: tuple[int, ...], device: torch.device) -> torch.Tensor:
         """The table of a grid, on a device."""
         key = (grid, device)
         if key not in self._made:

@@ -49,6 +49,6 @@ def partners(rows: torch.Tensor) -> torch.Tensor:
 
 
 def mix(pixels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Pixels [B, C, H, W] mixed by shares [B]."""
-    shares = shares.to(pixels.device, non_blocking=True).view(-1, 1, 1, 1)
+    """Pixels [B, C, H, W], or those of clips [B, T, C, H, W], mixed by shares [B]."""
+    shares = shares.to(pixels.device, non_blocking=True).view(-1, *[1] * (pixels.ndim - 1))
     return shares * pixels + (1 - shares) * partners(pixels)
