@@ -49,7 +49,8 @@ class Reconstruction:
 
     Attributes:
         view: Name of the view.
-        pixels: [B, C, H, W], normalised, as predicted at the hidden patches and as given elsewhere.
+        pixels: [B, C, H, W], of clips [B, T, C, H, W], normalised, as predicted at the hidden patches and as given
+            elsewhere.
     """
 
     view: str
@@ -118,7 +119,7 @@ class Objective(nn.Module, ABC):
 
         Args:
             encodings: By view; visible patches as the batch says.
-            pixels: By view, [B, C, H, W], normalised, fp32.
+            pixels: By view, [B, C, H, W], of clips [B, T, C, H, W], normalised, fp32.
             batch: The batch.
             step: The optimiser step.
         """

@@ -1,178 +1,63 @@
 """Masked image modelling: predict the pixels of hidden patches (He et al., "Masked Autoencoders", 2022)."""
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 
-from facemae.config import DecoderConfig, ObjectiveConfig, copy_names
-from facemae.data.schema import Batch
+from facemae.config import ObjectiveConfig
 from facemae.errors import ConfigError
-from facemae.models.encoding import Encoding
-from facemae.models.patches import hidden_patches, patchify, take, unpatchify
-from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
-from facemae.rng import uniform_by_slot
+from facemae.models.patches import patchify, unpatchify
+from facemae.objectives.base import Setting
+from facemae.objectives.masked_patches import (
+    MaskedPatches,
+    MaskedPatchesConfig,
+    normalise_patches,
+    patch_statistics,
+)
 
-EPSILON = 1e-6
 
-
-class MaskedImageConfig(ObjectiveConfig):
+class MaskedImageConfig(MaskedPatchesConfig):
     """The pixels of hidden patches are predicted from the visible ones."""
 
     kind: Literal["masked_image"] = "masked_image"
     """Name in the registry."""
-    view: str = "main"
-    """The view whose hidden patches are predicted."""
-    decoder: DecoderConfig = DecoderConfig()
-    """The decoder."""
     target: Literal["norm_pix", "pixels"] = "norm_pix"
     """`norm_pix` normalises each patch by its own mean and variance; `pixels` takes them as the view gives them."""
 
-    def view_names(self) -> tuple[str, ...]:
-        """The one view."""
-        return (self.view,)
 
-
-class MaskedImage(Objective):
-    """Mean squared error of the decoded hidden patches; a sample counts once, whatever copies and masks it has.
-
-    With the joint decoder and all hidden patches the loss is MAE's: the mean over the hidden patches of the batch.
-    """
+class MaskedImage(MaskedPatches):
+    """Mean squared error of the decoded hidden patches of pictures; see `MaskedPatches`."""
 
     Config: ClassVar[type[ObjectiveConfig]] = MaskedImageConfig
-    takes_masks: ClassVar[bool] = True
 
     def __init__(self, config: MaskedImageConfig, setting: Setting) -> None:
-        from facemae.models.decoder import build_decoder
-
-        super().__init__(config)
-        if setting.views[config.view].mask is None:
-            raise ConfigError(
-                f"objective 'masked_image' predicts hidden patches and view {config.view!r} hides none",
-                fix=f"give views.{config.view} a mask",
-            )
-        self._check_mix(config.decoder.mix_layers, setting.encoder_depth)
         encoder = setting.encoder
-        self.settings = config
-        self.views = copy_names(setting.views, config.view)
-        self.seed = setting.seed
-        self.patch = encoder.patch_size
-        self.grid = (encoder.grid, encoder.grid)
-        self.decoder = build_decoder(
-            config.decoder,
-            encoder_width=setting.encoder_width,
-            grid=self.grid,
-            patch_values=encoder.patch_size**2 * encoder.channels,
-        )
-
-    def needs(self) -> tuple[Need, ...]:
-        """One encoding of each copy of the view; the last layer, and those the decoder mixes with it."""
-        return tuple(Need(view, (self.settings.decoder.mix_layers or ())[:-1]) for view in self.views)
-
-    def count(self, batch: Batch) -> int:
-        """The number of samples."""
-        return len(batch)
-
-    def term(
-        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
-    ) -> Term:
-        """The sum over samples of the mean squared error over the decoded patches of all their copies and masks."""
-        errors = []
-        for copy, view in enumerate(self.views):
-            encoding = encodings[view]
-            hidden = self._hidden(encoding)
-            if self.settings.decoder.fraction < 1:
-                chosen = draw_subset(
-                    hidden.shape,
-                    self.settings.decoder.fraction,
-                    seed=self.seed,
-                    step=step,
-                    first_slot=batch.first_slot * encoding.masks,
-                    copy=copy,
-                )
-                hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
-            errors.append(self._error(encoding, pixels[view], hidden))
-        error = torch.cat(errors, dim=1).mean(dim=1)
-        return Term(error.sum(), samples=error.detach())
-
-    def _check_mix(self, layers: tuple[int, ...] | None, depth: int) -> None:
-        if layers is not None and layers[-1] != depth - 1:
+        if encoder.tubelet is not None:
             raise ConfigError(
-                f"decoder.mix_layers {list(layers)} ends with block {layers[-1]} of an encoder with {depth} blocks",
-                expected=f"{depth - 1} as the last one: blocks behind it would learn nothing",
+                "objective 'masked_image' predicts patches of pictures and the encoder is one of clips",
+                fix="choose kind: masked_video, which takes stills as clips of one step, or encoder.tubelet=null",
             )
+        super().__init__(
+            config, setting, grid=(encoder.grid, encoder.grid), patch_values=encoder.patch_size**2 * encoder.channels
+        )
+        self.settings = config
+        self.patch = encoder.patch_size
 
-    def _hidden(self, encoding: Encoding) -> torch.Tensor:
-        """The patches that an encoding does not show, [R, M]."""
-        assert encoding.visible is not None
-        rows, columns = encoding.grid or self.grid
-        return hidden_patches(encoding.visible, rows * columns)
+    def cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Images [B, C, H, W] as patches [B, N, values]."""
+        return patchify(pixels, self.patch)
 
-    def _error(self, encoding: Encoding, image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the hidden patches to be decoded, [samples, masks]."""
-        predicted: torch.Tensor = self.decoder(encoding, hidden)
-        # Small differences of large numbers: the target and the error are computed in fp32.
-        with torch.autocast(image.device.type, enabled=False):
-            target = take(patchify(image.float(), self.patch), hidden.reshape(len(image), -1)).view_as(predicted)
-            if self.settings.target == "norm_pix":
-                target = normalise_patches(target)
-            return (predicted.float() - target).square().mean(dim=(1, 2)).view(len(image), -1)
+    def put_together(self, patches: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
+        """The inverse of `cut`."""
+        return unpatchify(patches, self.patch, grid)
 
-    def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
-        """All hidden patches predicted, also where training decodes a part of them; of the first copy and mask.
+    def targets(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patches, or MAE's normalised ones."""
+        return normalise_patches(patches) if self.settings.target == "norm_pix" else patches
 
-        A norm-pix prediction has neither mean nor contrast; it is shown with the true ones of its patch.
-        """
-        view = self.views[0]
-        encoding, image = encodings[view].first_mask(), pixels[view]
-        hidden = self._hidden(encoding)
-        patches = patchify(image.float(), self.patch)
-        predicted = self.decoder(encoding, hidden).float()
-        if self.settings.target == "norm_pix":
-            mean, deviation = patch_statistics(take(patches, hidden))
-            predicted = predicted * deviation + mean
-        pasted = patches.scatter(1, hidden.unsqueeze(-1).expand_as(predicted), predicted)
-        return Reconstruction(view, unpatchify(pasted, self.patch, encoding.grid or self.grid))
-
-
-def patch_statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each patch, [B, M, 1], over all its values of all channels together.
-
-    The variance is the unbiased one and EPSILON is added to it, as MAE does.
-    """
-    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
-    return mean, (variance + EPSILON).sqrt()
-
-
-def normalise_patches(patches: torch.Tensor) -> torch.Tensor:
-    """MAE's norm-pix target: each patch less its mean, over its deviation. [B, M, values]."""
-    mean, deviation = patch_statistics(patches)
-    return (patches - mean) / deviation
-
-
-def draw_subset(
-    shape: torch.Size | tuple[int, int], fraction: float, *, seed: int, step: int, first_slot: int, copy: int = 0
-) -> torch.Tensor:
-    """Which of the hidden patches of each sample are decoded, by their rank among the hidden ones.
-
-    A function of seed, step and slot in the global batch: how the batch is divided does not change it.
-
-    Args:
-        shape: Samples, and hidden patches in each.
-        fraction: Share to decode; at least one patch is.
-        seed: The run's seed.
-        step: The optimiser step.
-        first_slot: Slot of the first sample in the global batch. Where samples have several masks, each is a row and
-            both numbers count rows.
-        copy: Number of the copy of the view.
-
-    Returns:
-        int64 [samples, count], ascending.
-    """
-    samples, hidden = shape
-    count = max(1, round(fraction * hidden))
-    further = (copy,) if copy else ()
-    priority = uniform_by_slot(seed, "decode", step, *further, first=first_slot, slots=samples, each=hidden)
-    chosen = np.argsort(priority, axis=1)[:, :count]
-    return torch.from_numpy(np.sort(chosen, axis=1))
+    def restore(self, predicted: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Pixels from a prediction, with the true mean and contrast where it is a normalised one."""
+        if self.settings.target == "pixels":
+            return predicted
+        mean, deviation = patch_statistics(patches)
+        return predicted * deviation + mean

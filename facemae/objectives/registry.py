@@ -11,6 +11,7 @@ OBJECTIVES: dict[str, str] = {
     "clustering": "facemae.objectives.clustering:Clustering",
     "contrastive_image": "facemae.objectives.contrastive_image:ContrastiveImage",
     "masked_image": "facemae.objectives.masked_image:MaskedImage",
+    "masked_video": "facemae.objectives.masked_video:MaskedVideo",
     "supervised": "facemae.objectives.supervised:Supervised",
 }
 """Class of each objective, as `module:Class`. Another objective is one more file and one more line here."""

@@ -21,6 +21,8 @@ BATCH = 32
 STREAMS = ("laboratory", "wild")
 
 ENCODER = {"name": "test_vit", "image_size": 24, "patch_size": 8, "channels": 1}
+CLIP_ENCODER = {**ENCODER, "tubelet": 2, "frames": 4, "class_token": False}
+CLIP = {"frames": 4, "fps": 6.25}
 MASKED = {"mask": {"ratio": 0.5}}
 TWO = {"copies": 2, "mask": None}
 HEAD = {"depth": 2, "hidden": 24, "out": 12}
@@ -43,6 +45,35 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                     "kind": "masked_image",
                     "decoder": {**DECODER, "kind": "cross", "fraction": 0.5, "mix_layers": [0, 2, 5]},
                 }
+            ],
+        },
+    },
+    "masked_video": {
+        "tube, VideoMAE's": {
+            "encoder": {**CLIP_ENCODER, "position": "sequence"},
+            "views": {"main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5}}},
+            "objectives": [{"kind": "masked_video", "decoder": {**DECODER, "embed_bias": False}}],
+        },
+        "cross, a part of the differences, several masks drawn anew in each frame": {
+            "encoder": {**CLIP_ENCODER, "drop_path": 0.2},
+            "views": {"main": {"clip": CLIP, "mask": {"kind": "frame", "ratio": 0.5, "copies": 2}}},
+            "objectives": [
+                {
+                    "kind": "masked_video",
+                    "decoder": {**DECODER, "kind": "cross", "fraction": 0.5},
+                    "difference": True,
+                }
+            ],
+        },
+        "clips and stills": {
+            "encoder": CLIP_ENCODER,
+            "views": {
+                "clips": {"clip": CLIP, "mask": {"ratio": 0.75}},
+                "stills": {"mask": {"ratio": 0.5}},
+            },
+            "objectives": [
+                {"kind": "masked_video", "view": "clips", "decoder": DECODER, "target": "joint"},
+                {"kind": "masked_video", "view": "stills", "decoder": DECODER, "target": "pixels"},
             ],
         },
     },
@@ -125,6 +156,9 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
     views = {}
     for spec in view_specs(recipe):
         image = _images(rng, spec.channels, spec.image_size)
+        if spec.clip is not None:
+            later = [_images(rng, spec.channels, spec.image_size) for _ in range(1, spec.clip.frames)]
+            image = torch.stack([image, *later], dim=1)
         visible = None
         if spec.mask is not None:
             drawn = [[draw_mask(spec.mask, rng) for _ in range(spec.mask.copies)] for _ in range(BATCH)]

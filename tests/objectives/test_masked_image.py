@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from facemae.config import EncoderConfig, NormaliseConfig, Recipe, ViewConfig
 from facemae.data.schema import Batch, ViewBatch
 from facemae.errors import ConfigError
-from facemae.objectives.masked_image import MaskedImage, draw_subset
+from facemae.objectives.masked_image import MaskedImage
+from facemae.objectives.masked_patches import draw_subset
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 
 SIZE, PATCH, HEADS = 24, 6, 4

@@ -9,7 +9,8 @@ from facemae.config import EncoderConfig, NormaliseConfig, Recipe
 from facemae.data.schema import Batch, ViewBatch
 from facemae.errors import ConfigError
 from facemae.models.positions import sincos_positions
-from facemae.objectives.masked_image import MaskedImage, draw_subset
+from facemae.objectives.masked_image import MaskedImage
+from facemae.objectives.masked_patches import draw_subset
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 
 SAMPLES = 6

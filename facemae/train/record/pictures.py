@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from facemae.data.schema import Batch, ViewSpec
+from facemae.data.schema import Batch, MaskSpec, ViewSpec
 from facemae.files import atomic_path
 from facemae.objectives.base import Objective
 from facemae.objectives.pretraining import PretrainModel
 
 EXAMPLES = 8
 """Samples shown in a picture."""
+CLIPS = 3
+"""Samples shown of a view of clips, each in rows of all its frames."""
 
 Pixels = NDArray[np.uint8]
 
@@ -49,25 +51,29 @@ def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[V
         if made is None:
             continue
         given, settings = batch.views[made.view], model.normalisation[made.view]
-        mean, std = (made.pixels.new_tensor(values).view(1, -1, 1, 1) for values in (settings.mean, settings.std))
+        mean, std = (made.pixels.new_tensor(values).view(-1, 1, 1) for values in (settings.mean, settings.std))
         predicted = ((made.pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-        original = _channels_last(given.image)
+        original, shown = _channels_last(given.image), []
         mask = by_name[made.view].mask
         if mask is not None and given.visible is not None:
-            rows.append(_darken(original, _masks(given.visible)[0], mask.grid))
-        rows += [_channels_last(predicted), original]
+            shown.append(_darken(original, _masks(given.visible)[0], mask))
+        rows += _rows([*shown, _channels_last(predicted), original])
     return _sheet(rows) if rows else None
 
 
 def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:
-    """Example views: for each view a row of images and, for each of its masks, a row with hidden patches darkened."""
+    """Example views: for each view a row of images and, for each of its masks, a row with hidden patches darkened.
+
+    Of a view of clips, such rows of the frames of a sample, sample by sample.
+    """
     rows = []
     for spec in specs:
         view = batch.views[spec.name]
         images = _channels_last(view.image)
-        rows.append(images)
+        shown = [images]
         if spec.mask is not None and view.visible is not None:
-            rows += [_darken(images, visible, spec.mask.grid) for visible in _masks(view.visible)]
+            shown += [_darken(images, visible, spec.mask) for visible in _masks(view.visible)]
+        rows += _rows(shown)
     return _sheet(rows)
 
 
@@ -79,7 +85,15 @@ def save_picture(image: Image.Image, path: Path) -> None:
 
 
 def _channels_last(images: torch.Tensor) -> Pixels:
-    return images.cpu().permute(0, 2, 3, 1).numpy()
+    """[B, H, W, C] of images, [B, T, H, W, C] of clips."""
+    return images.cpu().movedim(-3, -1).numpy()
+
+
+def _rows(shown: Sequence[Pixels]) -> list[Pixels]:
+    """Rows of pictures: images of all samples; of clips the frames of one sample after another."""
+    if shown[0].ndim == 4:
+        return list(shown)
+    return [images[sample] for sample in range(min(CLIPS, len(shown[0]))) for images in shown]
 
 
 def _sheet(rows: Sequence[Pixels]) -> Image.Image:
@@ -96,10 +110,14 @@ def _masks(visible: torch.Tensor) -> list[torch.Tensor]:
     return [visible] if visible.ndim == 2 else list(visible.unbind(dim=1))
 
 
-def _darken(images: Pixels, visible: torch.Tensor, grid: tuple[int, int]) -> Pixels:
-    rows, columns = grid
-    seen = torch.zeros(len(images), rows * columns, dtype=torch.bool).scatter_(1, visible, True).numpy()
-    height, width = images.shape[1] // rows, images.shape[2] // columns
-    pixels = seen.reshape(-1, rows, columns).repeat(height, axis=1).repeat(width, axis=2)[..., None]
-    dark: Pixels = np.where(pixels, images, (images * _HIDDEN).astype(np.uint8))
-    return dark
+def _darken(images: Pixels, visible: torch.Tensor, mask: MaskSpec) -> Pixels:
+    """Images [B, H, W, C], or clips [B, T, H, W, C], with what the mask hides darkened."""
+    rows, columns = mask.grid
+    seen = torch.zeros(len(images), mask.steps * rows * columns, dtype=torch.bool).scatter_(1, visible, True).numpy()
+    frames = images if images.ndim == 5 else images[:, None]
+    sizes = (frames.shape[1] // mask.steps, frames.shape[2] // rows, frames.shape[3] // columns)
+    places = seen.reshape(-1, mask.steps, rows, columns)
+    for axis, size in enumerate(sizes, start=1):
+        places = places.repeat(size, axis=axis)
+    dark: Pixels = np.where(places[..., None], frames, (frames * _HIDDEN).astype(np.uint8))
+    return dark.reshape(images.shape)

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from facemae.data.schema import Batch, MaskSpec, ViewBatch, ViewSpec
-from facemae.train.record.pictures import views_picture
+from facemae.data.schema import Batch, ClipSpec, MaskSpec, ViewBatch, ViewSpec
+from facemae.train.record.pictures import CLIPS, views_picture
 
 
 def test_views_of_different_sizes_and_each_mask_have_a_row() -> None:
@@ -27,3 +27,22 @@ def test_views_of_different_sizes_and_each_mask_have_a_row() -> None:
     local = sheet[30:, :18].reshape(6, 3, 6)[1:5, :, 1:5]
     assert (local == 100).all()
     assert (sheet[30:, 18:] == 0).all()
+
+
+def test_a_clip_is_shown_as_strips_of_its_frames() -> None:
+    mask = MaskSpec("frame", (2, 2), 2, steps=2)
+    spec = ViewSpec("main", 8, 3, mask=mask, clip=ClipSpec(4, 0.16))
+    visible = torch.tensor([[0, 7], [1, 6], [2, 5], [3, 4], [0, 4]])
+    views = {"main": ViewBatch(torch.full((5, 4, 3, 8, 8), 200, dtype=torch.uint8), visible)}
+    sheet = np.asarray(views_picture(Batch(0, 0, tuple("abcde"), ("s",) * 5, views, ({},) * 5), (spec,)))
+    # Of the first samples, a row of four frames and one of what the mask leaves of them.
+    assert sheet.shape == (CLIPS * 20, 40, 3)
+    strips = sheet[..., 0].reshape(CLIPS, 2, 10, 4, 10)[:, :, 1:9, :, 1:9]
+    assert (strips[:, 0] == 200).all()
+    for sample in range(CLIPS):
+        for frame in range(4):
+            patches = strips[sample, 1, :, frame].reshape(2, 4, 2, 4).mean(axis=(1, 3)).flatten()
+            step = frame // 2
+            shown = [token - 4 * step for token in visible[sample].tolist() if token // 4 == step]
+            assert np.flatnonzero(patches == 200).tolist() == shown
+            assert sorted(patches)[:3] == [50, 50, 50]

@@ -1,0 +1,201 @@
+"""What objectives share that predict the pixels of hidden patches, of pictures or of clips."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from facemae.config import DecoderConfig, ObjectiveConfig, copy_names
+from facemae.data.schema import Batch
+from facemae.errors import ConfigError
+from facemae.models.clip_positions import Position
+from facemae.models.encoding import Encoding
+from facemae.models.patches import hidden_patches, take
+from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
+from facemae.rng import uniform_by_slot
+
+EPSILON = 1e-6
+
+
+class MaskedPatchesConfig(ObjectiveConfig):
+    """The pixels of hidden patches are predicted from the visible ones."""
+
+    view: str = "main"
+    """The view whose hidden patches are predicted."""
+    decoder: DecoderConfig = DecoderConfig()
+    """The decoder."""
+
+    def view_names(self) -> tuple[str, ...]:
+        """The one view."""
+        return (self.view,)
+
+
+class MaskedPatches(Objective):
+    """Mean squared error of the decoded hidden patches; a sample counts once, whatever copies and masks it has.
+
+    With the joint decoder and all hidden patches the loss is MAE's: the mean over the hidden patches of the batch.
+
+    Args:
+        config: Its block of the recipe.
+        setting: What it is built for.
+        grid: Rows and columns of patches of the encoder's own size; of clips steps, rows and columns.
+        patch_values: Numbers in a patch.
+        position: Kind of the decoder's positions of clips.
+    """
+
+    takes_masks: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: MaskedPatchesConfig,
+        setting: Setting,
+        *,
+        grid: tuple[int, ...],
+        patch_values: int,
+        position: Position = "sincos",
+    ) -> None:
+        from facemae.models.decoder import build_decoder
+
+        super().__init__(config)
+        if setting.views[config.view].mask is None:
+            raise ConfigError(
+                f"objective {config.kind!r} predicts hidden patches and view {config.view!r} hides none",
+                fix=f"give views.{config.view} a mask",
+            )
+        self._check_mix(config.decoder.mix_layers, setting.encoder_depth)
+        self.views = copy_names(setting.views, config.view)
+        self.seed = setting.seed
+        self.grid = grid
+        self.decoding = config.decoder
+        self.decoder = build_decoder(
+            config.decoder,
+            encoder_width=setting.encoder_width,
+            grid=grid,
+            patch_values=patch_values,
+            position=position,
+        )
+
+    @abstractmethod
+    def cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The patches of a view, [B, N, values]."""
+
+    @abstractmethod
+    def put_together(self, patches: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
+        """The inverse of `cut`."""
+
+    @abstractmethod
+    def targets(self, patches: torch.Tensor) -> torch.Tensor:
+        """What is to be predicted of patches, [B, M, values], fp32."""
+
+    @abstractmethod
+    def restore(self, predicted: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Pixels from a prediction, [B, M, values]; what targets do not tell is taken from the true patches."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """One encoding of each copy of the view; the last layer, and those the decoder mixes with it."""
+        return tuple(Need(view, (self.decoding.mix_layers or ())[:-1]) for view in self.views)
+
+    def count(self, batch: Batch) -> int:
+        """The number of samples."""
+        return len(batch)
+
+    def term(
+        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
+    ) -> Term:
+        """The sum over samples of the mean squared error over the decoded patches of all their copies and masks."""
+        errors = []
+        for copy, view in enumerate(self.views):
+            encoding = encodings[view]
+            hidden = self._hidden(encoding)
+            if self.decoding.fraction < 1:
+                chosen = draw_subset(
+                    hidden.shape,
+                    self.decoding.fraction,
+                    seed=self.seed,
+                    step=step,
+                    first_slot=batch.first_slot * encoding.masks,
+                    copy=copy,
+                )
+                hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
+            errors.append(self._error(encoding, pixels[view], hidden))
+        error = torch.cat(errors, dim=1).mean(dim=1)
+        return Term(error.sum(), samples=error.detach())
+
+    def _check_mix(self, layers: tuple[int, ...] | None, depth: int) -> None:
+        if layers is not None and layers[-1] != depth - 1:
+            raise ConfigError(
+                f"decoder.mix_layers {list(layers)} ends with block {layers[-1]} of an encoder with {depth} blocks",
+                expected=f"{depth - 1} as the last one: blocks behind it would learn nothing",
+            )
+
+    def _hidden(self, encoding: Encoding) -> torch.Tensor:
+        """The patches that an encoding does not show, [R, M]."""
+        assert encoding.visible is not None
+        return hidden_patches(encoding.visible, math.prod(encoding.grid or self.grid))
+
+    def _error(self, encoding: Encoding, image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Mean squared error of the hidden patches to be decoded, [samples, masks]."""
+        predicted: torch.Tensor = self.decoder(encoding, hidden)
+        # Small differences of large numbers: the target and the error are computed in fp32.
+        with torch.autocast(image.device.type, enabled=False):
+            patches = take(self.cut(image.float()), hidden.reshape(len(image), -1)).view_as(predicted)
+            error = (predicted.float() - self.targets(patches)).square()
+            return error.mean(dim=(1, 2)).view(len(image), -1)
+
+    def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
+        """All hidden patches predicted, also where training decodes a part of them; of the first copy and mask.
+
+        A normalised prediction has neither mean nor contrast; it is shown with the true ones of its patch.
+        """
+        view = self.views[0]
+        encoding, image = encodings[view].first_mask(), pixels[view]
+        hidden = self._hidden(encoding)
+        patches = self.cut(image.float())
+        predicted = self.restore(self.decoder(encoding, hidden).float(), take(patches, hidden))
+        pasted = patches.scatter(1, hidden.unsqueeze(-1).expand_as(predicted), predicted)
+        return Reconstruction(view, self.put_together(pasted, encoding.grid or self.grid))
+
+
+def patch_statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each patch, [B, M, 1], over all its values of all channels together.
+
+    The variance is the unbiased one and EPSILON is added to it, as MAE does.
+    """
+    variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
+    return mean, (variance + EPSILON).sqrt()
+
+
+def normalise_patches(patches: torch.Tensor) -> torch.Tensor:
+    """MAE's norm-pix target: each patch less its mean, over its deviation. [B, M, values]."""
+    mean, deviation = patch_statistics(patches)
+    return (patches - mean) / deviation
+
+
+def draw_subset(
+    shape: torch.Size | tuple[int, int], fraction: float, *, seed: int, step: int, first_slot: int, copy: int = 0
+) -> torch.Tensor:
+    """Which of the hidden patches of each sample are decoded, by their rank among the hidden ones.
+
+    A function of seed, step and slot in the global batch: how the batch is divided does not change it.
+
+    Args:
+        shape: Samples, and hidden patches in each.
+        fraction: Share to decode; at least one patch is.
+        seed: The run's seed.
+        step: The optimiser step.
+        first_slot: Slot of the first sample in the global batch. Where samples have several masks, each is a row and
+            both numbers count rows.
+        copy: Number of the copy of the view.
+
+    Returns:
+        int64 [samples, count], ascending.
+    """
+    samples, hidden = shape
+    count = max(1, round(fraction * hidden))
+    further = (copy,) if copy else ()
+    priority = uniform_by_slot(seed, "decode", step, *further, first=first_slot, slots=samples, each=hidden)
+    chosen = np.argsort(priority, axis=1)[:, :count]
+    return torch.from_numpy(np.sort(chosen, axis=1))
