@@ -5,7 +5,7 @@ decides: BT.709 from 1280 pixels of width or above 576 of height, else BT.601; l
 the formats that are full by name (yuvj420p). The conversion is swscale's with chroma interpolated in full and exact
 rounding, within one level of the formulas of ITU-R BT.601 and BT.709; its default is 16 times as fast and off by one
 level on average, three at most. 10-bit values are reduced to 8. Transfer functions are left alone: HDR stays as coded.
-Interlaced frames are left as they are, and pixels that are not square too.
+Pixels that are not square are made so. Interlaced frames are left as they are.
 """
 
 import struct
@@ -27,6 +27,7 @@ _BT709, _BT601, _BT2020 = 1, 5, 9  # as swscale numbers them
 _TAGGED = (1, 4, 5, 6, 7, 9)  # matrices of ITU-T H.273 that swscale knows
 _BT2020_CONSTANT = 10  # of H.273; swscale has the other kind only, which is close
 _LIMITED, _FULL = 1, 2
+_SQUARE, _WIDEST = 0.01, 4.0
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,20 @@ def orientation_of(frame: "av.VideoFrame", metadata: dict[str, str]) -> Orientat
         Orientation(False, True, True),
         Orientation(True, False, True),
     )[turn]
+
+
+def square_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Width and height of a stored picture when its pixels are square: one side grows, none shrinks.
+
+    Args:
+        width: In pixels as stored.
+        height: Likewise.
+        aspect: Width of a pixel over its height. Within a hundredth of 1 it comes from rounding, and nothing is
+            stretched; beyond 1 to 4 either way no device has it, and the header is not believed.
+    """
+    if abs(aspect - 1) < _SQUARE or not 1 / _WIDEST <= aspect <= _WIDEST:
+        return width, height
+    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 
 class ToRgb:

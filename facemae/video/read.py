@@ -14,7 +14,7 @@ import simplejpeg
 from facemae.errors import DataError, DecodeError
 from facemae.video.decoding import MAX_PIXELS, Damage, decoded_frames, open_container, video_stream
 from facemae.video.library import pyav
-from facemae.video.picture import Pixels, ToRgb
+from facemae.video.picture import Orientation, Pixels, ToRgb, orientation_of, square_size
 
 if TYPE_CHECKING:
     import av
@@ -33,6 +33,11 @@ class StoredClip(Protocol):
         """Its number of frames."""
         ...
 
+    @property
+    def fps(self) -> float | None:
+        """Frames a second by the clip's own header; None where it has none."""
+        ...
+
     def frames(self, indices: Sequence[int], channels: int = 3) -> Pixels:
         """Decode some frames.
 
@@ -46,6 +51,17 @@ class StoredClip(Protocol):
         Raises:
             DecodeError: A wanted frame is damaged.
             IndexError: A number is below zero or not below `count`.
+        """
+        ...
+
+    def every(self) -> Iterator[Pixels]:
+        """All frames one after the other, each decoded once, one held at a time.
+
+        Yields:
+            uint8 RGB [H, W, 3].
+
+        Raises:
+            DecodeError: One of them is damaged.
         """
         ...
 
@@ -97,6 +113,15 @@ class MjpegClip:
         found = {index: self._frame(index, channels) for index in _wanted(indices, self.count, channels)}
         return _stacked(found, indices, self._name)
 
+    @property
+    def fps(self) -> float | None:
+        """See `StoredClip`."""
+        return None
+
+    def every(self) -> Iterator[Pixels]:
+        """See `StoredClip`."""
+        return (self._frame(index, 3) for index in range(self.count))
+
     def _frame(self, index: int, channels: int) -> Pixels:
         part = self._data[self._borders[index] : self._borders[index + 1]]
         try:
@@ -114,6 +139,7 @@ class Mp4Clip:
 
     In the files of `facemae.video.store` a frame is found by its number: decoding starts at the key frame before it. A
     file with frames in another order than their packets is decoded from its start, and its frames are counted so.
+    Frames are given upright and with square pixels.
 
     Args:
         data: The bytes.
@@ -128,6 +154,8 @@ class Mp4Clip:
         # A container that is dropped without being closed leaves kilobytes behind.
         weakref.finalize(self, self._container.close)
         self._stream = video_stream(self._container, name, max_pixels=MAX_PIXELS)
+        self._aspect = float(self._stream.sample_aspect_ratio or 1)
+        self._orientation: Orientation | None = None
         entries = [] if self._stream.codec_context.has_b_frames else list(self._stream.index_entries)
         self._stamps = [entry.timestamp for entry in entries]
         self._keys = [number for number, entry in enumerate(entries) if entry.is_keyframe]
@@ -148,10 +176,27 @@ class Mp4Clip:
         reading = self._forward(wanted) if self._seekable else self._all()
         for number, frame in reading:
             if number in wanted:
-                found[number] = self._to_rgb(frame, frame.width, frame.height, channels)
+                found[number] = self._upright(frame, channels)
                 if len(found) == len(wanted):
                     break
         return _stacked(found, indices, self._name)
+
+    @property
+    def fps(self) -> float | None:
+        """See `StoredClip`."""
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        return float(rate) if rate else None
+
+    def every(self) -> Iterator[Pixels]:
+        """See `StoredClip`."""
+        reading = self._forward(range(self.count)) if self._seekable else self._all()
+        return (self._upright(frame, 3) for _, frame in reading)
+
+    def _upright(self, frame: "av.VideoFrame", channels: int) -> Pixels:
+        if self._orientation is None:
+            self._orientation = orientation_of(frame, self._stream.metadata)
+        size = square_size(frame.width, frame.height, self._aspect)
+        return self._orientation.apply(self._to_rgb(frame, *size, channels))
 
     def _all(self) -> "Iterator[tuple[int, av.VideoFrame]]":
         """All frames in presentation order."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 from facemae.errors import DecodeError, StorageError
 from facemae.files import storage_errors
 from facemae.video.decoding import MAX_PIXELS, Damage, decoded_frames, open_container, video_stream
-from facemae.video.picture import Orientation, Pixels, ToRgb, orientation_of
+from facemae.video.picture import Orientation, Pixels, ToRgb, orientation_of, square_size
 from facemae.video.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class VideoInfo:
     """What a file says about its video; only the frames themselves are certain.
 
     Attributes:
-        width: Of the upright frames in pixels.
+        width: Of the upright frames with square pixels.
         height: Likewise.
         rotation: Clockwise turn in degrees that made them upright: 0, 90, 180 or 270.
         mirrored: Whether they were mirrored besides.
@@ -37,7 +37,7 @@ class VideoInfo:
         container: Likewise, such as `matroska,webm`.
         has_sound: Whether the file has a sound stream.
         interlaced: Whether the first frame is made of two fields, which are given as they are.
-        pixel_aspect: Width of a pixel over its height; frames are given with pixels as stored.
+        pixel_aspect: Width of a stored pixel over its height; see `facemae.video.picture.square_size`.
     """
 
     width: int
@@ -61,7 +61,7 @@ class Frame:
     Attributes:
         number: Its place in presentation order, from 0.
         time: Its presentation time in seconds; that of the first frame is 0.
-        image: uint8 RGB [H, W, 3], upright.
+        image: uint8 RGB [H, W, 3], upright, its pixels square.
         duration: Seconds for which it is shown, by the file; the distance from the frame before where that is silent.
     """
 
@@ -167,13 +167,14 @@ class _Reading:
                     expected=f"a whole video, of at most {max_pixels} pixels a frame",
                 )
             self._orientation = orientation_of(self._first, self._stream.metadata)
-            self._size = self._first.width, self._first.height
+            aspect = float(self._stream.sample_aspect_ratio or 1)
+            self._size = square_size(self._first.width, self._first.height, aspect)
             self._to_rgb = ToRgb()
             self._place = self.timeline.place(*self._stamps(self._first))
             if self._avi:
                 # Its first frame leaves the decoder late by those that are reordered, but stands at the start.
                 self.timeline.origin = float((self._stream.start_time or 0) * base)
-            self.info = _info(self._container, self._stream, self._first, self._orientation, float(rate))
+            self.info = _info(self._container, self._stream, self._first, self._orientation, self._size, float(rate))
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -209,9 +210,10 @@ def _info(
     stream: "av.VideoStream",
     first: "av.VideoFrame",
     orientation: Orientation,
+    size: tuple[int, int],
     fps: float,
 ) -> VideoInfo:
-    width, height = (first.height, first.width) if orientation.transposed else (first.width, first.height)
+    width, height = size[::-1] if orientation.transposed else size
     if stream.duration is not None and stream.time_base is not None:
         duration: float | None = float(stream.duration * stream.time_base)
     else:

@@ -4,19 +4,16 @@ The same frames give the same bytes, in one thread, without dates or names of en
 and what each costs, is in ``docs/decisions/0041-stored-clips.md``.
 """
 
+import io
 import itertools
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO, Literal
 
 import simplejpeg
 
 from facemae.errors import DataError
-from facemae.files import storage_errors
 from facemae.video.library import pyav
 from facemae.video.picture import Pixels
 
@@ -74,7 +71,7 @@ class Written:
 
 
 def write_clip(frames: Iterable[Pixels], target: BinaryIO, *, fps: float | Fraction, storage: Storage) -> Written:
-    """Encode a clip, frame by frame, in memory that does not grow with its length.
+    """Encode a clip, frame by frame: as mjpeg in memory that does not grow with its length, as mp4 in its bytes'.
 
     Args:
         frames: uint8 RGB [S, S, 3], all of one size; sides even for mp4.
@@ -84,7 +81,6 @@ def write_clip(frames: Iterable[Pixels], target: BinaryIO, *, fps: float | Fract
 
     Raises:
         DataError: No frames, frames of different sizes, an odd size for mp4, or a rate that is not above zero.
-        StorageError: The temporary file that mp4 needs cannot be written.
         MissingExtraError: PyAV is not installed, for mp4.
     """
     if not fps > 0:
@@ -127,24 +123,51 @@ def _write_mjpeg(frames: Iterator[Pixels], target: BinaryIO, storage: Storage) -
 
 def _write_mp4(frames: Iterator[Pixels], target: BinaryIO, fps: float | Fraction, storage: Storage) -> Written:
     first = next(frames)
-    with tempfile.TemporaryDirectory(prefix="facemae-clip-") as folder:
-        path = Path(folder) / "clip.mp4"
-        with storage_errors(path):
-            # Its index can be put in front only once the file is there, so it has to be one.
-            count = _encode_mp4(itertools.chain([first], frames), path, first, fps, storage)
-            with path.open("rb") as file:
-                shutil.copyfileobj(file, target)
-            return Written(count, path.stat().st_size, None)
+    # Its index can be put in front only once all is there.
+    whole = io.BytesIO()
+    count = _encode_mp4(itertools.chain([first], frames), whole, first, fps, storage)
+    target.write(whole.getbuffer())
+    return Written(count, len(whole.getbuffer()), None)
 
 
-def _encode_mp4(frames: Iterable[Pixels], path: Path, first: Pixels, fps: float | Fraction, storage: Storage) -> int:
+class _Written(io.RawIOBase):
+    """What has been written so far, read at a place of its own: the muxer moves the frames behind the index."""
+
+    def __init__(self, whole: io.BytesIO) -> None:
+        self._whole, self._place = whole, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with self._whole.getbuffer() as held:
+            found = bytes(held[self._place :] if size < 0 else held[self._place : self._place + size])
+        self._place += len(found)
+        return found
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        ends = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._whole.getbuffer().nbytes}
+        self._place = ends[whence] + offset
+        return self._place
+
+    def tell(self) -> int:
+        return self._place
+
+
+def _encode_mp4(
+    frames: Iterable[Pixels], whole: io.BytesIO, first: Pixels, fps: float | Fraction, storage: Storage
+) -> int:
     av = pyav()
     kinds = av.video.reformatter.Interpolation
     flags = int(kinds.BILINEAR | kinds.ACCURATE_RND | kinds.FULL_CHR_H_INP)
     reformatter = av.video.reformatter.VideoReformatter()
     rate = Fraction(fps).limit_denominator(_RATE_DIGITS)
     count = 0
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart", "fflags": "bitexact"}) as container:
+    options = {"movflags": "faststart", "fflags": "bitexact"}
+    with av.open(whole, "w", format="mp4", options=options, io_open=lambda *_: _Written(whole)) as container:
         # Without B-frames packet k is frame k, so a frame is found by its number alone.
         settings = {
             "crf": str(storage.crf),

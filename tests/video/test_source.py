@@ -141,6 +141,30 @@ def test_interlaced_frames_are_given_as_they_are(tmp_path: Path, monkeypatch: py
     assert read(path)[0] == list(range(10))
 
 
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [
+        (Fraction(16, 11), (93, 48)),
+        (Fraction(8, 9), (64, 54)),
+        (Fraction(1280, 1281), (64, 48)),
+        (Fraction(1, 50), (64, 48)),
+    ],
+)
+def test_pixels_become_square(aspect: Fraction, size: tuple[int, int], tmp_path: Path) -> None:
+    """PAL 16:9 and NTSC 4:3 on DV and DVD; what rounding left behind, and what no device has, stretches nothing."""
+
+    def prepare(stream: Any) -> None:
+        stream.codec_context.sample_aspect_ratio = aspect
+
+    path = write_video(tmp_path / "x.mkv", numbered(3), prepare=prepare)
+    with VideoSource(path) as source:
+        frames = list(source)
+        assert (source.info.width, source.info.height) == size
+        assert source.info.pixel_aspect == pytest.approx(float(aspect), rel=1e-3)
+    assert [frame.image.shape[1::-1] for frame in frames] == [size] * 3
+    assert [number_of(frame.image) for frame in frames] == [0, 1, 2]
+
+
 def test_one_frame(tmp_path: Path) -> None:
     numbers, times, source = read(write_video(tmp_path / "x.mp4", numbered(1)))
     assert (numbers, times, source.damage) == ([0], [0.0], None)
@@ -326,7 +350,7 @@ def test_no_more_frames_are_held_of_a_longer_video(tmp_path: Path) -> None:
 def test_without_pyav_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, videos: Videos) -> None:
     path = videos("h264.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtraError, match="needs PyAV, which is not installed") as caught, VideoSource(path):
+    with pytest.raises(MissingExtraError, match="reading and writing video needs an optional package") as caught, VideoSource(path):
         pass
     assert caught.value.fix == "pip install 'facemae[video]'"
 

@@ -2,8 +2,10 @@
 
 import io
 import itertools
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,10 +15,11 @@ import simplejpeg
 
 from facemae.errors import DataError, DecodeError
 from facemae.rng import generator
+from facemae.video.decoding import decoded_frames
 from facemae.video.read import open_clip
 from facemae.video.source import VideoSource
 from facemae.video.store import Storage, write_clip
-from tests.video.conftest import Pixels, numbered, write_video
+from tests.video.conftest import Pixels, number_of, numbered, write_video
 
 SIDE, COUNT = 48, 30
 
@@ -281,3 +284,50 @@ def test_what_cannot_be_stored() -> None:
     ):
         with pytest.raises(DataError, match=message):
             Storage(**cast("dict[str, Any]", wrong))
+
+
+def test_mp4_needs_no_file_besides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: Make) -> None:
+    """A pack that is killed would leave it behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    target = io.BytesIO()
+    write_clip(moving(), target, fps=25, storage=STORAGES["mp4"])
+    assert target.getvalue() == stored("mp4").data
+
+
+@pytest.mark.parametrize("kind", ["mjpeg", "mp4"])
+def test_all_frames_one_after_the_other(kind: str, stored: Make) -> None:
+    clip = stored(kind)
+    opened = open_clip(clip.data, kind, sizes=clip.sizes, name="x")
+    assert np.array_equal(np.stack(list(opened.every())), opened.frames(range(COUNT)))
+    assert opened.fps == (25 if kind == "mp4" else None)
+
+
+def test_of_other_mp4_files_every_frame_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def counted(*arguments: Any) -> Iterator[Any]:
+        for frame in decoded_frames(*arguments):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr("facemae.video.read.decoded_frames", counted)
+    data = write_video(tmp_path / "x.mp4", numbered(20), codec="h264", rate=50).read_bytes()
+    opened = open_clip(data, "mp4", name="x")
+    assert opened.fps == 50
+    counting = len(decoded)
+    assert [number_of(frame) for frame in opened.every()] == list(range(20))
+    assert len(decoded) - counting == 20
+
+
+@pytest.mark.parametrize("channels", [3, 1])
+def test_other_mp4_files_are_upright_with_square_pixels(channels: int, tmp_path: Path) -> None:
+    def prepare(stream: Any) -> None:
+        stream.set_display_rotation(-90)
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+
+    upright = numbered(3)[2]
+    path = write_video(tmp_path / "x.mp4", [np.ascontiguousarray(np.rot90(upright))], prepare=prepare)
+    (found,) = open_clip(path.read_bytes(), "mp4", name="x").frames([0], channels)
+    # Stored 48 wide and 64 high; 70 wide with square pixels; then a quarter turn.
+    assert found.shape == (70, 64, channels)
+    assert number_of(found[11:-11]) == 2
