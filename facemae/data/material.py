@@ -23,6 +23,8 @@ SOUND_EXTENSIONS = ("flac", "wav")
 """Likewise of its sound."""
 
 _USUAL_FPS = 25.0
+_LEAST_FPS, _MOST_FPS = 0.01, 10_000.0
+_SHOWN = 60
 
 
 def clip_extension(members: Collection[str]) -> str | None:
@@ -62,18 +64,34 @@ class Material:
         """The sample's clip; None for a still.
 
         Raises:
-            DecodeError: It is damaged.
+            DecodeError: It is damaged, or the metadata's sizes of its frames are none.
         """
         extension = clip_extension(self.sample.members)
         if extension is None:
             return None
         sizes = self._facts.get("sizes")
+        if sizes is not None and not (isinstance(sizes, list) and all(type(size) is int for size in sizes)):
+            raise self._malformed("sizes", sizes, "the bytes of each frame, whole numbers")
         return open_clip(self.sample.members[extension], extension, sizes=sizes, name=self.sample.key)
 
-    @property
+    @functools.cached_property
     def fps(self) -> float:
-        """Frames a second of the clip; 25 where the metadata does not say."""
-        return float(self._facts.get("fps") or _USUAL_FPS)
+        """Frames a second of the clip: by the metadata, else by the clip's header; 25 where neither says it.
+
+        Raises:
+            DecodeError: What the metadata says is no rate.
+        """
+        stated = self._facts.get("fps")
+        if stated is None:
+            return (self.clip and self.clip.fps) or _USUAL_FPS
+        if type(stated) not in (int, float) or not _LEAST_FPS <= stated <= _MOST_FPS:
+            raise self._malformed("fps", stated, f"a number from {_LEAST_FPS:g} to {_MOST_FPS:g}")
+        return float(stated)
+
+    def _malformed(self, field: str, value: object, expected: str) -> DecodeError:
+        text = repr(value)
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+        return DecodeError(f"{self.sample.key}: clip.{field} of its metadata is {shown}", expected=expected)
 
     @property
     def _facts(self) -> dict[str, Any]:
@@ -163,14 +181,14 @@ class Material:
         if image_extension(self.sample.members) is not None:
             yield self.still(3, lambda: 0.0)
         if self.clip is not None:
-            for number in range(self.clip.count):
-                yield self.clip.frames([number])[0]
+            _ = self.fps
+            yield from self.clip.every()
         extension = sound_extension(self.sample.members)
         if extension is not None:
-            from facemae.sound.store import read_window, stored_info
+            from facemae.sound.store import read_blocks
 
-            data = self.sample.members[extension]
-            read_window(data, 0.0, stored_info(data, name=self.sample.key).seconds, name=self.sample.key)
+            for _ in read_blocks(self.sample.members[extension], name=self.sample.key):
+                pass
 
     def mel(self, spec: SoundSpec, first: int, clip: ClipSpec) -> NDArray[np.float32] | None:
         """The sound beneath a clip view, [frames, mels]; None where the sample has no sound.

@@ -1,7 +1,7 @@
 """Sound as a member of a shard: FLAC is written, FLAC and WAV are read, a window at a time."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -18,6 +18,9 @@ Wave = NDArray[np.float32]
 
 LEVEL = 0.5
 """FLAC's effort, 0 to 1; decision 0042 has sizes and times."""
+
+
+_BLOCK = 1 << 16
 
 
 class StoredInfo(NamedTuple):
@@ -129,6 +132,24 @@ def read_window(data: bytes, start: float, seconds: float, *, rate: int | None =
         if rate == file.samplerate:
             return SoundWindow(_read(file, first, count, name), rate, missing)
         return SoundWindow(_resampled(file, first, count, rate, name), rate, missing)
+
+
+def read_blocks(data: bytes, *, name: str) -> Iterator[Wave]:
+    """A whole stored sound in blocks of bounded length.
+
+    Args:
+        data: FLAC or WAV bytes.
+        name: What the sound is called in error messages.
+
+    Yields:
+        float32 [N], mono at the stored rate.
+
+    Raises:
+        DecodeError: The bytes are no FLAC or WAV, or damaged.
+    """
+    with _open(data, name) as file:
+        for first in range(0, file.frames, _BLOCK):
+            yield _read(file, first, min(_BLOCK, file.frames - first), name)
 
 
 def _resampled(file: "soundfile.SoundFile", first: int, count: int, rate: int, name: str) -> Wave:

@@ -14,9 +14,10 @@ import torch
 from facemae.config import DataConfig, MelSettings, StreamConfig
 from facemae.data.index import build_index
 from facemae.data.loader import build_loader
-from facemae.data.schema import Batch, ClipSpec, PhotometricSpec, SoundSpec, ViewSpec
+from facemae.data.material import Material
+from facemae.data.schema import Batch, ClipSpec, PhotometricSpec, Sample, SoundSpec, ViewSpec
 from facemae.data.shard_writer import ShardWriter
-from facemae.errors import DataError
+from facemae.errors import DataError, DecodeError
 from facemae.sound import store
 from facemae.video.store import Storage, write_clip
 
@@ -228,3 +229,63 @@ def test_shards_of_clips_are_plain_webdataset(shards: Path) -> None:
     with tarfile.open(next(shards.glob("*.tar"))) as tar:
         names = [name for name in tar.getnames() if name.startswith("clip0.")]
     assert names == ["clip0.mjpeg", "clip0.json", "clip0.flac"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"fps": "abc"}, "one: clip.fps of its metadata is 'abc'"),
+        ({"fps": float("nan")}, "one: clip.fps of its metadata is nan"),
+        ({"fps": 0}, "one: clip.fps of its metadata is 0"),
+        ({"fps": -5}, "one: clip.fps of its metadata is -5"),
+        ({"fps": 1e-300}, "one: clip.fps of its metadata is 1e-300"),
+        ({"fps": True}, "one: clip.fps of its metadata is True"),
+        ({"sizes": ["x"]}, "one: clip.sizes of its metadata is ['x']"),
+        ({"sizes": 7}, "one: clip.sizes of its metadata is 7"),
+        ({"sizes": [1.5] * 100}, "one: clip.sizes of its metadata is [1.5, 1.5"),
+    ],
+)
+def test_malformed_metadata_is_damage_of_that_sample(facts: dict[str, Any], message: str) -> None:
+    data, good = clip(20)
+    material = Material(Sample("one", 0, {"mjpeg": data}, {"clip": {**good, **facts}}))
+    with pytest.raises(DecodeError) as caught:
+        material.frames(material.numbers(ClipSpec(4, 0.16), 0.5), 3)
+    assert caught.value.found.startswith(message)
+    assert len(caught.value.found) < 120
+    with pytest.raises(DecodeError):
+        list(material.check())
+
+
+def test_a_sample_with_malformed_metadata_is_replaced(tmp_path: Path) -> None:
+    bad = members(LONG, sound=False)
+    bad["json"] = json.dumps({"clip": {"fps": "abc"}}).encode()
+    (batch,) = load(write(tmp_path / "s", {"a": members(LONG), "bad": bad}), lanes=1, batch_size=2, stop_step=1)
+    assert set(batch.keys) == {"a"}
+    assert [(one.requested, one.reason) for one in batch.replaced] == [
+        ("bad", "bad: clip.fps of its metadata is 'abc'")
+    ]
+
+
+def test_a_foreign_mp4_has_the_rate_of_its_header() -> None:
+    target = io.BytesIO()
+    frames = [np.full((SIDE, SIDE, 3), 4 * number, np.uint8) for number in range(LONG)]
+    write_clip(frames, target, fps=50, storage=Storage("mp4", crf=1))
+    material = Material(Sample("one", 0, {"mp4": target.getvalue()}, {}))
+    assert material.fps == 50
+    assert material.numbers(ClipSpec(4, 0.16), 0.0) == [0, 8, 16, 24]
+    stated = Material(Sample("one", 0, {"mp4": target.getvalue()}, {"clip": {"fps": 25}}))
+    assert stated.numbers(ClipSpec(4, 0.16), 0.0) == [0, 4, 8, 12]
+    assert Material(Sample("one", 0, {"mjpeg": clip(LONG)[0]}, {})).fps == 25
+
+
+def test_checking_holds_one_block_of_the_sound(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, facts = clip(5)
+    flac = store.encode(ramp(20.0), RATE)
+    lengths = [len(block) for block in store.read_blocks(flac, name="one")]
+    assert (len(lengths) > 1, sum(lengths), max(lengths)) == (True, 160_000, 1 << 16)
+    material = Material(Sample("one", 0, {"mjpeg": data, "flac": flac}, {"clip": facts}))
+    monkeypatch.setattr(store, "read_window", None)
+    assert len(list(material.check())) == 5
+    broken = Material(Sample("one", 0, {"mjpeg": data, "flac": flac[: len(flac) // 2]}, {"clip": facts}))
+    with pytest.raises(DecodeError, match="one: the sound does not decode"):
+        list(broken.check())
