@@ -169,6 +169,11 @@ def _choose(learned: dict[str, torch.nn.Module], wanted: str | None, run: str | 
 def _input(recipe: Recipe, head: Supervised) -> ModelInput:
     """What the head's view is without anything random: its size at the end of the run."""
     view = recipe.views[head.settings.view]
+    if view.clip is not None:
+        raise UsageError(
+            f"view {head.settings.view!r} of {recipe.name} is of clips of {view.clip.frames} frames",
+            expected="a run that learned from pictures: clips cannot be predicted on yet",
+        )
     sizes = [view.image_size, *(stage.image_size for stage in view.stages)]
     return ModelInput(
         image_size=[recipe.encoder.image_size, *filter(None, sizes)][-1],

@@ -67,3 +67,10 @@ def test_a_tube_that_hides_nothing_is_an_error() -> None:
     with pytest.raises(ConfigError, match="hides none of the 196 patches in a step") as error:
         view_specs(load_recipe("fmae", [*CLIPS, "views.main.mask={kind: tube, ratio: 0.005}"]))
     assert "a ratio of at least 0.0051" in str(error.value)
+
+
+def test_a_monitor_needs_a_view_of_pictures() -> None:
+    monitor = "monitor={data: held-out}"
+    with pytest.raises(ConfigError, match="every view of the recipe is of clips; set monitor=null"):
+        load_recipe("fmae", [*CLIPS, monitor])
+    assert load_recipe("fmae", [*CLIPS, monitor, "views.still={}"]).monitor is not None

@@ -61,6 +61,8 @@ class Recipe(Config):
             if sound.beneath not in self.views or self.views[sound.beneath].clip is None:
                 clips = sorted(name for name, view in self.views.items() if view.clip is not None)
                 raise ValueError(f"sounds.{name}.beneath is {sound.beneath!r}; views of clips are {clips or 'none'}")
+        if self.monitor is not None and all(view.clip is not None for view in self.views.values()):
+            raise ValueError("monitor measures pictures, and every view of the recipe is of clips; set monitor=null")
         if self.optim.batch_size % self.data.lanes:
             raise ValueError(
                 f"optim.batch_size {self.optim.batch_size} is not a multiple of data.lanes {self.data.lanes}"

@@ -27,6 +27,8 @@ def export_encoder(model: Path | str, out: Path | str, *, weights: str = "auto")
         vit = timm.create_model(details["timm"]["name"], **details["timm"]["arguments"])
         vit.load_state_dict(safetensors.torch.load_file("OUT/encoder.safetensors"))
 
+    An encoder of clips is none that plain timm knows: `timm` is null there, and facemae loads it.
+
     `encoder.json` holds that name and those arguments, the licences of the training data, whether every card says that
     weights may be passed on, and the features that a fixed image must give. `manifest.json` holds recipe, model input,
     cards with crop recipes, sizes and sha256.
@@ -107,9 +109,10 @@ def expected_features(loaded: LoadedEncoder) -> np.ndarray:
 
 
 def _details(loaded: LoadedEncoder) -> dict[str, Any]:
+    clips = loaded.config.tubelet is not None
     licences = sorted({card.licence for card in loaded.cards.values()}) or ["unknown"]
     return {
-        "timm": {"name": loaded.config.name, "arguments": timm_arguments(loaded.config)},
+        "timm": None if clips else {"name": loaded.config.name, "arguments": timm_arguments(loaded.config)},
         "weights": loaded.about["weights"],
         "digest": loaded.digest,
         "crop": loaded.crop.model_dump(mode="json"),

@@ -1,6 +1,7 @@
 """An encoder and what must be known to use it rightly, read from a run, a checkpoint or an export."""
 
 import hashlib
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,11 @@ def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | 
             f"{checkpoint.folder / MANIFEST} describes no encoder: {error}", expected="a recipe with a block `encoder`"
         ) from error
     encoder = build_encoder(config)
+    if config.tubelet is not None and not _saw_pictures(manifest.recipe):
+        warnings.warn(
+            f"{path} was trained on clips alone; a picture is to it a clip of one step in which nothing moves",
+            stacklevel=2,
+        )
     about: dict[str, Any] = {"recipe": manifest.recipe.get("name", "unknown")}
     if random_init is None:
         part, state = _read_state(checkpoint, weights)
@@ -91,6 +97,12 @@ def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | 
         about=about,
         manifest=manifest,
     )
+
+
+def _saw_pictures(recipe: Mapping[str, Any]) -> bool:
+    """Whether a view of a recipe is of pictures; True where it names no views."""
+    views = list(recipe.get("views", {}).values())
+    return not views or any(view.get("clip") is None for view in views)
 
 
 def training_streams(checkpoint: Checkpoint) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,122 @@
+"""Runs on clips: they resume exactly, draw strips, are exported, and say what cannot be done with them yet."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facemae.bench.step import StepBenchSettings, bench_recipe
+from facemae.config import Recipe
+from facemae.errors import UsageError
+from facemae.features.export import export_encoder, verify_export
+from facemae.features.extractor import load
+from facemae.prediction import load_predictor
+from facemae.recipe import load_recipe
+from facemae.train.saving.folder import RunFolder
+from facemae.train.trainer import pretrain
+from tests.data.test_loader_clips import LONG, members, write
+from tests.train.conftest import result_files, run_until
+
+RECIPE = """\
+schema: 1
+name: tiny_clips
+seed: 3
+data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
+views:
+  main:
+    clip: {frames: 4, fps: 6.25}
+    crop: {scale: [0.5, 1.0]}
+    normalise: {mean: [0.5], std: [0.25]}
+    mask: {kind: tube, ratio: 0.75}
+encoder:
+  {name: test_vit, image_size: 16, patch_size: 4, channels: 1, tubelet: 2, frames: 4, class_token: false}
+objectives:
+  - {kind: masked_video, decoder: {width: 16, depth: 1, heads: 2, embed_bias: false}}
+optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples}
+checkpoint: {every: 8 samples}
+efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
+log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
+"""
+
+Runs = tuple[Recipe, Path]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """An undisturbed run; tests may look at it and copy it."""
+    folder = tmp_path_factory.mktemp("clips")
+    shards = write(folder / "shards", {f"clip{number}": members(LONG - number, sound=False) for number in range(8)})
+    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
+    recipe = load_recipe(folder / "tiny.yaml")
+    result = pretrain(recipe, folder / "run")
+    assert (result.step, result.stopped) == (6, "finished")
+    return recipe, folder / "run"
+
+
+def test_a_run_on_clips_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
+    recipe, run = whole
+    run_until(recipe, tmp_path / "run", 3)
+    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
+    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+
+
+def test_several_micro_batches_see_the_same(whole: Runs, tmp_path: Path) -> None:
+    recipe, run = whole
+    efficiency = recipe.efficiency.model_copy(update={"micro_batch": 2, "workers": 1})
+    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
+    mine, theirs = (result_files(folder, 6)["keys"] for folder in (tmp_path / "run", run))
+    assert mine == theirs
+
+
+def test_pictures_are_strips_of_what_is_masked_made_and_given(whole: Runs) -> None:
+    pictures = RunFolder(whole[1]).pictures
+    # Three clips of four frames of 16 pixels with a border of one: rows of what is masked, made and given.
+    for name, rows in (("reconstruction-step-6.png", 9), ("views-step-0.png", 6)):
+        with Image.open(pictures / name) as image:
+            assert image.size[0] * rows == image.size[1] * 4
+
+
+def test_an_export_loads_and_takes_pictures_with_a_warning(whole: Runs, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="trained on clips alone"):
+        out = export_encoder(whole[1], tmp_path / "exported")
+    with pytest.warns(UserWarning, match="trained on clips alone"):
+        verify_export(out)
+    assert json.loads((out / "encoder.json").read_text())["timm"] is None
+    with pytest.warns(UserWarning, match="a clip of one step in which nothing moves"):
+        extractor = load(out, device="cpu", pooling="grid2")
+    face = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8)
+    assert extractor.transform([face]).shape == (1, 4 * 64)
+    pixels = torch.from_numpy(face)[None, None]
+    still = (pixels.float() / 255 - 0.5) / 0.25
+    with torch.no_grad():
+        expected = extractor.encoder(still.unsqueeze(1).repeat(1, 2, 1, 1, 1)).tokens
+    torch.testing.assert_close(extractor.encode(pixels)[-1], expected, atol=1e-5, rtol=1e-5)
+    with pytest.raises(UsageError, match=r"uint8 pixels \('B', 1, 16, 16\)"):
+        extractor.encode(pixels[None].repeat(1, 4, 1, 1, 1))
+
+
+def test_what_cannot_be_done_with_clips_yet_is_said(whole: Runs, tmp_path: Path) -> None:
+    _, run = whole
+    with pytest.raises(UsageError, match="0 objectives that learn from labels"):
+        load_predictor(run)
+    with pytest.raises(UsageError, match="the baseline cannot follow recipe video_tiny"):
+        bench_recipe(StepBenchSettings(recipe="video_tiny"), tmp_path)
+
+
+def test_labels_of_clips_are_learned_and_not_predicted_yet(whole: Runs, tmp_path: Path) -> None:
+    recipe, _ = whole
+    tree = recipe.model_dump(mode="json", by_alias=True)
+    tree["views"]["main"]["mask"] = None
+    tree["objectives"] = [{"kind": "supervised", "labels": "expression", "classes": ["calm", "glad"], "pool": "mean"}]
+    folder = tmp_path / "labelled"
+    made = {f"clip{number}": members(LONG, sound=False) for number in range(8)}
+    for number, sample in enumerate(made.values()):
+        meta = json.loads(sample["json"]) | {"labels": {"expression": ("calm", "glad")[number % 2]}}
+        sample["json"] = json.dumps(meta).encode()
+    tree["data"]["streams"][0]["shards"] = str(write(folder, made))
+    assert pretrain(Recipe.model_validate(tree), tmp_path / "run").stopped == "finished"
+    with pytest.raises(UsageError, match="clips cannot be predicted on yet"):
+        load_predictor(tmp_path / "run")
