@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facemae.errors import UsageError
+
 if TYPE_CHECKING:
+    from facemae.data.ingest.folder import Media
     from facemae.data.pack import PackReport
 
 _VIDEOS = "Videos"
@@ -53,7 +56,9 @@ Source = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="Folder of images or videos, with or without labels.csv.")
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Shard set to make.")]
-FilesOption = Annotated[Files, typer.Option(help="What to pack; auto: videos where there are some, else images.")]
+FilesOption = Annotated[
+    Files, typer.Option(help="What to pack; auto: by the table of labels, else by the files there are.")
+]
 LabelsOption = Annotated[Path | None, typer.Option(help="Table of labels; default: labels.csv in the folder.")]
 PathColumnOption = Annotated[str | None, typer.Option(help="Column with the files' paths.")]
 SplitColumnOption = Annotated[str | None, typer.Option(help="Column with the split.")]
@@ -62,7 +67,7 @@ LabelColumnsOption = Annotated[str | None, typer.Option(help="Columns to keep, s
 FoldersAreOption = Annotated[Folders, typer.Option(help="What folders below the splits name, without a table.")]
 ResizeOption = Annotated[int | None, typer.Option(min=1, help="Images: scale down to this shorter side in pixels.")]
 ShardSizeOption = Annotated[
-    int | None, typer.Option(min=1, help="Images a shard, 2000 unless given; or videos a shard, 200.")
+    int | None, typer.Option(min=1, help="Images a shard, 2000 unless given; or clips a shard, 500.")
 ]
 SeedOption = Annotated[int, typer.Option(help="Seed of the random assignment to shards.")]
 CardOption = Annotated[Path | None, typer.Option(help="Dataset card, a JSON file: name, source, licence, …")]
@@ -109,6 +114,7 @@ WorkersOption = Annotated[
 
 
 def pack(
+    context: typer.Context,
     source: Source,
     out: OutOption,
     files: FilesOption = Files.AUTO,
@@ -154,7 +160,8 @@ def pack(
     Example: facemae data pack videos/ --out shards/clips --size 160 --fps 25
     """
     from facemae.data.card import load_card
-    from facemae.data.ingest.videos import holds_videos
+    from facemae.data.ingest.folder import IMAGES, VIDEOS
+    from facemae.data.ingest.videos import media_of
     from facemae.data.pack import pack_folder
     from facemae.data.progress import progress
 
@@ -166,9 +173,13 @@ def pack(
         "label_columns": None if label_columns is None else [name.strip() for name in label_columns.split(",")],
         "folders_are": folders_are.value,
     }
-    videos = files == Files.VIDEOS or (files == Files.AUTO and source.is_dir() and holds_videos(source))
+    media = {Files.IMAGES: IMAGES, Files.VIDEOS: VIDEOS}.get(files) or media_of(source, labels, path_column)
+    videos = media is VIDEOS
+    _refuse_others(context, videos=videos)
     if dry_run:
-        _say_listing(source, columns, as_json, videos=videos)
+        if videos:
+            _check_videos(source, detector, sound)
+        _say_listing(source, media, columns, as_json)
         return
     shared: dict[str, Any] = {
         "seed": seed,
@@ -213,10 +224,35 @@ def _tell(text: str) -> None:
     print(f"facemae: {text}", file=sys.stderr)
 
 
-def _say_listing(source: Path, columns: dict[str, Any], as_json: bool, *, videos: bool) -> None:
-    from facemae.data.ingest.folder import IMAGES, VIDEOS, list_folder
+_OF_IMAGES = ("resize",)
+_OF_VIDEOS = (
+    *("size", "fps", "detector", "detections", "margin", "smoothing", "people", "shortest", "longest"),
+    *("sound", "sound_rate", "store", "workers"),
+)
 
-    media = VIDEOS if videos else IMAGES
+
+def _refuse_others(context: typer.Context, *, videos: bool) -> None:
+    """Refuse options that were given and would do nothing."""
+    others = _OF_IMAGES if videos else _OF_VIDEOS
+    given = [name for name in others if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
+    if given:
+        kind, other = ("videos", "images") if videos else ("images", "videos")
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{names} with a folder of {kind}", expected=f"options for {kind}", fix=f"see --files {other}")
+
+
+def _check_videos(source: Path, detector: str, sound: Path | None) -> None:
+    from facemae.data.ingest.videos import list_videos, separate_sounds
+    from facemae.faces.registry import open_detector
+
+    open_detector(detector)
+    if sound is not None:
+        separate_sounds([file.path for file in list_videos(source).files], source, sound)
+
+
+def _say_listing(source: Path, media: "Media", columns: dict[str, Any], as_json: bool) -> None:
+    from facemae.data.ingest.folder import list_folder
+
     listing = list_folder(source, media=media, **columns)
     if as_json:
         print(

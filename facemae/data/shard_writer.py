@@ -4,6 +4,7 @@ import io
 import tarfile
 from pathlib import Path
 
+from facemae.errors import StorageError
 from facemae.files import fsync_file, storage_errors
 
 
@@ -12,7 +13,7 @@ class ShardWriter:
 
     Args:
         folder: Folder for `shard-000000.tar`, `shard-000001.tar`, …
-        shard_size: Samples a shard, where `write` decides when the next one begins.
+        shard_size: Samples a shard.
     """
 
     def __init__(self, folder: Path, shard_size: int) -> None:
@@ -26,18 +27,10 @@ class ShardWriter:
     def write(self, key: str, members: dict[str, bytes]) -> None:
         """Append one sample; begins a new shard where the last one is full."""
         if self.written % self.shard_size == 0:
-            self.begin()
-        self.append(key, members)
-
-    def begin(self) -> None:
-        """End the last shard and begin the next one."""
-        self.close()
-        self._path = self.folder / f"shard-{self.shards:06d}.tar"
-        self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
-        self.shards += 1
-
-    def append(self, key: str, members: dict[str, bytes]) -> None:
-        """Append one sample to the shard that was begun."""
+            self.close()
+            self._path = self.folder / f"shard-{self.shards:06d}.tar"
+            self._tar = tarfile.open(self._path, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            self.shards += 1
         assert self._tar is not None
         for extension, data in members.items():
             add_member(self._tar, f"{key}.{extension}", data)
@@ -70,8 +63,11 @@ class PartWriter:
         self._temporary = path.with_name(f".{path.name}.tmp")
         self._tar: tarfile.TarFile | None = None
 
-    def write(self, key: str, members: dict[str, bytes]) -> None:
+    def write(self, key: str, members: dict[str, bytes]) -> tuple[int, int]:
         """Append one sample.
+
+        Returns:
+            First byte and end of its members in the tar; see `read_range`.
 
         Raises:
             StorageError: Writing failed.
@@ -79,8 +75,10 @@ class PartWriter:
         with storage_errors(self.path):
             if self._tar is None:
                 self._tar = tarfile.open(self._temporary, "w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+            start = self._tar.offset
             for extension, data in members.items():
                 add_member(self._tar, f"{key}.{extension}", data)
+            return start, self._tar.offset
 
     def close(self) -> None:
         """End the tar, flush it to the disk and give it its name.
@@ -101,6 +99,24 @@ class PartWriter:
             self._tar.fileobj.close()
             self._tar = None
         self._temporary.unlink(missing_ok=True)
+
+
+def read_range(path: Path, start: int, stop: int) -> tuple[str, dict[str, bytes]]:
+    """One sample that `PartWriter` wrote: its key and members.
+
+    Raises:
+        StorageError: The file cannot be read, or is not what was written.
+    """
+    with storage_errors(path, "reading"), path.open("rb") as file:
+        file.seek(start)
+        data = file.read(stop - start)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            found = [(entry.name.split(".", 1), tar.extractfile(entry)) for entry in tar]
+            members = {name[1]: file.read() for name, file in found if file is not None}
+    except (tarfile.TarError, IndexError) as error:
+        raise StorageError(f"{path} is damaged: {error}", fix="remove its folder and pack again") from error
+    return found[0][0][0], members
 
 
 def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from facemae.data.commands import app
@@ -114,3 +115,33 @@ def test_the_command_module_is_light() -> None:
     code = f"import sys, facemae.data.commands; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (("a.png",), ["--people", "all"], "--people with a folder of images"),
+        (("a.mp4",), ["--resize", "64"], "--resize with a folder of videos"),
+        (("a.mp4", "b.png"), [], "holds images and videos"),
+        (("a.mp4",), ["--dry-run", "--detector", "default:x"], "takes no path"),
+        (("a.mp4",), ["--dry-run", "--sound", "nowhere"], "there is no folder nowhere"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(
+    tmp_path: Path, files: tuple[str, ...], options: list[str], message: str
+) -> None:
+    for name in files:
+        (tmp_path / "source").mkdir(exist_ok=True)
+        (tmp_path / "source" / name).write_bytes(b"x")
+    done = CliRunner().invoke(app, ["pack", str(tmp_path / "source"), "--out", str(tmp_path / "out"), *options])
+    assert done.exit_code != 0
+    assert message in str(done.exception)
+
+
+def test_a_table_decides_between_images_and_a_stray_video(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "making_of.mp4").write_bytes(b"x")
+    (tmp_path / "labels.csv").write_text("path,mood\na.png,good\n")
+    done = CliRunner().invoke(app, ["pack", str(tmp_path), "--out", str(tmp_path.parent / "packed"), "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "1 images would be packed" in done.stdout

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from facemae.data.clips.pieces import Piece, cut_pieces
@@ -53,8 +52,8 @@ class VideoReport:
 
     Attributes:
         path: The video.
-        clips: Samples written.
-        seconds: Seconds of them.
+        ranges: First byte and end in the video's tar of each sample written.
+        seconds: Seconds of all samples.
         frames: Frames of the video.
         looked: Frames in which faces were looked for.
         found: Frames of these with a face.
@@ -65,7 +64,7 @@ class VideoReport:
     """
 
     path: str
-    clips: int = 0
+    ranges: list[tuple[int, int]] = field(default_factory=list)
     seconds: float = 0.0
     frames: int = 0
     looked: int = 0
@@ -90,6 +89,15 @@ def read_report(folder: Path, number: int) -> VideoReport | None:
         return VideoReport(**json.loads(path.read_text(encoding="utf-8")))
 
 
+def write_report(folder: Path, number: int, report: VideoReport) -> None:
+    """Write the report of a finished video.
+
+    Raises:
+        StorageError: Writing failed.
+    """
+    write_text(folder / part_names(number)[1], json.dumps(asdict(report)))
+
+
 def pack_video(job: VideoJob, folder: Path, settings: ClipSettings) -> VideoReport:
     """Make the clips of one video.
 
@@ -104,15 +112,16 @@ def pack_video(job: VideoJob, folder: Path, settings: ClipSettings) -> VideoRepo
     Raises:
         StorageError: Writing failed, or reading failed underneath.
     """
-    tar, text = part_names(job.number)
     report = VideoReport(job.path)
-    writer = PartWriter(folder / tar)
+    writer = PartWriter(folder / part_names(job.number)[0])
     try:
+        # Opening comes first: a link to nowhere or a file that may not be read costs that video, a device that fails
+        # in the middle stops the pack.
+        job.file.open("rb").close()
         for key, members in _samples(job, settings, report):
-            writer.write(key, members)
-            report.clips += 1
+            report.ranges.append(writer.write(key, members))
         writer.close()
-    except DecodeError as error:
+    except DataError as error:
         _left_out(report, job, error.found)
     except FileNotFoundError:
         _left_out(report, job, "the file is gone")
@@ -120,18 +129,16 @@ def pack_video(job: VideoJob, folder: Path, settings: ClipSettings) -> VideoRepo
         _left_out(report, job, "reading the file is not permitted")
     finally:
         writer.abandon()
-    write_text(folder / text, json.dumps(asdict(report)))
+    write_report(folder, job.number, report)
     return report
 
 
 def _left_out(report: VideoReport, job: VideoJob, reason: str) -> None:
-    report.clips, report.seconds, report.shake = 0, 0.0, []
+    report.ranges, report.seconds, report.shake = [], 0.0, []
     report.skipped.append((job.path, reason.removeprefix(f"{job.file}: ")))
 
 
 def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iterator[tuple[str, dict[str, bytes]]]:
-    # The processes are the parallelism.
-    cv2.setNumThreads(1)
     detector = open_detector(settings.detector)
     seen = survey(job.file, detector, settings)
     report.frames, report.looked, report.found = seen.frames, seen.looked, seen.found

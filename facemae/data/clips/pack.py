@@ -7,15 +7,15 @@ there were. It takes twice the room of the set while it lasts.
 
 import collections
 import importlib.metadata
+import shutil
 import statistics
-import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from facemae.data.clips.job import VideoJob, VideoReport, pack_video, part_names, read_report
+from facemae.data.clips.job import VideoJob, VideoReport, pack_video, part_names, read_report, write_report
 from facemae.data.clips.pool import in_processes
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.clips.workplace import plan_digest, unfinished, workplace
@@ -23,16 +23,17 @@ from facemae.data.ingest.keys import make_keys
 from facemae.data.ingest.videos import list_videos, separate_sounds
 from facemae.data.pack import PackReport, finish_set
 from facemae.data.schema import DatasetCard
-from facemae.data.shard_writer import ShardWriter
+from facemae.data.shard_writer import ShardWriter, read_range
 from facemae.data.target import check_apart, check_target, move_into_place, tidy, workspace
-from facemae.errors import DataError, StorageError, UsageError
+from facemae.errors import DataError, UsageError
 from facemae.faces.registry import open_detector
-from facemae.files import storage_errors
 from facemae.parallel import usable_cores
 from facemae.rng import generator
 
-SHARD_VIDEOS = 200
-"""Videos a shard unless asked otherwise: about a hundred megabytes of three-second clips."""
+SHARD_CLIPS = 500
+"""Clips a shard unless asked otherwise: a quarter of a gigabyte of three-second clips."""
+_LIBRARIES = ("facemae", "av", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg", "soundfile", "soxr")
+"""Distributions that decide what becomes of a video: a pack does not go on with others."""
 _LONGEST_KEY = 80
 """Person and piece are added behind it."""
 
@@ -85,7 +86,7 @@ def pack_videos(
     settings: ClipSettings | None = None,
     sound: Path | None = None,
     columns: dict[str, Any] | None = None,
-    shard_size: int = SHARD_VIDEOS,
+    shard_size: int = SHARD_CLIPS,
     seed: int = 0,
     card: DatasetCard | None = None,
     overwrite: bool = False,
@@ -103,11 +104,11 @@ def pack_videos(
         settings: How faces are found and clips are cut and stored.
         sound: Folder of separate sound files; None takes files beside the videos, else the videos' own sound.
         columns: Arguments of `facemae.data.ingest.folder.list_folder` about the table of labels.
-        shard_size: Videos a shard.
+        shard_size: Clips a shard.
         seed: Seed of the random assignment to shards.
         card: Dataset card.
         overwrite: Replace an older shard set under `out`.
-        workers: Processes; None takes one for each core.
+        workers: Processes; None takes one for each core, 0 works in this one.
         progress: Called with (videos done, videos in all).
         say: Told what goes on.
 
@@ -120,7 +121,7 @@ def pack_videos(
     source, out = Path(source), Path(out)
     settings = settings or ClipSettings()
     if shard_size < 1:
-        raise UsageError(f"shard size {shard_size}", expected="at least one video a shard")
+        raise UsageError(f"shard size {shard_size}", expected="at least one clip a shard")
     check_apart(source, out)
     detector = open_detector(settings.detector)
     listing = list_videos(source, **(columns or {}))
@@ -139,6 +140,11 @@ def pack_videos(
             say(f"{other} is an unfinished pack of other videos or settings; it is removed when this one is complete")
     with workplace(place, plan) as parts:
         reports, made = _make(jobs, parts, settings, workers, progress, say)
+        if not any(report.ranges for report in reports):
+            # Nothing to go on from: the next call looks anew.
+            shutil.rmtree(parts.parent, ignore_errors=True)
+            reasons = "; ".join(f"{path}: {reason}" for report in reports[:3] for path, reason in report.skipped[:1])
+            raise DataError(f"none of {len(reports)} videos gives a clip ({reasons})", expected="videos with a face")
         skipped = [*listing.skipped, *(entry for report in reports for entry in report.skipped)]
         say("putting the shards together")
         index, writer = _assemble(
@@ -178,7 +184,7 @@ def _plan(jobs: Sequence[VideoJob], settings: ClipSettings, detector: str) -> di
         return [found.st_size, found.st_mtime_ns]
 
     return {
-        "facemae": importlib.metadata.version("facemae"),
+        "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "settings": settings.as_dict(),
         "detector": detector,
         "videos": [[job.key, job.path, job.meta, stamp(job.file), str(job.sound), stamp(job.sound)] for job in jobs],
@@ -199,12 +205,13 @@ def _make(
         say(f"going on: {len(done)} of {len(jobs)} videos are finished")
     left = [(job, parts, settings) for job in jobs if job.number not in done]
     made = 0
-    finished = in_processes(pack_video, left, workers or usable_cores())
+    finished = in_processes(pack_video, left, usable_cores() if workers is None else workers)
     for (job, *_), outcome in finished:
         report = outcome
         if report is None:
-            # Its reader crashed with the process, so there is nobody else to write this down.
+            # Its process is gone, so there is nobody else to write this down.
             report = VideoReport(job.path, skipped=[(job.path, "reading it ends the process (a crash of the decoder)")])
+            write_report(parts, job.number, report)
         done[job.number] = report
         made += report.frames
         if progress is not None:
@@ -223,41 +230,18 @@ def _assemble(
     settings: ClipSettings,
     detector: str,
 ) -> tuple[Any, ShardWriter]:
-    order = generator(seed, "pack").permutation(len(reports))
-    used = [int(number) for number in order if reports[number].clips]
+    samples = [(number, part) for number, report in enumerate(reports) for part in report.ranges]
     packed = {"detector": detector, "storage": str(settings.storage), **card.packed}
     card = card.model_copy(update={"packed": packed, "crop": settings.crop_recipe(detector)})
     with workspace(place) as temporary:
         writer = ShardWriter(temporary, shard_size)
         try:
-            for position, number in enumerate(used):
-                if position % shard_size == 0:
-                    writer.begin()
-                for key, members in _samples(parts / part_names(number)[0]):
-                    writer.append(key, members)
+            for position in generator(seed, "pack").permutation(len(samples)):
+                number, (start, stop) = samples[position]
+                writer.write(*read_range(parts / part_names(number)[0], start, stop))
             writer.close()
         finally:
             writer.abandon()
-        if not writer.written:
-            reasons = "; ".join(f"{path}: {reason}" for path, reason in sorted(skipped)[:3])
-            raise DataError(f"none of {len(reports)} videos gives a clip ({reasons})", expected="videos with a face")
         index = finish_set(temporary, writer, card, seed, sorted(skipped))
         move_into_place(temporary, place)
     return index, writer
-
-
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
-    """The samples of a part, one in memory at a time."""
-    with storage_errors(path, "reading"), tarfile.open(path) as tar:
-        key, members = "", dict[str, bytes]()
-        for entry in tar:
-            name, _, extension = entry.name.partition(".")
-            if name != key and members:
-                yield key, members
-                members = {}
-            file = tar.extractfile(entry)
-            if file is None:
-                raise StorageError(f"{path} is damaged: {entry.name} is no file", fix="remove it and run again")
-            key, members[extension] = name, file.read()
-        if members:
-            yield key, members

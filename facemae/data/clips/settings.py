@@ -44,16 +44,26 @@ class ClipSettings:
     storage: Storage = field(default_factory=Storage)
 
     def __post_init__(self) -> None:
-        for name in ("size", "detections", "longest"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{name} {getattr(self, name)}", expected="a number above zero")
-        for name in ("fps", "sound_rate"):
-            if (value := getattr(self, name)) is not None and not value > 0:
-                raise UsageError(f"{name} {value}", expected="a number above zero")
-        if not 0 <= self.seen <= 1:
-            raise UsageError(f"seen {self.seen}", expected="a share, 0 to 1")
-        if not 0 <= self.shortest <= self.longest:
+        limits: dict[str, tuple[float, float]] = {
+            "size": (1, 8192),
+            "fps": (0.01, 1000),
+            "detections": (0.01, 1000),
+            "margin": (-0.49, 9.99),
+            "smoothing": (0, 3600),
+            "seen": (0, 1),
+            "shortest": (0, 86_400),
+            "longest": (0.01, 86_400),
+            "sound_rate": (1000, 384_000),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            # Not a number is within no limits.
+            if value is not None and not low <= value <= high:
+                raise UsageError(f"{name} {value}", expected=f"{low:g} to {high:g}")
+        if self.shortest > self.longest:
             raise UsageError(f"shortest {self.shortest} s, longest {self.longest} s", expected="shortest <= longest")
+        if self.storage.kind == "mp4" and self.size % 2:
+            raise UsageError(f"size {self.size} stored as mp4", expected="an even size: its colour has half of it")
 
     def crop_recipe(self, detector: str) -> CropRecipe:
         """What the card and every sample say of the crop.

@@ -91,7 +91,13 @@ class Listing:
     notes: list[str] = field(default_factory=list)
 
 
-def _walk(source: Path, media: Media) -> Iterator[str]:
+def ending(name: str) -> str:
+    """Ending of a file's name in lower case, without the dot."""
+    return name.rpartition(".")[2].lower()
+
+
+def walk(source: Path, media: Media) -> Iterator[str]:
+    """Files of a kind below a folder, hidden ones left out, as relative paths with forward slashes."""
     seen: set[str] = set()
     for root, folders, files in os.walk(source, followlinks=True):
         # Linked folders are followed, each real one once, so that a circle of links ends.
@@ -102,8 +108,7 @@ def _walk(source: Path, media: Media) -> Iterator[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            ending = name.rpartition(".")[2].lower()
-            if not name.startswith(".") and ending in media.endings:
+            if not name.startswith(".") and ending(name) in media.endings:
                 yield Path(root, name).relative_to(source).as_posix()
 
 
@@ -135,7 +140,7 @@ def list_folder(
     """
     if not source.is_dir():
         raise DataError(f"there is no folder {source}", expected=f"a folder of {media.name}")
-    found = list(_walk(source, media))
+    found = list(walk(source, media))
     table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
     if table is not None:
         listing = _from_table(

@@ -1,19 +1,34 @@
 """A folder of videos, each with sound of its own or in a file of the same name."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from facemae.data.ingest.folder import VIDEOS, Listing, list_folder
+from facemae.data.ingest.folder import IMAGES, VIDEOS, Listing, Media, ending, list_folder, walk
+from facemae.data.ingest.labels import read_labels
 from facemae.errors import DataError
 
 SOUND_ENDINGS = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac")
 """Files with sound, the first of these that there is."""
 
 
-def holds_videos(source: Path) -> bool:
-    """Whether a folder holds a file that is called like a video, at any depth."""
-    return any(path.suffix.lower().lstrip(".") in VIDEOS.endings for path in source.rglob("*") if path.is_file())
+def media_of(source: Path, labels: Path | None = None, path_column: str | None = None) -> Media:
+    """Whether a folder is one of images or of videos: by its table of labels, where there is one, else by its files.
+
+    Raises:
+        DataError: There are both, or what `read_labels` refuses.
+    """
+    table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
+    if table is not None:
+        names: Iterable[str] = (row.path for row in read_labels(table, path_column=path_column).rows)
+    else:
+        names = (name for media in (IMAGES, VIDEOS) for name in itertools.islice(walk(source, media), 1))
+    found = {media.name: media for name in names for media in (IMAGES, VIDEOS) if ending(name) in media.endings}
+    if len(found) > 1:
+        where = f"{table} lists" if table is not None else f"{source} holds"
+        raise DataError(f"{where} images and videos", expected="one of them", fix="--files images or --files videos")
+    return next(iter(found.values()), IMAGES)
 
 
 def list_videos(source: Path, **columns: Any) -> Listing:
@@ -41,7 +56,9 @@ def separate_sounds(paths: Sequence[str], source: Path, folder: Path | None) -> 
     """
     if folder is not None and not folder.is_dir():
         raise DataError(f"there is no folder {folder}", expected="a folder of sound files")
-    found = [_sound((source if folder is None else folder) / PurePosixPath(path)) for path in paths]
+    places = [(source if folder is None else folder) / PurePosixPath(path) for path in paths]
+    sounds = {place: _sounds_in(place) for place in {place.parent for place in places}}
+    found = [_best(sounds[place.parent].get(place.stem, {})) for place in places]
     if folder is not None and not any(found):
         raise DataError(
             f"{folder} holds the sound of none of {len(paths)} videos",
@@ -50,6 +67,14 @@ def separate_sounds(paths: Sequence[str], source: Path, folder: Path | None) -> 
     return found
 
 
-def _sound(video: Path) -> Path | None:
-    candidates = (video.with_suffix(f".{ending}") for ending in SOUND_ENDINGS)
-    return next((path for path in candidates if path.is_file()), None)
+def _best(beside: dict[str, Path]) -> Path | None:
+    return next((beside[name] for name in SOUND_ENDINGS if name in beside), None)
+
+
+def _sounds_in(folder: Path) -> dict[str, dict[str, Path]]:
+    """Sound files of a folder by stem and ending, whatever case the ending is in."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if ending(path.name) in SOUND_ENDINGS and path.is_file():
+            found.setdefault(path.stem, {})[ending(path.name)] = path
+    return found

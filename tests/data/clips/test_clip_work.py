@@ -29,7 +29,7 @@ def slowly(*arguments):
     time.sleep(0.3)
     return made(*arguments)
 pack.pack_video = slowly
-pack.pack_videos(Path(sys.argv[1]), Path(sys.argv[2]), settings=ClipSettings(size=32, detections=5), workers=1)
+pack.pack_videos(Path(sys.argv[1]), Path(sys.argv[2]), settings=ClipSettings(size=32, detections=5), workers=0)
 """
 
 
@@ -43,7 +43,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def digest(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return pack_videos(source, tmp_path_factory.mktemp("whole") / "out", settings=SETTINGS, workers=1).digest
+    return pack_videos(source, tmp_path_factory.mktemp("whole") / "out", settings=SETTINGS, workers=0).digest
 
 
 def test_a_killed_pack_goes_on_and_gives_the_same_shards(source: Path, digest: str, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_killed_pack_goes_on_and_gives_the_same_shards(source: Path, digest: s
     assert 3 <= len(before) < COUNT
 
     said: list[str] = []
-    report = pack_videos(source, out, settings=SETTINGS, workers=1, say=said.append)
+    report = pack_videos(source, out, settings=SETTINGS, workers=0, say=said.append)
     assert said[0] == f"going on: {len(before)} of {COUNT} videos are finished"
     assert report.digest == digest
     assert unfinished(out) == []
@@ -78,19 +78,29 @@ def test_other_settings_do_not_go_on_from_there(source: Path, tmp_path: Path) ->
     out = tmp_path / "out"
     (tmp_path / ".out.clips-0123456789ab" / "parts").mkdir(parents=True)
     said: list[str] = []
-    pack_videos(source, out, settings=ClipSettings(size=24, detections=5), workers=1, say=said.append)
+    pack_videos(source, out, settings=ClipSettings(size=24, detections=5), workers=0, say=said.append)
     assert "unfinished pack of other videos or settings" in said[0]
     assert unfinished(out) == []
     assert len(ShardIndex.open(out)) == COUNT
 
 
-def test_two_packs_of_one_place_do_not_meet(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"a": 1}, {"a": 2}])
+def test_two_packs_of_one_place_do_not_meet(tmp_path: Path, other: dict[str, int]) -> None:
     with (
-        workplace(tmp_path / "out", {"a": 1}),
+        workplace(tmp_path / "out", {"a": 1}) as parts,
         pytest.raises(DataError, match="being packed by another process"),
-        workplace(tmp_path / "out", {"a": 1}),
+        workplace(tmp_path / "out", other),
     ):
         pass
+    assert not parts.exists()
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    with workplace(tmp_path / "o1", {"a": 1}) as parts:
+        with workplace(tmp_path / "o[1]", {"a": 1}) as own:
+            assert own != parts
+        assert not own.exists()
+        assert parts.exists()
 
 
 def test_a_workplace_stays_when_the_work_fails(tmp_path: Path) -> None:
@@ -113,6 +123,44 @@ def _double(number: int) -> int:
 def test_one_crash_costs_one_task() -> None:
     found = dict(in_processes(_double, [(number,) for number in range(6)], 2))
     assert found == {(number,): None if number == 3 else 2 * number for number in range(6)}
+
+
+def test_a_crash_with_one_task_left_costs_that_task_only() -> None:
+    assert dict(in_processes(_double, [(3,)], 8)) == {(3,): None}
+
+
+_SLOW = """
+import sys, time
+from facemae.data.clips.pool import in_processes
+from tests.data.clips.test_clip_work import _sleep
+if __name__ == "__main__":
+    list(in_processes(_sleep, [(sys.argv[1], number) for number in range(4)], 2))
+"""
+
+
+def _sleep(folder: str, number: int) -> None:
+    (Path(folder) / f"{number}").touch()
+    time.sleep(120)
+
+
+def test_ctrl_c_does_not_wait_for_the_videos_at_work(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SLOW, str(tmp_path)],
+        cwd=root,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.iterdir()):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert said.count("KeyboardInterrupt") == 1
 
 
 def _refuse(number: int) -> int:

@@ -16,6 +16,8 @@ from facemae.data.index import ShardIndex
 from facemae.data.material import Material
 from facemae.data.reader import ShardReader
 from facemae.errors import DataError, UsageError
+from facemae.faces.detector import Face
+from facemae.video.store import Storage
 from tests.data.clips.films import face, film, nobody, noise
 
 SETTINGS = ClipSettings(size=32, detections=5, longest=10)
@@ -23,7 +25,7 @@ SETTINGS = ClipSettings(size=32, detections=5, longest=10)
 
 def pack(source: Path, out: Path, **changes: Any) -> ClipReport:
     settings = ClipSettings(**{**vars(SETTINGS), **changes})
-    return pack_videos(source, out, settings=settings, workers=1)
+    return pack_videos(source, out, settings=settings, workers=0)
 
 
 def samples(shards: Path) -> dict[str, Material]:
@@ -54,6 +56,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipReport]:
     (source / "broken.mkv").write_bytes(whole[: len(whole) * 6 // 10])
     (source / "text.mp4").write_text("this is no video")
     (source / "empty.mov").write_bytes(b"")
+    (source / "nowhere.mp4").symlink_to(source / "gone.mp4")
+    film(source / "field.mp4", [one] * 20)
+    soundfile.write(source / "field.WAV", noise(0.8, 22050), 22050, format="WAV")
     film(source / "appears.mp4", [nobody()[:128, :128]] * 25 + [one] * 50)
     return source, pack(source, source.parent / "shards")
 
@@ -85,13 +90,14 @@ def test_the_card_holds_the_crop_recipe(mixed: tuple[Path, ClipReport]) -> None:
         ("short.mp4", "0.24 s with a face, shorter than 0.5 s"),
         ("text.mp4", "no video"),
         ("empty.mov", "zero bytes"),
+        ("nowhere.mp4", "the file is gone"),
     ],
 )
 def test_what_is_left_out_is_named(mixed: tuple[Path, ClipReport], name: str, reason: str) -> None:
     _source, report = mixed
     assert reason in reasons(report)[name]
     lines = [json.loads(line) for line in (report.out / "skipped.jsonl").read_text().splitlines()]
-    assert {line["path"] for line in lines} == {"nobody.mp4", "short.mp4", "text.mp4", "empty.mov"}
+    assert {line["path"] for line in lines} == {"nobody.mp4", "short.mp4", "text.mp4", "empty.mov", "nowhere.mp4"}
     assert not any(key.startswith(name.split(".", maxsplit=1)[0] + "-") for key in samples(report.out))
 
 
@@ -123,6 +129,26 @@ def test_a_separate_sound_is_cut_or_filled_to_the_frames(mixed: tuple[Path, Clip
     assert found["short_wav-0-0000"].sample.meta["sound"]["missing_s"] == pytest.approx(1.5, abs=0.002)
 
 
+def test_the_ending_of_a_sound_file_may_be_in_capitals(mixed: tuple[Path, ClipReport]) -> None:
+    assert samples(mixed[1].out)["field-0-0000"].sample.meta["sound"]["level_db"] > -20
+
+
+def test_a_face_too_small_to_cut_costs_its_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tiny:
+        name = "tiny"
+
+        def detect(self, frame: np.ndarray) -> list[Face]:
+            size = 4.0 if frame[0, 0, 0] > 128 else 40.0
+            return [Face((10.0, 10.0, 10 + size, 10 + size), 0.9)]
+
+    monkeypatch.setattr("facemae.data.clips.job.open_detector", lambda _: Tiny())
+    film(tmp_path / "videos/tiny.mp4", [np.full((64, 64, 3), 250, np.uint8)] * 20)
+    film(tmp_path / "videos/good.mp4", [np.full((64, 64, 3), 20, np.uint8)] * 20)
+    report = pack(tmp_path / "videos", tmp_path / "out")
+    assert set(samples(report.out)) == {"good-0-0000"}
+    assert "a box of side" in reasons(report)["tiny.mp4"]
+
+
 def test_a_broken_tail_keeps_what_was_before_it(mixed: tuple[Path, ClipReport]) -> None:
     sample = samples(mixed[1].out)["broken-0-0000"]
     assert sample.clip is not None
@@ -146,7 +172,7 @@ def test_the_report_counts_faces_and_shake(mixed: tuple[Path, ClipReport]) -> No
     assert report.shake is not None
     assert report.shake[1] == 0.0
     text = "\n".join(report.lines())
-    assert "12 videos" in text
+    assert "14 videos" in text
     assert f"a face in {report.found / report.looked:.1%} of {report.looked} frames" in text
 
 
@@ -198,6 +224,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path, make: Callable[[Path], objec
     with pytest.raises(DataError, match=message):
         pack(tmp_path / "videos", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
 
 
 @pytest.mark.parametrize(
@@ -206,6 +233,9 @@ def test_nothing_usable_is_an_error(tmp_path: Path, make: Callable[[Path], objec
         ({"size": 0}, "size 0"),
         ({"fps": -1.0}, "fps -1.0"),
         ({"seen": 2.0}, "seen 2.0"),
+        ({"detections": float("inf")}, "detections inf"),
+        ({"margin": float("nan")}, "margin nan"),
+        ({"size": 33, "storage": Storage("mp4")}, "an even size"),
         ({"shortest": 20.0}, "shortest <= longest"),
     ],
 )
@@ -219,4 +249,4 @@ def test_a_folder_of_sound_that_fits_no_video_is_refused(tmp_path: Path) -> None
     film(tmp_path / "videos/a.mp4", [face()] * 5)
     (tmp_path / "sound").mkdir()
     with pytest.raises(DataError, match="the sound of none of 1 videos"):
-        pack_videos(tmp_path / "videos", tmp_path / "out", sound=tmp_path / "sound", workers=1)
+        pack_videos(tmp_path / "videos", tmp_path / "out", sound=tmp_path / "sound", workers=0)

@@ -59,7 +59,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for sound_rate in SOUND_RATES:
             ending = "mkv" if rate is None else "mp4"
             make(source / f"fps{name}_{sound_rate}.{ending}", rate, sound_rate)
-    pack_videos(source, source.parent / "shards", settings=ClipSettings(size=32, detections=4, fps=FPS), workers=1)
+    pack_videos(source, source.parent / "shards", settings=ClipSettings(size=32, detections=4, fps=FPS), workers=0)
     return source.parent / "shards"
 
 
