@@ -2,17 +2,23 @@
 
 Tracking by detection as in SORT and ByteTrack (Bewley et al. 2016; Zhang et al. 2022), without a model of motion: faces
 in video move little between frames. As in ByteTrack, weak detections may continue a track but start none.
+
+Boxes alone do not tell who comes out of a crossing on which side. So nobody is followed through one: where a face
+covers more than half of another, both tracks end, and new ones begin when two faces are seen apart again.
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from facemae.errors import DataError
-from facemae.faces.detector import Face, area, shared_area
+from facemae.faces.detector import Box, Face, area, shared_area
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +43,52 @@ class Track:
         return len(self.numbers)
 
 
+DropKind = Literal["short", "seldom", "weak", "covered"]
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Detections that became no track.
+
+    Attributes:
+        kind: `short`, `seldom` and `weak` are what false positives are; `covered` is where one face hides another.
+        start: Time of the first in seconds.
+        stop: Time of the last.
+        frames: In how many frames they were.
+        reason: What was wrong, with the numbers.
+    """
+
+    kind: DropKind
+    start: float
+    stop: float
+    frames: int
+    reason: str
+
+
+_COVERED = 0.5
+"""Shared area as a share of the smaller box from which on one face hides the other."""
+
+_NEAR = 0.2
+"""Likewise, from which on a face may be one of the two that hid each other."""
+
+_UNCLEAR = 3
+"""After this many times `bridge` with one face only, the other one is taken to be gone."""
+
+_RECENT = 4
+"""Detections that a track's velocity is taken from."""
+
+
 @dataclass(eq=False)
 class _Open:
-    """A track that may go on. `before` counts the frames looked at before its first, `last` those before its last."""
+    """A track that may go on. `first` and `last` number the frames looked at; `unclear` is one of two faces."""
 
-    before: int
+    first: int
     last: int = 0
+    unclear: bool = False
+    parted: bool = False
     numbers: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
     def append(self, number: int, time: float, looked: int, face: Face) -> None:
@@ -61,8 +104,21 @@ class _Open:
             np.array(self.times, np.float64),
             np.array(self.boxes, np.float32).reshape(-1, 4),
             np.array(self.scores, np.float32),
-            self.last - self.before + 1,
+            self.last - self.first + 1,
         )
+
+    def expected(self, time: float) -> Box:
+        """Its last box, moved on at the velocity of its last detections."""
+        left, top, right, bottom = self.boxes[-1]
+        then = max(-_RECENT, -len(self.times))
+        if self.times[-1] <= self.times[then]:
+            return self.boxes[-1]
+        share = (time - self.times[-1]) / (self.times[-1] - self.times[then])
+        x, y = (
+            (self.boxes[-1][k] + self.boxes[-1][k + 2] - self.boxes[then][k] - self.boxes[then][k + 2]) * share / 2
+            for k in (0, 1)
+        )
+        return left + x, top + y, right + x, bottom + y
 
 
 class Tracker:
@@ -78,7 +134,12 @@ class Tracker:
         least_seconds: Shorter tracks are dropped, except those that last as long as their clip.
         least_share: Tracks detected in a smaller share of the frames from their first to their last are dropped.
         least_score: Tracks whose median score is smaller are dropped.
+
+    Attributes:
+        dropped: What the last call of `finish` left out, in the order of time.
     """
+
+    dropped: tuple[Dropped, ...] = ()
 
     def __init__(
         self,
@@ -101,6 +162,8 @@ class Tracker:
     def _reset(self) -> None:
         self._open: list[_Open] = []
         self._done: list[Track] = []
+        self._dropped: list[Dropped] = []
+        self._lone: list[tuple[float, float]] = []
         self._looked = 0
         self._number = -1
         self._first = self._last = self._step = 0.0
@@ -124,18 +187,31 @@ class Tracker:
         self._first = time if self._looked == 0 else self._first
         self._step = time - self._last if self._looked else 0.0
         self._number, self._last, self._looked = number, time, self._looked + 1
-        self._close(time - self.bridge)
-        for track, face in self._pairs(faces):
+        self._close(before=time - self.bridge)
+        pairs = self._told_apart(self._pairs(faces), time)
+        self._open += [track for track in pairs if track not in self._open]
+        for track, face in pairs.items():
             track.append(number, time, self._looked, face)
+        used = list(pairs.values())
+        self._lone += [(time, face.score) for face in faces if face.score < self.start_score and face not in used]
+
+    def cut(self) -> None:
+        """End all tracks: what comes next was taken at another time or place, though a face may stand where one was."""
+        self._close(ending=True)
 
     def finish(self) -> list[Track]:
         """The tracks of the clip, the most prominent (largest times longest) first; the tracker is empty afterwards."""
-        self._close(float("inf"), ending=True)
-        found = sorted(self._done, key=_prominence, reverse=True)
+        self._close(ending=True)
+        found = sorted(self._done, key=prominence, reverse=True)
+        if self._lone:
+            times, best = [time for time, _ in self._lone], max(score for _, score in self._lone)
+            reason = f"a score of at most {best:.2f}, below {self.start_score:g}, starts no track"
+            self._dropped.append(Dropped("weak", times[0], times[-1], len(set(times)), reason))
+        self.dropped = tuple(sorted(self._dropped, key=lambda drop: drop.start))
         self._reset()
         return found
 
-    def _pairs(self, faces: Sequence[Face]) -> list[tuple[_Open, Face]]:
+    def _pairs(self, faces: Sequence[Face]) -> dict[_Open, Face]:
         """Each face with the track it continues or, where strong enough, with a new one."""
         taken: dict[int, _Open] = {}
         if faces and self._open:
@@ -143,36 +219,93 @@ class Tracker:
             for row, column in zip(*linear_sum_assignment(shares, maximize=True), strict=True):
                 if shares[row, column] >= self.overlap:
                     taken[int(column)] = self._open[int(row)]
+        for track in [track for track in self._open if track.unclear]:
+            self._part(track, faces, taken)
         for place, face in enumerate(faces):
             if place not in taken and face.score >= self.start_score:
-                taken[place] = _Open(before=self._looked)
-                self._open.append(taken[place])
-        return [(track, faces[place]) for place, track in taken.items()]
+                taken[place] = _Open(self._looked)
+        return {track: faces[place] for place, track in taken.items()}
 
-    def _close(self, before: float, *, ending: bool = False) -> None:
-        """End the tracks not seen since `before`."""
-        going = [track for track in self._open if track.times[-1] >= before and not ending]
-        for track in self._open:
-            if track not in going:
-                closed = track.closed()
-                if self._is_face(closed):
-                    self._done.append(closed)
-        self._open = going
+    def _part(self, unclear: _Open, faces: Sequence[Face], taken: dict[int, _Open]) -> None:
+        """Two faces that hid each other: two new tracks where both are seen again, else still one of them."""
+        near = [
+            place
+            for place, face in enumerate(faces)
+            if taken.get(place, unclear) is unclear and _cover(unclear.boxes[-1], face.box) > _NEAR
+        ]
+        if len(near) > 1:
+            self._close(unclear)
+            for place in near:
+                taken[place] = _Open(self._looked, parted=True)
+        elif near and self._last - unclear.times[0] <= _UNCLEAR * self.bridge:
+            taken[near[0]] = unclear
+        elif near:
+            self._close(unclear)
+            taken.pop(near[0], None)
 
-    def _is_face(self, track: Track) -> bool:
+    def _told_apart(self, pairs: dict[_Open, Face], time: float) -> dict[_Open, Face]:
+        """End the tracks of faces that cover each other, and hold whichever is still seen as unclear."""
+        both = [*self._open, *(track for track in pairs if track not in self._open)]
+        places = {
+            track: [pairs[track].box] if track in pairs else [track.boxes[-1], track.expected(time)] for track in both
+        }
+        covered: dict[_Open, None] = {}
+        for one, two in itertools.combinations(both, 2):
+            if self._are_two(one, two, pairs) and any(
+                _cover(here, there) > _COVERED for here in places[one] for there in places[two]
+            ):
+                covered |= {one: None, two: None}
+        seen = [pairs[track] for track in covered if track in pairs]
+        held = any(track.unclear and track in pairs for track in covered)
+        rest = {track: face for track, face in pairs.items() if track not in covered or track.unclear}
+        self._close(*(track for track in covered if not track.unclear))
+        if seen and not held:
+            rest[_Open(self._looked, unclear=True)] = seen[0]
+        return rest
+
+    def _are_two(self, one: _Open, two: _Open, pairs: dict[_Open, Face]) -> bool:
+        """Whether both were seen at the same time, each more than once: else one may be the other, found anew."""
+        at_once = one.first <= two.last and two.first <= one.last
+        return at_once and all(len(track.times) > 1 or track.parted or track.unclear for track in (one, two))
+
+    def _close(self, *tracks: _Open, before: float = -math.inf, ending: bool = False) -> None:
+        """End these tracks, those not seen since `before`, or all."""
+        over = [track for track in self._open if ending or track in tracks or track.times[-1] < before]
+        self._open = [track for track in self._open if track not in over]
+        for track in over:
+            closed = track.closed()
+            dropped = self._dropped_for(closed, track.unclear)
+            if dropped is None:
+                self._done.append(closed)
+            else:
+                start, stop = float(closed.times[0]), float(closed.times[-1])
+                self._dropped.append(Dropped(dropped[0], start, stop, len(closed), dropped[1]))
+
+    def _dropped_for(self, track: Track, unclear: bool) -> tuple[DropKind, str] | None:
+        """Why a track is none; None where it is one."""
         # A frame lasts until the next: without that, a clip of n frames would count as n - 1.
-        lasted = track.times[-1] - track.times[0] + self._step
+        lasted = float(track.times[-1] - track.times[0]) + self._step
         clip = self._last - self._first + self._step
-        return bool(
-            lasted >= min(self.least_seconds, clip)
-            and len(track) >= self.least_share * track.looked
-            and float(np.median(track.scores)) >= self.least_score
-        )
+        share, score = len(track) / track.looked, float(np.median(track.scores))
+        if unclear:
+            return "covered", f"one face covers another for {lasted:.2f} s"
+        if lasted < min(self.least_seconds, clip):
+            return "short", f"{lasted:.2f} s, less than {self.least_seconds:g} s"
+        if share < self.least_share:
+            return "seldom", f"detected in {share:.0%} of the frames, less than {self.least_share:.0%}"
+        if score < self.least_score:
+            return "weak", f"a median score of {score:.2f}, less than {self.least_score:g}"
+        return None
 
 
-def _prominence(track: Track) -> float:
+def prominence(track: Track) -> float:
     """Summed over the frames, the side of the box."""
     return sum(float(np.sqrt(area(box))) for box in track.boxes.tolist())
+
+
+def _cover(one: Sequence[float], two: Sequence[float]) -> float:
+    """Shared area as a share of the smaller box."""
+    return shared_area(one, two) / max(min(area(one), area(two)), 1e-9)
 
 
 def _union_share(one: Sequence[float], two: Sequence[float]) -> float:

@@ -8,6 +8,8 @@ import pytest
 from facemae.errors import DataError
 from facemae.faces import Face, Frame, Track, Tracker
 from facemae.faces.cascade import CascadeDetector
+from facemae.faces.detector import best_first
+from facemae.rng import generator
 
 RATE = 25.0
 
@@ -123,3 +125,73 @@ def test_frames_out_of_order_are_an_error() -> None:
         tracker.add(3, 0.16, [])
     with pytest.raises(DataError, match=r"frame 4 at 0.080 s"):
         tracker.add(4, 0.08, [])
+
+
+def _crossings(way: str, trials: int = 60) -> tuple[int, int]:
+    """Tracks of two noisy faces that meet, and those of them that hold detections of both."""
+    tracks = mixed = 0
+    for trial in range(trials):
+        rng = generator(0, "crossing", trial)
+        speed, apart, nearest = rng.uniform(3, 20), rng.uniform(-10, 10), rng.uniform(0, 50)
+        tracker, owners = Tracker(), dict[float, int]()
+        for number in range(int(300 / speed)):
+            x = number * speed
+            if way == "bounce":
+                x = min(x, 300 - nearest - x)
+            faces = []
+            for owner, (left, top) in enumerate([(x, 50.0), (300 - x, 50 + apart)]):
+                score = float(np.clip(rng.normal(0.7, 0.1), 0.3, 1.0))
+                face = _face(left + float(rng.normal(0, 2)), top, 60, score)
+                owners[float(np.float32(face.box[0]))] = owner
+                faces.append(face)
+            tracker.add(number, number / 10, best_first(faces))
+        for track in tracker.finish():
+            tracks += 1
+            mixed += len({owners[float(box[0])] for box in track.boxes}) > 1
+    return tracks, mixed
+
+
+@pytest.mark.parametrize("way", ["pass", "bounce"])
+def test_faces_that_cross_are_not_mixed(way: str) -> None:
+    tracks, mixed = _crossings(way)
+    assert tracks > 150
+    assert mixed <= 0.04 * tracks
+
+
+def test_nobody_is_followed_through_a_crossing_and_both_go_on_behind_it() -> None:
+    frames = [best_first([_face(4 * number), _face(200 - 4 * number, score=0.7)]) for number in range(50)]
+    tracks = _track(frames)
+    assert len(tracks) == 4
+    assert sorted(bool(track.boxes[-1, 0] > track.boxes[0, 0]) for track in tracks) == [False, False, True, True]
+    assert all(np.all(np.diff(np.sign(np.diff(track.boxes[:, 0]))) == 0) for track in tracks)
+
+
+def test_a_cut_ends_all_tracks() -> None:
+    tracker = Tracker()
+    for number in range(40):
+        if number == 25:
+            tracker.cut()
+        tracker.add(number, number / RATE, [_face(10)])
+    assert [track.numbers[[0, -1]].tolist() for track in tracker.finish()] == [[0, 24], [25, 39]]
+
+
+def test_what_is_dropped_is_told_with_its_reason() -> None:
+    tracker = Tracker()
+    frames: list[list[Face]] = [[] for _ in range(80)]
+    frames[3] = frames[4] = [_face(10)]
+    for number in range(30, 60, 6):
+        frames[number] = [_face(10)]
+    frames[70] = [_face(10, score=0.2)]
+    assert _track(frames, tracker) == []
+    assert [(drop.kind, drop.start, drop.frames) for drop in tracker.dropped] == [
+        ("short", 0.12, 2),
+        ("seldom", 1.2, 5),
+        ("weak", 2.8, 1),
+    ]
+    assert [drop.reason for drop in tracker.dropped] == [
+        "0.08 s, less than 0.4 s",
+        "detected in 20% of the frames, less than 30%",
+        "a score of at most 0.20, below 0.4, starts no track",
+    ]
+    _track([[_face(10)]] * 20, tracker)
+    assert tracker.dropped == ()
