@@ -1,6 +1,7 @@
 """Sound streams of any container to mono pieces with their times, by FFmpeg through PyAV."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ with needs_extra("video", "decoding sound"):
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
 
 Wave = NDArray[np.float32]
 
@@ -83,7 +85,12 @@ def has_pictures(container: InputContainer) -> bool:
     return any(not stream.disposition & av.stream.Disposition.attached_pic for stream in container.streams.video)
 
 
-def pieces(container: InputContainer, stream: AudioStream, damaged: Callable[[str], None]) -> Iterator[Piece]:
+def pieces(
+    container: InputContainer,
+    stream: AudioStream,
+    damaged: Callable[[str], None],
+    joint: tuple[int, int] | None = None,
+) -> Iterator[Piece]:
     """All of a stream, packet by packet.
 
     Priming that the container declares (edit list of mp4, codec delay of Matroska, the tag of LAME) is left out by
@@ -93,14 +100,19 @@ def pieces(container: InputContainer, stream: AudioStream, damaged: Callable[[st
         container: An open file.
         stream: Its sound stream.
         damaged: Told in words of each packet that does not decode, and of a file that cannot be read on.
+        joint: Bytes of the file between which another begins, whose sound is left out; None: all is one file.
 
     Yields:
         Pieces of at least one sample, of bounded length.
     """
-    packets = container.demux(stream)
+    packets, last = container.demux(stream), -math.inf
     while True:
         try:
             packet = next(packets, None)
+            if packet is not None and joint is not None:
+                if _behind(packet, last, joint):
+                    return
+                last = last if packet.pts is None else packet.pts
             frames = [] if packet is None else packet.decode()
         except av.FFmpegError as error:
             _check_readable(Path(container.name.removeprefix("file:")), error)
@@ -113,6 +125,13 @@ def pieces(container: InputContainer, stream: AudioStream, damaged: Callable[[st
         for frame in frames:
             if isinstance(frame, AudioFrame) and frame.samples:
                 yield _piece(frame)
+
+
+def _behind(packet: "Packet[AudioStream]", last: float, joint: tuple[int, int]) -> bool:
+    """Whether a packet lies behind the joint; between its two bytes time stamps tell, if there was sound before."""
+    if packet.pos is None or packet.pos <= joint[0]:
+        return False
+    return packet.pos >= joint[1] or packet.pts is None or packet.pts < last or math.isinf(last)
 
 
 def _check_readable(path: Path, error: Exception) -> None:

@@ -74,6 +74,7 @@ class SoundSource:
         rate: Samples a second of the result.
         origin: Seconds from the container's zero to the presentation of the video's first frame. A file without
             video has its own zero: its first sample after the encoder's priming; the origin counts from there.
+        joint: Where in the file another begins, whose sound is not taken: `facemae.video.source.VideoSource.joint`.
 
     Raises:
         DataError: The file has no sound (see `has_sound`).
@@ -81,12 +82,15 @@ class SoundSource:
         StorageError: The file cannot be read.
     """
 
-    def __init__(self, path: str | Path, *, rate: int, origin: float = 0.0) -> None:
+    def __init__(
+        self, path: str | Path, *, rate: int, origin: float = 0.0, joint: tuple[int, int] | None = None
+    ) -> None:
         if rate <= 0:
             raise ValueError(f"rate is {rate}; samples a second are above zero")
         self.path = Path(path)
         self.rate = rate
         self.origin = origin
+        self.joint = joint
         self.report = SoundReport()
         first = _first(self.path)
         if first is None:
@@ -101,6 +105,11 @@ class SoundSource:
     def damage(self) -> str | None:
         """What was wrong with the file, once all blocks are read; None for a whole file."""
         return "; ".join(self.report.damage) or None
+
+    @property
+    def silences(self) -> list[tuple[float, float]]:
+        """Start and end in seconds of all that was filled before the sound's end, once all blocks are read."""
+        return [(start / self.info.rate, end / self.info.rate) for start, end in self.report.laid.silences]
 
     def blocks(self) -> Iterator[Wave]:
         """The sound from the origin to its end; reads the file anew each time and starts a new `report`.
@@ -159,7 +168,7 @@ class SoundSource:
         with opened(self.path) as container:
             stream = sound_stream(container)
             if stream is not None:
-                yield from pieces(container, stream, self._damaged)
+                yield from pieces(container, stream, self._damaged, self.joint)
 
     def _damaged(self, text: str) -> None:
         if text not in self.report.damage:

@@ -1,7 +1,7 @@
 """Sound laid on a time line: late sound waits, early sound is cut, gaps are silence, overlaps are cut."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ class Laid:
     """Pieces of which a part was cut since sound was there already."""
     cut: int = 0
     """Samples cut so."""
+    silences: list[tuple[int, int]] = field(default_factory=list)
+    """First sample and end of each stretch after zero that was filled: late sound, and gaps."""
 
 
 class TimeLine:
@@ -87,6 +89,8 @@ class TimeLine:
         if start < self._next:
             wave = wave[self._next - start :]
         elif len(wave):
+            if start > max(self._next, 0):
+                self.laid.silences.append((max(self._next, 0), start))
             yield from _silence(start - self._next)
             self._next = start
         if len(wave):

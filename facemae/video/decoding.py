@@ -116,7 +116,7 @@ def decoded_frames(
     """All intact frames of a stream in presentation order.
 
     A packet that is cut off or does not decode is left out, with the frames that follow it up to the next key frame,
-    since they build on it.
+    since they build on it. `opaque` of each frame holds the number of its packet, and the packet's byte in the file.
 
     Args:
         container: Where the stream lies; it is read once, from where it stands.
@@ -130,7 +130,7 @@ def decoded_frames(
             broken = number
         for frame in frames or ():
             # Frames come in another order than packets: what was sent before the damage is whole.
-            place = frame.opaque if isinstance(frame.opaque, int) else number
+            place = frame.opaque[0] if isinstance(frame.opaque, tuple) else number
             if frame.is_corrupt:
                 damage.note("a frame is incomplete")
                 broken = place if broken is None else max(broken, place)
@@ -151,7 +151,7 @@ def _decode(
         if packet.is_corrupt:
             damage.note("a packet is cut off or out of sequence")
             return None
-        packet.opaque = number
+        packet.opaque = number, packet.pos
     try:
         return stream.decode(packet)
     except av.error.EOFError:

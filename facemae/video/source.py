@@ -37,7 +37,8 @@ class VideoInfo:
         container: Likewise, such as `matroska,webm`.
         has_sound: Whether the file has a sound stream.
         interlaced: Whether the first frame is made of two fields, which are given as they are.
-        pixel_aspect: Width of a stored pixel over its height; see `facemae.video.picture.square_size`.
+        pixel_aspect: Width of a stored pixel over its height.
+        stretched: Whether frames are stretched for it; see `facemae.video.picture.square_size`.
     """
 
     width: int
@@ -52,6 +53,7 @@ class VideoInfo:
     has_sound: bool
     interlaced: bool
     pixel_aspect: float
+    stretched: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,8 @@ class VideoSource:
 
     It is a context manager. Every iteration reads the file from its start. All frames have the size of the first: those
     of another size, which some streams have after a cut, are scaled to it. What is damaged is left out (see `damage`).
+    Where files with sound were put one behind another, so that time stamps start anew, the video ends with the first:
+    what of the sound would belong to which of the pictures behind it, nothing in the file says.
 
     Args:
         path: The file. Its content decides what it is, not its name.
@@ -127,6 +131,11 @@ class VideoSource:
         return self._current.timeline.repaired
 
     @property
+    def joint(self) -> tuple[int, int] | None:
+        """Bytes of the file between which another begins; None where none does. Known once all frames are read."""
+        return self._current.joint
+
+    @property
     def damage(self) -> str | None:
         """What was found wrong so far, in one line; None where nothing was. Complete once all frames have been read."""
         return self._current.damage.text
@@ -150,6 +159,8 @@ class _Reading:
     def __init__(self, path: Path, max_pixels: int) -> None:
         self._name = str(path)
         self.damage = Damage()
+        self.joint: tuple[int, int] | None = None
+        self._reached = 0
         _check_file(path)
         with contextlib.ExitStack() as stack:
             self._container = stack.enter_context(open_container(path, self._name, max_pixels=max_pixels))
@@ -189,12 +200,22 @@ class _Reading:
             image = self._orientation.apply(self._to_rgb(frame, *self._size))
             yield Frame(number, place[0], image, place[1])
             del image
-            frame = next(self._decoded, None)
+            self._reached = max(self._reached, _byte(frame))
+            before, frame = place[0] + place[1], next(self._decoded, None)
+            if frame is not None and self.info.has_sound and self.timeline.starts_anew(self._stamps(frame)[0]):
+                self.joint = self._reached, _byte(frame)
+                self.damage.note(f"time stamps start anew at {before:.2f} s: what follows, another file, is left out")
+                frame = None
             if frame is not None:
                 place, number = self.timeline.place(*self._stamps(frame)), number + 1
 
     def _stamps(self, frame: "av.VideoFrame") -> tuple[int | None, int | None]:
         return (frame.dts if self._avi else frame.pts), frame.duration
+
+
+def _byte(frame: "av.VideoFrame") -> int:
+    """Where in the file the packet of a frame begins; 0 where the container does not tell."""
+    return (frame.opaque[1] or 0) if isinstance(frame.opaque, tuple) else 0
 
 
 def _check_file(path: Path) -> None:
@@ -231,4 +252,5 @@ def _info(
         has_sound=bool(container.streams.audio),
         interlaced=first.interlaced_frame,
         pixel_aspect=float(stream.sample_aspect_ratio or 1),
+        stretched=size != (first.width, first.height),
     )

@@ -54,6 +54,12 @@ class Timeline:
         self._before = time
         return time, self._lasts
 
+    def starts_anew(self, stamp: int | None) -> bool:
+        """Whether a new section begins with the frame that has this timestamp; asked before it is placed."""
+        if stamp is None or self._first is None or self._before < 0:
+            return False
+        return float((stamp - self._first) * self._base) + self._shift <= self._before - JUMP
+
     def _time(self, stamp: int | None) -> float:
         before = self._before
         if stamp is None or self._first is None:

@@ -23,6 +23,8 @@ from facemae.sound.source import has_sound
 _LONGER = 0.5
 """Seconds by which a separate sound may differ from its video without a note."""
 _MOST_PEOPLE = 10
+_TOLD, _CLIPPED = 0.1, 0.01
+"""Seconds of lateness, gaps and overlaps, and of sound beyond full scale, that are not worth a note."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class VideoReport:
         people: Faces found in the video.
         shake: Of each kept face (with detected boxes, with the steady one), in pixels of the stored crop.
         skipped: (what, reason) of what was left out.
-        notes: (what, remark) of what is worth knowing and was kept, by kind: `damage`, `sound`, `people`.
+        notes: (what, remark) of what is worth knowing and was kept, by kind: `damage`, `picture`, `sound`,
+            `people`.
     """
 
     path: str
@@ -147,6 +150,10 @@ def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iter
         report.notes.append(("damage", seen.damage))
     if seen.repaired:
         report.notes.append(("damage", f"time stamps of {seen.repaired} frames repaired"))
+    if seen.info.interlaced:
+        report.notes.append(("picture", "interlaced: its fields are not separated"))
+    if seen.info.stretched:
+        report.notes.append(("picture", f"pixels {seen.info.pixel_aspect:.3f} times as wide as high, made square"))
     fps = seen.fps
     sound: SoundTrack | None = None
     for number, person in _kept(job, seen, settings, report):
@@ -189,7 +196,8 @@ def _sound_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: Video
         if not has_sound(path):
             report.notes.append(("sound", "no sound"))
             return None
-        track = SoundTrack(path, seen.origin if job.sound is None else 0.0, settings.sound_rate)
+        origin, joint = (seen.origin, seen.joint) if job.sound is None else (0.0, None)
+        track = SoundTrack(path, origin, settings.sound_rate, joint)
     except (DecodeError, DataError) as error:
         report.notes.append(("sound", f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"))
         return None
@@ -198,10 +206,23 @@ def _sound_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: Video
 
 
 def _remarks(track: SoundTrack, job: VideoJob, seen: Survey) -> Iterator[str]:
+    """What a user must know of a sound, amounts in seconds."""
+    source = track.source
     if track.silent:
         yield "a silent track, stored without sound"
-    if track.source.damage:
-        yield track.source.damage
+    elif source.info.start > _TOLD:
+        yield f"the sound begins {source.info.start:.2f} s after the picture"
+    filled, cut = (count / source.info.rate for count in (source.report.laid.filled, source.report.laid.cut))
+    if filled > _TOLD:
+        yield f"{filled:.2f} s of gaps in the sound are filled with silence"
+    if cut > _TOLD:
+        yield f"{cut:.2f} s of the sound are cut: by their time stamps there was sound already"
+    if (clipped := source.report.clipped / track.rate) > _CLIPPED:
+        yield f"the sound is beyond full scale for {clipped:.2f} s, and is clipped there"
+    if source.report.invalid:
+        yield f"{source.report.invalid / source.info.rate:.4f} s of the sound are no numbers, and silence here"
+    if source.damage:
+        yield source.damage
     if job.sound is not None and abs(track.seconds - seen.seconds) > _LONGER:
         yield f"{job.sound.name} lasts {track.seconds:.2f} s, the video {seen.seconds:.2f} s"
 
@@ -210,7 +231,7 @@ def _members(settings: ClipSettings, picture: Picture, sound: Sound | None, meta
     text = json.dumps(meta, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return {
         settings.storage.kind: picture.data,
-        **({} if sound is None else {FLAC: sound.data}),
+        **({} if sound is None or sound.data is None else {FLAC: sound.data}),
         "json": text.encode(),
     }
 

@@ -91,11 +91,11 @@ class Sound:
     """The sound beneath one clip.
 
     Attributes:
-        data: FLAC.
+        data: FLAC; None where the clip has none, or silence only.
         meta: What the sample's metadata says of it.
     """
 
-    data: bytes
+    data: bytes | None
     meta: dict[str, Any]
 
 
@@ -106,6 +106,7 @@ class SoundTrack:
         path: File with the sound: the video, or another beside it.
         origin: Time of the video's first frame on the file's time line; 0 for a separate file, which starts with it.
         rate: Samples a second of the stored sound.
+        joint: See `SoundSource`.
 
     Attributes:
         seconds: From the video's first frame to the end of the sound.
@@ -117,14 +118,17 @@ class SoundTrack:
         StorageError: The file cannot be read.
     """
 
-    def __init__(self, path: Path, origin: float, rate: int) -> None:
-        self.source = SoundSource(path, rate=rate, origin=origin)
+    def __init__(self, path: Path, origin: float, rate: int, joint: tuple[int, int] | None = None) -> None:
+        self.source = SoundSource(path, rate=rate, origin=origin, joint=joint)
         self.rate = rate
         self.seconds = sum(len(block) for block in self.source.blocks()) / rate
+        self._silences = self.source.silences
         self.silent = self.source.report.level < SILENT
 
     def cut(self, pieces: Sequence[Piece], fps: float) -> Iterator[Sound]:
         """The sound of each piece, exactly beneath its frames; silence where the sound had none.
+
+        A piece beneath which there is none, or only silence, has no data, and its metadata says `stored: false`.
 
         Args:
             pieces: Rising, one directly behind the other.
@@ -135,15 +139,18 @@ class SoundTrack:
             start = round(piece.first / fps * self.rate)
             stop = round((piece.first + piece.count) / fps * self.rate)
             wave = reader.between(start, stop)
-            missing = stop - start - len(wave)
-            padded = np.pad(wave, (0, missing))
-            meta = {
-                "rate": self.rate,
-                "samples": stop - start,
-                "level_db": round(max(level(padded), _LEAST_LEVEL), 1),
-                **({"missing_s": round(missing / self.rate, 3)} if missing else {}),
-            }
-            yield Sound(sound_store.encode(padded, self.rate), meta)
+            short = stop - start - len(wave)
+            padded = np.pad(wave, (0, short))
+            missing = round(short / self.rate + self._filled(start / self.rate, stop / self.rate), 3)
+            loud = level(padded)
+            stored = {"rate": self.rate, "samples": stop - start} if loud >= SILENT else {"stored": False}
+            told = {"missing_s": missing} if missing else {}
+            meta = {**stored, "level_db": round(max(loud, _LEAST_LEVEL), 1), **told}
+            yield Sound(sound_store.encode(padded, self.rate) if loud >= SILENT else None, meta)
+
+    def _filled(self, start: float, stop: float) -> float:
+        """Seconds between two times in which the file has no sound, before its end."""
+        return sum(max(0.0, min(end, stop) - max(begin, start)) for begin, end in self._silences)
 
 
 class _Blocks:

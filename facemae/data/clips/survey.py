@@ -14,6 +14,7 @@ from facemae.video.rate import count_at_rate
 from facemae.video.source import Frame, VideoInfo, VideoSource
 
 _TIE = 1e-6
+_BORNE_OUT = 0.005
 _BRIDGE = 0.5
 """Seconds: a face seen so soon after a video's start, or until so short before its end, was there from start to end."""
 
@@ -54,6 +55,7 @@ class Survey:
         repaired: Frames whose time stamps had to be repaired.
         fps: Frames a second of the clips.
         count: Frames of the whole video at that rate.
+        joint: Where in the file another begins; see `facemae.video.source.VideoSource.joint`.
     """
 
     info: VideoInfo
@@ -67,6 +69,7 @@ class Survey:
     repaired: int
     fps: float
     count: int
+    joint: tuple[int, int] | None = None
 
 
 def survey(path: Path, detector: Detector, settings: ClipSettings) -> Survey:
@@ -77,15 +80,17 @@ def survey(path: Path, detector: Detector, settings: ClipSettings) -> Survey:
         StorageError: The file cannot be read.
     """
     tracker = Tracker(bridge=_BRIDGE)
-    looked = frames = count = 0
-    seconds = 0.0
+    looked = frames = 0
+    last: Frame | None = None
     with VideoSource(path) as source:
-        fps = settings.fps or source.info.fps
         for frame, look in _looked_at(source, settings.detections):
-            seconds, frames, count = frame.time + frame.duration, frame.number + 1, count_at_rate(frame, fps)
+            last, frames = frame, frame.number + 1
             if look:
                 looked += 1
                 tracker.add(frame.number, frame.time, detector.detect(frame.image))
+        assert last is not None  # a source without one raises
+        seconds = last.time + last.duration
+        fps = settings.fps or _measured_rate(frames, seconds, source.info.fps)
         tracks = tracker.finish()
         return Survey(
             info=source.info,
@@ -98,8 +103,15 @@ def survey(path: Path, detector: Detector, settings: ClipSettings) -> Survey:
             damage=source.damage,
             repaired=source.repaired,
             fps=fps,
-            count=count,
+            count=count_at_rate(last, fps),
+            joint=source.joint,
         )
+
+
+def _measured_rate(frames: int, seconds: float, stated: float) -> float:
+    """Frames a second: the header's where the frames bear it out, which rounds less than their time stamps do."""
+    measured = frames / seconds if seconds > 0 else stated
+    return stated if abs(measured / stated - 1) < _BORNE_OUT else measured
 
 
 def _looked_at(frames: VideoSource, rate: float) -> Iterator[tuple[Frame, bool]]:
