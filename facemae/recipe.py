@@ -17,7 +17,19 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from facemae.config import ClipConfig, EncoderConfig, MaskConfig, ObjectiveConfig, Recipe, ViewConfig, copy_names
+from facemae.config import (
+    ClipConfig,
+    EncoderConfig,
+    MaskConfig,
+    ObjectiveConfig,
+    Recipe,
+    SoundConfig,
+    SoundEncoderConfig,
+    ViewConfig,
+    copy_names,
+    sound_copies,
+    sound_frames,
+)
 from facemae.data.schema import ClipSpec, MaskSpec, ModelInput, PhotometricSpec, SoundSpec, StageSpec, ViewSpec
 from facemae.errors import ConfigError
 
@@ -145,17 +157,31 @@ def _clip_spec(clip: ClipConfig) -> ClipSpec:
 
 
 def sound_specs(recipe: Recipe) -> tuple[SoundSpec, ...]:
-    """The sounds of a recipe in the loader's terms; of each copy of the view that they lie beneath."""
+    """The sounds of a recipe in the loader's terms; of each copy of the view that they lie beneath.
+
+    Raises:
+        ConfigError: A mask leaves no patch visible.
+    """
     specs = []
     for name, sound in recipe.sounds.items():
-        clip = recipe.views[sound.beneath].clip
-        assert clip is not None
-        hops = clip.frames / clip.fps * sound.mel.rate / sound.mel.hop_samples
-        frames = sound.frames or max(1, round(hops))
-        copies = copy_names(recipe.views, sound.beneath)
-        names = (name,) if len(copies) == 1 else tuple(f"{name}/{number}" for number in range(len(copies)))
-        specs += [SoundSpec(own, view, frames, sound.mel) for own, view in zip(names, copies, strict=True)]
+        names, copies = sound_copies(name, sound, recipe.views), copy_names(recipe.views, sound.beneath)
+        frames, mask = sound_frames(sound, recipe.views[sound.beneath]), _sound_mask(name, sound, recipe.sound_encoder)
+        specs += [SoundSpec(own, view, frames, sound.mel, mask) for own, view in zip(names, copies, strict=True)]
     return tuple(specs)
+
+
+def _sound_mask(name: str, sound: SoundConfig, encoder: SoundEncoderConfig | None) -> MaskSpec | None:
+    if sound.mask is None or encoder is None:
+        return None
+    moments, bands = encoder.grid
+    # MAE's rounding, as for images.
+    keep = int(moments * bands * (1 - sound.mask.ratio))
+    if keep < 1:
+        raise ConfigError(
+            f"sounds.{name}.mask.ratio {sound.mask.ratio} leaves none of the {moments * bands} patches visible",
+            expected=f"a ratio of at most {1 - 1 / (moments * bands):.4f}",
+        )
+    return MaskSpec(kind=sound.mask.kind, grid=encoder.grid, keep=keep)
 
 
 def _stage_specs(name: str, view: ViewConfig, encoder: EncoderConfig) -> list[StageSpec]:

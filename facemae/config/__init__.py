@@ -8,12 +8,13 @@ Every field carries a docstring; an unknown key is an error that names the neare
 """
 
 from facemae.config.base import Config, Span, SpanConfig
+from facemae.config.beneath import sound_copies, sound_frames
 from facemae.config.data import DataConfig, StreamConfig
 from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, LabelCounts, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig, SpikeConfig
-from facemae.config.sounds import MelSettings, SoundConfig
+from facemae.config.sounds import MelSettings, SoundConfig, SoundEncoderConfig, SoundMaskConfig
 from facemae.config.views import (
     BlurConfig,
     ClipConfig,
@@ -52,6 +53,8 @@ __all__ = [
     "Recipe",
     "SolariseConfig",
     "SoundConfig",
+    "SoundEncoderConfig",
+    "SoundMaskConfig",
     "Span",
     "SpanConfig",
     "SpikeConfig",
@@ -59,4 +62,6 @@ __all__ = [
     "StreamConfig",
     "ViewConfig",
     "copy_names",
+    "sound_copies",
+    "sound_frames",
 ]

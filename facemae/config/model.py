@@ -148,6 +148,14 @@ class ObjectiveConfig(Config):
         """The views it encodes; the recipe must have them."""
         return ()
 
+    def sound_names(self) -> tuple[str, ...]:
+        """The sounds it encodes; likewise."""
+        return ()
+
+    def either_names(self) -> tuple[str, ...]:
+        """What it encodes beside, be it a view or a sound; likewise."""
+        return ()
+
     def group_size(self, batch_size: int) -> int:
         """Samples that are compared with each other, in a global batch of this size.
 

@@ -5,11 +5,12 @@ from typing import Literal
 from pydantic import Field, SerializeAsAny, model_validator
 
 from facemae.config.base import Config
+from facemae.config.beneath import check_sound
 from facemae.config.data import DataConfig
 from facemae.config.model import EncoderConfig, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
-from facemae.config.sounds import SoundConfig
+from facemae.config.sounds import SoundConfig, SoundEncoderConfig
 from facemae.config.views import ViewConfig, check_view
 
 
@@ -34,6 +35,8 @@ class Recipe(Config):
     """Sounds of clips by name."""
     encoder: EncoderConfig = EncoderConfig()
     """The encoder."""
+    sound_encoder: SoundEncoderConfig | None = None
+    """The encoder of sounds; null where no objective hears any."""
     objectives: tuple[SerializeAsAny[ObjectiveConfig], ...] = Field(min_length=1)
     """What is minimised; terms are weighted and added."""
     optim: OptimConfig = OptimConfig()
@@ -49,18 +52,11 @@ class Recipe(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        for objective in self.objectives:
-            for needed in objective.view_names():
-                if needed not in self.views:
-                    raise ValueError(
-                        f"objective {objective.kind!r} needs view {needed!r}; the recipe has {sorted(self.views)}"
-                    )
+        self._check_objectives()
         for name, view in self.views.items():
             check_view(name, view, self.encoder)
         for name, sound in self.sounds.items():
-            if sound.beneath not in self.views or self.views[sound.beneath].clip is None:
-                clips = sorted(name for name, view in self.views.items() if view.clip is not None)
-                raise ValueError(f"sounds.{name}.beneath is {sound.beneath!r}; views of clips are {clips or 'none'}")
+            check_sound(name, sound, self.views, self.sound_encoder)
         if self.monitor is not None and all(view.clip is not None for view in self.views.values()):
             raise ValueError("monitor measures pictures, and every view of the recipe is of clips; set monitor=null")
         if self.optim.batch_size % self.data.lanes:
@@ -68,3 +64,22 @@ class Recipe(Config):
                 f"optim.batch_size {self.optim.batch_size} is not a multiple of data.lanes {self.data.lanes}"
             )
         return self
+
+    def _check_objectives(self) -> None:
+        """Raise ValueError where an objective encodes what the recipe does not have."""
+        for objective in self.objectives:
+            wanted = {
+                "view": (objective.view_names(), self.views.keys()),
+                "sound": (objective.sound_names(), self.sounds.keys()),
+                "view or sound": (objective.either_names(), self.views.keys() | self.sounds.keys()),
+            }
+            for what, (names, known) in wanted.items():
+                for needed in names:
+                    if needed not in known:
+                        raise ValueError(
+                            f"objective {objective.kind!r} needs {what} {needed!r}; the recipe has {sorted(known)}"
+                        )
+                    if needed in self.sounds and self.sound_encoder is None:
+                        raise ValueError(
+                            f"objective {objective.kind!r} needs sound {needed!r} and the recipe has no sound_encoder"
+                        )

@@ -1,4 +1,4 @@
-"""What is made of the sound of a clip."""
+"""What is made of the sound of a clip, and the encoder that hears it."""
 
 from typing import Literal
 
@@ -73,14 +73,66 @@ class MelSettings(Config):
         return self
 
 
+class SoundMaskConfig(Config):
+    """Which patches of a spectrogram its encoder does not see."""
+
+    kind: Literal["random", "time", "frequency", "time_frequency"] = "random"
+    """`random` draws single patches: pretraining of AudioMAE, HiCMAE, CAV-MAE and TVLT. `time` hides whole moments,
+    `frequency` whole bands, `time_frequency` as large a share of the moments as of the bands, as AudioMAE when it is
+    fine-tuned; of one moment or band a part, where the count asks for it."""
+    ratio: float = Field(default=0.8, gt=0, lt=1)
+    """Share of patches hidden. The count is the same in every sample. AudioMAE and HiCMAE 0.8; CAV-MAE 0.75."""
+
+
 class SoundConfig(Config):
-    """The sound beneath a clip view, as a log-mel spectrogram."""
+    """The sound beneath a view, as a log-mel spectrogram."""
 
     beneath: str = "main"
-    """View of a clip whose window this is the sound of: it begins with the first sampled frame and ends when the last
-    one does, a frame standing for all that passes until the next is sampled."""
+    """View whose sound this is. Of a view of a clip the window begins with the first sampled frame and ends when the
+    last one does, a frame standing for all that passes until the next is sampled. Of a view of one picture it is
+    centred on the frame that is drawn from a clip, and `frames` says how long it is; a still has no sound."""
     frames: int | None = Field(default=None, ge=1)
     """Frames of the spectrogram; null takes one for each hop of the window. A number that spans more or less than the
     window keeps its centre."""
     mel: MelSettings = MelSettings()
     """The spectrogram and its normalisation."""
+    mask: SoundMaskConfig | None = None
+    """The mask; null lets the sound encoder see everything."""
+
+
+class SoundEncoderConfig(Config):
+    """The encoder of spectrograms: any plain ViT of timm, on [1, frames, mels]."""
+
+    name: str = "vit_base_patch16_224"
+    """timm model name; gives width, depth and heads."""
+    frames: int = Field(default=256, ge=1)
+    """Frames of the spectrogram. HiCMAE 256; MMA-DFER 512; AudioMAE and CAV-MAE 1024."""
+    mels: int = Field(default=128, ge=1)
+    """Its bands. All of them 128."""
+    patch_size: int = Field(default=16, ge=1)
+    """Side of a patch in frames and in bands; divides both. All of them 16."""
+    registers: int = Field(default=0, ge=0)
+    """Extra learned tokens beside the class token."""
+    class_token: bool | None = None
+    """Whether there is a class token; null: as the named model has it."""
+    position: Literal["sincos", "learned"] = "sincos"
+    """Fixed sine-cosine positions in time and frequency, or learned ones that start from them."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth, as `encoder.drop_path`."""
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> "SoundEncoderConfig":
+        for key in ("frames", "mels"):
+            length, patch = getattr(self, key), self.patch_size
+            if length % patch:
+                multiples = (length // patch * patch, -(-length // patch) * patch)
+                nearest = " and ".join(str(multiple) for multiple in multiples if multiple)
+                raise ValueError(
+                    f"{key} {length} is not a multiple of patch_size {patch}; the nearest multiples are {nearest}"
+                )
+        return self
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches in time and in frequency."""
+        return self.frames // self.patch_size, self.mels // self.patch_size

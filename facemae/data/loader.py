@@ -22,8 +22,10 @@ from facemae.data.plan import Plan, SlotRef
 from facemae.data.reader import ShardReader
 from facemae.data.schema import Batch, Replacement, Sample, SoundBatch, SoundSpec, ViewBatch, ViewSpec
 from facemae.data.selection import check_selection, choose_samples, open_shards
+from facemae.data.sound_masks import draw_sound_mask
 from facemae.data.workers import context, default_workers, remembered_workers, start_worker
 from facemae.errors import DataError, DecodeError, FacemaeError, IndexMismatchError
+from facemae.rng import generator
 
 _NEIGHBOURS = 32
 _PREFETCH = 2
@@ -157,11 +159,13 @@ class StepDataset(Dataset[Batch | _Failure]):
             firsts[spec.name] = _fill_view(views[spec.name], place, material, spec, self.seed, slot)
         clips = {spec.name: spec.clip for spec in specs}
         for sound in self.sounds:
-            clip = clips[sound.beneath]
-            assert clip is not None
-            mel = material.mel(sound, firsts[sound.beneath], clip)
-            sounds[sound.name].present[place] = mel is not None
-            sounds[sound.name].mel[place] = torch.from_numpy(mel) if mel is not None else 0.0
+            made = sounds[sound.name]
+            mel = material.mel(sound, firsts[sound.beneath], clips[sound.beneath])
+            made.present[place] = mel is not None
+            made.mel[place] = torch.from_numpy(mel) if mel is not None else 0.0
+            if made.visible is not None and sound.mask is not None:
+                rng = generator(self.seed, "mask", sound.name, slot.stream, slot.epoch, slot.sample)
+                made.visible[place] = torch.from_numpy(draw_sound_mask(sound.mask, rng))
 
 
 def _metadata(sample: Sample) -> dict[str, Any]:
@@ -183,7 +187,8 @@ def _empty_view(spec: ViewSpec, count: int) -> ViewBatch:
 def _empty_sound(spec: SoundSpec, count: int) -> SoundBatch:
     mel = torch.empty((count, spec.frames, spec.mel.mels), dtype=torch.float32)
     _share(mel)
-    return SoundBatch(mel, torch.empty(count, dtype=torch.bool))
+    visible = None if spec.mask is None else torch.empty((count, spec.mask.keep), dtype=torch.int64)
+    return SoundBatch(mel, torch.empty(count, dtype=torch.bool), visible)
 
 
 def _share(tensor: torch.Tensor) -> None:
@@ -192,14 +197,15 @@ def _share(tensor: torch.Tensor) -> None:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
 
 
-def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, seed: int, slot: SlotRef) -> int:
-    """Make one view; returns the first frame that it takes of a clip."""
+def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, seed: int, slot: SlotRef) -> int | None:
+    """Make one view; returns the first frame that it takes of a clip, None where it shows a still."""
     # A replacement is drawn from the slot's own generator: whether a neighbour stands in changes no other draw.
     path = (slot.stream, slot.epoch, slot.sample)
-    out, first = view.image[place].numpy(), 0
+    out = view.image[place].numpy()
+    first: int | None
     if spec.clip is None:
-        image = material.still(spec.channels, lambda: draw_moment(seed, spec.name, path))
-        _, visible = make_view(image, spec, seed, *path, out=out)
+        first = material.moment(lambda: draw_moment(seed, spec.name, path))
+        _, visible = make_view(material.still(spec.channels, first), spec, seed, *path, out=out)
     else:
         numbers = material.numbers(spec.clip, draw_moment(seed, spec.clip.moment, path))
         first = numbers[0]

@@ -98,23 +98,32 @@ class Material:
         facts = self.sample.meta.get("clip")
         return facts if isinstance(facts, dict) else {}
 
-    def still(self, channels: int, at: Callable[[], float]) -> Pixels:
-        """One picture, uint8 [H, W, C]: the still, or the frame of the clip at a share of its length.
+    def moment(self, at: Callable[[], float]) -> int | None:
+        """Which stored frame a view of one picture shows: that at a share of the clip's length; None of a still.
+
+        Args:
+            at: Gives the share, from 0 to 1; asked of clips only.
+
+        Raises:
+            DecodeError: The clip is damaged.
+        """
+        if image_extension(self.sample.members) is not None or self.clip is None:
+            return None
+        return min(int(at() * self.clip.count), self.clip.count - 1)
+
+    def still(self, channels: int, place: int | None) -> Pixels:
+        """One picture, uint8 [H, W, C]: the still, or a frame of the clip.
 
         Args:
             channels: 1 or 3.
-            at: Gives the share, from 0 to 1; asked of clips only.
+            place: The frame, see `moment`.
 
         Raises:
             DataError: The sample has neither.
             DecodeError: It is damaged.
         """
-        extension = image_extension(self.sample.members)
-        place = None
-        if extension is None and self.clip is not None:
-            place = min(int(at() * self.clip.count), self.clip.count - 1)
         if (channels, place) not in self._stills:
-            self._stills[channels, place] = self._picture(extension, place, channels)
+            self._stills[channels, place] = self._picture(image_extension(self.sample.members), place, channels)
         return self._stills[channels, place]
 
     def _picture(self, extension: str | None, place: int | None, channels: int) -> Pixels:
@@ -179,7 +188,7 @@ class Material:
             MissingExtraError: The packages that read sound or mp4 are not installed.
         """
         if image_extension(self.sample.members) is not None:
-            yield self.still(3, lambda: 0.0)
+            yield self.still(3, None)
         if self.clip is not None:
             _ = self.fps
             yield from self.clip.every()
@@ -190,26 +199,27 @@ class Material:
             for _ in read_blocks(self.sample.members[extension], name=self.sample.key):
                 pass
 
-    def mel(self, spec: SoundSpec, first: int, clip: ClipSpec) -> NDArray[np.float32] | None:
-        """The sound beneath a clip view, [frames, mels]; None where the sample has no sound.
+    def mel(self, spec: SoundSpec, first: int | None, clip: ClipSpec | None) -> NDArray[np.float32] | None:
+        """The sound beneath a view, [frames, mels]; None where the sample has no sound, or the view shows a still.
 
         Args:
             spec: The sound.
-            first: The view's first frame.
-            clip: The view.
+            first: The view's first frame; None of a still, beneath which there is no sound.
+            clip: The view's frames; None for one frame, on which the window is centred.
 
         Raises:
             DecodeError: The sound is damaged.
             MissingExtraError: The packages that read sound are not installed.
         """
+        extension = sound_extension(self.sample.members)
+        if extension is None or first is None:
+            return None
         from facemae.sound.store import read_window
 
-        extension = sound_extension(self.sample.members)
-        if extension is None:
-            return None
         start = first / self.fps
-        last = start + (clip.frames - 1) * clip.period
-        window = beneath(start, last, clip.period, seconds=nominal_seconds(spec.frames, spec.mel))
+        frames, period = (1, 1 / self.fps) if clip is None else (clip.frames, clip.period)
+        last = start + (frames - 1) * period
+        window = beneath(start, last, period, seconds=nominal_seconds(spec.frames, spec.mel))
         found = read_window(
             self.sample.members[extension], window.start, window.seconds, rate=spec.mel.rate, name=self.sample.key
         )

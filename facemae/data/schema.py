@@ -157,19 +157,21 @@ class ClipSpec:
 
 @dataclass(frozen=True)
 class SoundSpec:
-    """The sound beneath a clip view as the loader needs it.
+    """The sound beneath a view as the loader needs it.
 
     Attributes:
         name: Name in the batch.
         beneath: The view.
         frames: Frames of the spectrogram.
         mel: The spectrogram and its normalisation.
+        mask: Which patches are hidden, see `facemae.data.sound_masks`; None for none. The grid is time by frequency.
     """
 
     name: str
     beneath: str
     frames: int
     mel: MelSettings
+    mask: MaskSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -284,18 +286,22 @@ class SoundBatch:
     Attributes:
         mel: float32 [B, frames, mels], normalised; zeros where a sample has no sound.
         present: bool [B], whether it has.
+        visible: int64 [B, keep], ascending indices of visible patches, row by row of the grid of time by frequency;
+            also where a sample has no sound. None without a mask.
     """
 
     mel: torch.Tensor
     present: torch.Tensor
+    visible: torch.Tensor | None = None
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "SoundBatch":
         """The sound with each tensor changed."""
-        return SoundBatch(change(self.mel), change(self.present))
+        visible = None if self.visible is None else change(self.visible)
+        return SoundBatch(change(self.mel), change(self.present), visible)
 
     def tensors(self) -> list[torch.Tensor]:
-        """Both."""
-        return [self.mel, self.present]
+        """Those there are."""
+        return [tensor for tensor in (self.mel, self.present, self.visible) if tensor is not None]
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ def _picture(material: Material) -> Image.Image | None:
     if material.clip is None:
         if image_extension(material.sample.members) is None:
             return None
-        return Image.fromarray(material.still(3, lambda: 0.0))
+        return Image.fromarray(material.still(3, None))
     last = material.clip.count - 1
     frames = material.frames([round(last * part / 3) for part in range(4)], 3)
     return Image.fromarray(np.concatenate([np.concatenate(list(frames[:2]), 1), np.concatenate(list(frames[2:]), 1)]))

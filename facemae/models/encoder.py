@@ -14,7 +14,7 @@ from timm.models import checkpoint
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from facemae.config import EncoderConfig
+from facemae.config import EncoderConfig, SoundEncoderConfig
 from facemae.errors import ConfigError, UsageError
 from facemae.models.attention import prepare_attention
 from facemae.models.clip_positions import Position
@@ -49,48 +49,79 @@ def build_encoder(config: EncoderConfig) -> "MaskedEncoder":
     Raises:
         ConfigError: The name is no plain ViT of timm, or contradicts the other values.
     """
-    _check_name(config)
-    embed, further = PatchEmbed, {}
+    arguments = timm_arguments(config)
     if config.tubelet is not None:
-        embed = TubeletEmbed
-        further = {"embed_layer": partial(TubeletEmbed, frames=config.steps * config.tubelet, tubelet=config.tubelet)}
+        from facemae.models.clip_encoder import ClipEncoder  # which is one of these
+
+        embed = partial(TubeletEmbed, frames=config.steps * config.tubelet, tubelet=config.tubelet)
+        vit = _build_vit(config, {**arguments, "embed_layer": embed}, "encoder", TubeletEmbed)
+        position: Position = "sequence" if config.position == "sequence" else "sincos"
+        return ClipEncoder(vit, position=position, drop_path=config.drop_path)
+    vit = _build_vit(config, arguments, "encoder")
+    return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
+
+
+def build_sound_encoder(config: SoundEncoderConfig) -> "MaskedEncoder":
+    """Build an encoder of spectrograms, [B, 1, frames, mels]: rows of its grid are moments, columns are bands.
+
+    So positions are those of AudioMAE (Huang et al., "Masked Autoencoders that Listen", 2022): sine-cosine, the first
+    half of the features for frequency, the second for time.
+
+    Raises:
+        ConfigError: As `build_encoder`.
+    """
+    arguments = {
+        "img_size": (config.frames, config.mels),
+        "patch_size": config.patch_size,
+        "in_chans": 1,
+        "reg_tokens": config.registers,
+        "num_classes": 0,
+        "global_pool": "",
+        "fc_norm": False,
+        "dynamic_img_size": False,
+        **({} if config.class_token is None else {"class_token": config.class_token}),
+    }
+    vit = _build_vit(config, arguments, "sound_encoder")
+    return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
+
+
+def _build_vit(
+    config: EncoderConfig | SoundEncoderConfig, arguments: dict[str, Any], key: str, embed: type[nn.Module] = PatchEmbed
+) -> VisionTransformer:
+    """The module of timm with these keywords; `key` is the recipe's block, `embed` what cuts patches."""
+    _check_name(config, key)
     try:
-        vit = timm.create_model(config.name, pretrained=False, weight_init="skip", **timm_arguments(config), **further)
+        vit = timm.create_model(config.name, pretrained=False, weight_init="skip", **arguments)
     except (TypeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"timm cannot build {config.name!r} with {timm_arguments(config)}: {error}",
-            fix="choose another encoder.name or change the values it objects to",
+            f"timm cannot build {config.name!r} with {arguments}: {error}",
+            fix=f"choose another {key}.name or change the values it objects to",
         ) from error
     if type(vit) is not VisionTransformer or type(vit.patch_embed) is not embed:
         raise ConfigError(
-            f"encoder.name {config.name!r} builds a {type(vit).__name__} on {type(vit.patch_embed).__name__}",
+            f"{key}.name {config.name!r} builds a {type(vit).__name__} on {type(vit.patch_embed).__name__}",
             expected="timm's VisionTransformer on a plain patch projection, for example vit_base_patch16_224",
         )
     if config.drop_path:
         give_branches(vit.blocks)
-    if config.tubelet is not None:
-        from facemae.models.clip_encoder import ClipEncoder  # which is one of these
-
-        position: Position = "sequence" if config.position == "sequence" else "sincos"
-        return ClipEncoder(vit, position=position, drop_path=config.drop_path)
-    return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
+    return vit
 
 
-def _check_name(config: EncoderConfig) -> None:
+def _check_name(config: EncoderConfig | SoundEncoderConfig, key: str) -> None:
     known = timm.list_models(module="vision_transformer")
     name = config.name.partition(".")[0]
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
         raise ConfigError(
-            f"encoder.name {config.name!r}",
+            f"{key}.name {config.name!r}",
             expected="a plain ViT of timm" + (f"; the nearest names are {', '.join(nearest)}" if nearest else ""),
             fix="timm.list_models(module='vision_transformer') lists them all",
         )
     registers = re.search(r"_reg(\d+)_", name)
     if registers and int(registers[1]) != config.registers:
         raise ConfigError(
-            f"encoder.name {config.name!r} has {registers[1]} registers and encoder.registers is {config.registers}",
-            fix=f"set encoder.registers={registers[1]}",
+            f"{key}.name {config.name!r} has {registers[1]} registers and {key}.registers is {config.registers}",
+            fix=f"set {key}.registers={registers[1]}",
         )
 
 
@@ -183,7 +214,7 @@ class MaskedEncoder(nn.Module):
             x = checkpoint(run_block, block, x, scale) if recomputed else run_block(block, x, scale)
             if number in layers:
                 kept[number] = self.vit.norm(x) if norm_layers else x
-        return Encoding(self.vit.norm(x), self.prefix, visible, kept, grid, masks)
+        return Encoding(self.vit.norm(x), self.prefix, visible, kept, grid, masks, norm=self.vit.norm)
 
     def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None, grid: tuple[int, ...]) -> torch.Tensor:
         """Tokens before the blocks, [R, prefix + K, D]."""

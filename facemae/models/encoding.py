@@ -1,5 +1,6 @@
 """What an encoder hands to objectives, probes and extractors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +21,7 @@ class Encoding:
         grid: Rows and columns of the image's patches, of an encoder of clips steps, rows and columns; None stands for
             the grid the encoder was built for.
         masks: Masked versions of each sample.
+        norm: The encoder's final norm, which `layers` lack; None where nobody asks for it.
     """
 
     tokens: torch.Tensor
@@ -28,6 +30,7 @@ class Encoding:
     layers: dict[int, torch.Tensor] = field(default_factory=dict)
     grid: tuple[int, ...] | None = None
     masks: int = 1
+    norm: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     @property
     def patches(self) -> torch.Tensor:
@@ -40,4 +43,4 @@ class Encoding:
             return self
         visible = None if self.visible is None else self.visible[:: self.masks]
         layers = {number: tokens[:: self.masks] for number, tokens in self.layers.items()}
-        return Encoding(self.tokens[:: self.masks], self.prefix, visible, layers, self.grid)
+        return Encoding(self.tokens[:: self.masks], self.prefix, visible, layers, self.grid, norm=self.norm)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from facemae.config import EncoderConfig, LabelCounts, ObjectiveConfig, ViewConfig
+from facemae.config import EncoderConfig, LabelCounts, ObjectiveConfig, SoundConfig, SoundEncoderConfig, ViewConfig
 from facemae.data.schema import Batch
 from facemae.models.encoding import Encoding
 from facemae.objectives.exchange import Alone, Exchange
@@ -19,7 +19,7 @@ class Need:
     """An encoding an objective asks for.
 
     Attributes:
-        view: Name of the view.
+        view: Name of the view, or of the sound.
         layers: 0-based blocks whose outputs are needed beside the last.
     """
 
@@ -48,13 +48,28 @@ class Reconstruction:
     """A predicted view, for pictures.
 
     Attributes:
-        view: Name of the view.
-        pixels: [B, C, H, W], of clips [B, T, C, H, W], normalised, as predicted at the hidden patches and as given
-            elsewhere.
+        view: Name of the view, or of the sound.
+        pixels: [B, C, H, W], of clips [B, T, C, H, W], of a sound [B, 1, frames, mels], normalised, as predicted at the
+            hidden patches and as given elsewhere.
     """
 
     view: str
     pixels: torch.Tensor
+
+
+@dataclass(frozen=True)
+class SoundSetting:
+    """The sound encoder that an objective is built for.
+
+    Attributes:
+        config: Its configuration.
+        width: Dimension of its tokens.
+        depth: Number of its blocks.
+    """
+
+    config: SoundEncoderConfig
+    width: int
+    depth: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +85,8 @@ class Setting:
         seed: The run's seed.
         batch_size: Samples of a global batch.
         exchange: The processes that share a step.
+        sounds: The recipe's sounds.
+        sound_encoder: The sound encoder; None without one.
     """
 
     encoder: EncoderConfig
@@ -80,6 +97,8 @@ class Setting:
     seed: int
     batch_size: int
     exchange: Exchange = field(default_factory=Alone)
+    sounds: Mapping[str, SoundConfig] = field(default_factory=dict)
+    sound_encoder: SoundSetting | None = None
 
 
 class Objective(nn.Module, ABC):
@@ -118,8 +137,8 @@ class Objective(nn.Module, ABC):
         """The term of a batch.
 
         Args:
-            encodings: By view; visible patches as the batch says.
-            pixels: By view, [B, C, H, W], of clips [B, T, C, H, W], normalised, fp32.
+            encodings: By view and sound; visible patches as the batch says.
+            pixels: By view, [B, C, H, W], of clips [B, T, C, H, W], normalised, fp32; by sound, [B, 1, frames, mels].
             batch: The batch.
             step: The optimiser step.
         """

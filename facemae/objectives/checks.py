@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from facemae.config import ViewConfig, copy_names
 from facemae.errors import ConfigError
-from facemae.objectives.base import Setting
+from facemae.objectives.base import Setting, SoundSetting
 
 
 def several_views(kind: str, names: Sequence[str], views: Mapping[str, ViewConfig]) -> tuple[str, ...]:
@@ -52,3 +52,25 @@ def check_pool(kind: str, pool: str, setting: Setting) -> None:
             f"objective {kind!r} pools the class token and encoder.name {setting.encoder.name!r} has none",
             fix="set pool=mean",
         )
+
+
+def check_mix(layers: tuple[int, ...] | None, depth: int) -> None:
+    """Raise ConfigError where a decoder's mix of encoder blocks does not end with the encoder's last one."""
+    if layers is not None and layers[-1] != depth - 1:
+        raise ConfigError(
+            f"decoder.mix_layers {list(layers)} ends with block {layers[-1]} of an encoder with {depth} blocks",
+            expected=f"{depth - 1} as the last one: blocks behind it would learn nothing",
+        )
+
+
+def heard(kind: str, setting: Setting) -> SoundSetting:
+    """The sound encoder of an objective that needs one.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    if setting.sound_encoder is None:
+        raise ConfigError(
+            f"objective {kind!r} hears sounds and the recipe has no sound_encoder", fix="add a block sound_encoder"
+        )
+    return setting.sound_encoder

@@ -1,6 +1,5 @@
 """Contrast of images: views of one face are alike, those of different faces are not."""
 
-import math
 from collections.abc import Mapping
 from itertools import combinations, permutations
 from typing import ClassVar, Literal
@@ -12,13 +11,14 @@ from pydantic import Field
 from facemae.config import HeadConfig, ObjectiveConfig
 from facemae.data.schema import Batch
 from facemae.models.encoding import Encoding
-from facemae.models.heads import LearnedNumber, Pool, ProjectionHead, summary
+from facemae.models.heads import Pool, ProjectionHead, summary
 from facemae.objectives.base import Need, Objective, Setting, Term
-from facemae.objectives.checks import check_pool, group_size, several_views
+from facemae.objectives.checks import check_pool, several_views
+from facemae.objectives.contrast import ContrastConfig, agreement, learned_numbers, own_places, sigmoid_loss
 from facemae.objectives.groups import Group, add_terms, split_groups
 
 
-class ContrastiveImageConfig(ObjectiveConfig):
+class ContrastiveImageConfig(ContrastConfig):
     """Two or more views of a face are told from the views of other faces."""
 
     compares_samples: ClassVar[bool] = True
@@ -27,16 +27,6 @@ class ContrastiveImageConfig(ObjectiveConfig):
     """Name in the registry."""
     views: tuple[str, ...] = Field(default=("main",), min_length=1)
     """The views; one view with several copies counts as several. With more than two, the mean over all pairs."""
-    loss: Literal["infonce", "sigmoid"] = "infonce"
-    """`infonce` is SimCLR's softmax over all others, `sigmoid` is SigLIP's yes or no for each pair."""
-    temperature: float = Field(default=0.1, gt=0)
-    """Divides similarities; where it starts if it is learned."""
-    learn_temperature: bool | None = None
-    """Whether the temperature is learned; null for what the papers do: fixed for `infonce`, learned for `sigmoid`."""
-    bias: float = -10.0
-    """Where the bias of `sigmoid` starts; it is learned."""
-    group: int | None = Field(default=None, ge=2)
-    """Samples that are compared with each other, a divisor of the batch; null for the whole batch."""
     pool: Pool = "cls"
     """What is projected: `cls` the class token, `mean` the mean of the patch tokens."""
     head: HeadConfig = HeadConfig()
@@ -45,10 +35,6 @@ class ContrastiveImageConfig(ObjectiveConfig):
     def view_names(self) -> tuple[str, ...]:
         """All views."""
         return self.views
-
-    def group_size(self, batch_size: int) -> int:
-        """See `ObjectiveConfig`."""
-        return group_size(self.kind, self.group, batch_size)
 
 
 class ContrastiveImage(Objective):
@@ -68,13 +54,8 @@ class ContrastiveImage(Objective):
         self.exchange = setting.exchange
         self._group = config.group_size(setting.batch_size)
         self.head = ProjectionHead(config.head, setting.encoder_width)
-        sigmoid = config.loss == "sigmoid"
-        learned = sigmoid if config.learn_temperature is None else config.learn_temperature
-        # The logarithm of what multiplies similarities: steps of one size suit any magnitude.
-        start = -math.log(config.temperature)
-        self.log_scale = LearnedNumber(start) if learned else None
+        self.log_scale, self.bias = learned_numbers(config)
         self.scale = 1 / config.temperature
-        self.bias = LearnedNumber(config.bias) if sigmoid else None
 
     def needs(self) -> tuple[Need, ...]:
         """One encoding of each view; the last layer."""
@@ -128,7 +109,7 @@ def nt_xent(logits: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     Returns:
         [n], for each sample the mean over ordered pairs of views.
     """
-    itself = F.one_hot(place, logits.shape[-1]).bool()
+    itself = own_places(place, logits.shape[-1])
     losses = []
     for anchor, other in permutations(range(len(logits)), 2):
         within = logits[anchor, :, anchor].masked_fill(itself, -torch.inf)
@@ -139,21 +120,12 @@ def nt_xent(logits: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
 
 def pair_sigmoid(logits: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """SigLIP's loss between two views; arguments and result as for `nt_xent`, over unordered pairs of views."""
-    sign = 2.0 * F.one_hot(place, logits.shape[-1]) - 1
-    losses = [
-        -F.logsigmoid(sign * logits[first, :, second]).sum(dim=1)
-        for first, second in combinations(range(len(logits)), 2)
-    ]
+    losses = [sigmoid_loss(logits[first, :, second], place) for first, second in combinations(range(len(logits)), 2)]
     return torch.stack(losses).mean(dim=0)
 
 
 def _agreement(similarity: torch.Tensor, place: torch.Tensor) -> dict[str, torch.Tensor]:
     """Sums over samples of means over ordered pairs of views."""
-    found: dict[str, list[torch.Tensor]] = {"positive_top1": [], "positive_similarity": [], "negative_similarity": []}
-    for anchor, other in permutations(range(len(similarity)), 2):
-        between = similarity[anchor, :, other]
-        positive = between.gather(1, place.unsqueeze(1)).squeeze(1)
-        found["positive_top1"].append((between.argmax(dim=1) == place).float().sum())
-        found["positive_similarity"].append(positive.sum())
-        found["negative_similarity"].append(((between.sum(dim=1) - positive) / (between.shape[1] - 1)).sum())
-    return {name: torch.stack(values).mean() for name, values in found.items()}
+    pairs = permutations(range(len(similarity)), 2)
+    found = [agreement(similarity[anchor, :, other], place) for anchor, other in pairs]
+    return {name: torch.stack([values[name].sum() for values in found]).mean() for name in found[0]}

@@ -15,6 +15,7 @@ from facemae.models.clip_positions import Position
 from facemae.models.encoding import Encoding
 from facemae.models.patches import hidden_patches, take
 from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
+from facemae.objectives.checks import check_mix
 from facemae.rng import uniform_by_slot
 
 EPSILON = 1e-6
@@ -65,7 +66,7 @@ class MaskedPatches(Objective):
                 f"objective {config.kind!r} predicts hidden patches and view {config.view!r} hides none",
                 fix=f"give views.{config.view} a mask",
             )
-        self._check_mix(config.decoder.mix_layers, setting.encoder_depth)
+        check_mix(config.decoder.mix_layers, setting.encoder_depth)
         self.views = copy_names(setting.views, config.view)
         self.seed = setting.seed
         self.grid = grid
@@ -123,13 +124,6 @@ class MaskedPatches(Objective):
             errors.append(self._error(encoding, pixels[view], hidden))
         error = torch.cat(errors, dim=1).mean(dim=1)
         return Term(error.sum(), samples=error.detach())
-
-    def _check_mix(self, layers: tuple[int, ...] | None, depth: int) -> None:
-        if layers is not None and layers[-1] != depth - 1:
-            raise ConfigError(
-                f"decoder.mix_layers {list(layers)} ends with block {layers[-1]} of an encoder with {depth} blocks",
-                expected=f"{depth - 1} as the last one: blocks behind it would learn nothing",
-            )
 
     def _hidden(self, encoding: Encoding) -> torch.Tensor:
         """The patches that an encoding does not show, [R, M]."""

@@ -1,4 +1,4 @@
-"""The whole model of a pretraining run: the encoder, the objectives, and the plan that encodes each view once."""
+"""The whole model of a pretraining run: encoders, objectives, and the plan that encodes each view and sound once."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -8,12 +8,12 @@ from torch import nn
 
 from facemae.config import NormaliseConfig, ObjectiveConfig, Recipe, copy_names
 from facemae.data.preprocess import normalise
-from facemae.data.schema import Batch
+from facemae.data.schema import Batch, SoundBatch, ViewBatch
 from facemae.models.drop_path import draw_factors
-from facemae.models.encoder import MaskedEncoder, build_encoder
+from facemae.models.encoder import MaskedEncoder, build_encoder, build_sound_encoder
 from facemae.models.encoding import Encoding
 from facemae.models.init import initialise
-from facemae.objectives.base import Objective, Setting
+from facemae.objectives.base import Objective, Setting, SoundSetting
 from facemae.objectives.exchange import Alone, Exchange
 from facemae.objectives.mixup import draw_shares, mix
 from facemae.objectives.registry import build_objective
@@ -28,6 +28,8 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
         exchange: The processes that share a step; None for this one alone.
     """
     encoder = build_encoder(recipe.encoder)
+    hears = recipe.sound_encoder
+    sound_encoder = None if hears is None else build_sound_encoder(hears)
     setting = Setting(
         recipe.encoder,
         encoder_width=encoder.width,
@@ -37,6 +39,12 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
         seed=recipe.seed,
         batch_size=recipe.optim.batch_size,
         exchange=exchange or Alone(),
+        sounds=recipe.sounds,
+        sound_encoder=(
+            None
+            if hears is None or sound_encoder is None
+            else SoundSetting(hears, sound_encoder.width, sound_encoder.depth)
+        ),
     )
     objectives = [build_objective(config, setting) for config in recipe.objectives]
     normalisation = {
@@ -49,16 +57,19 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
         if view.mixup is not None
         for copy in copy_names(recipe.views, name)
     }
-    model = PretrainModel(encoder, objectives, normalisation, streams, seed=recipe.seed, mixups=mixups)
+    model = PretrainModel(
+        encoder, objectives, normalisation, streams, seed=recipe.seed, mixups=mixups, sound_encoder=sound_encoder
+    )
     initialise(model, recipe.seed)
     return model
 
 
 class PretrainModel(nn.Module):
-    """Encoder and objectives as one module, so that a training strategy wraps one thing.
+    """Encoders and objectives as one module, so that a training strategy wraps one thing.
 
     Attributes:
-        encoder: The encoder.
+        encoder: The encoder of views.
+        sound_encoder: That of sounds; None where no objective hears any.
         objectives: The objectives, in the recipe's order.
         names: What each objective is called in the log: its kind, numbered where a kind occurs twice.
     """
@@ -72,9 +83,11 @@ class PretrainModel(nn.Module):
         *,
         seed: int = 0,
         mixups: Mapping[str, float] = MappingProxyType({}),
+        sound_encoder: MaskedEncoder | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.sound_encoder = sound_encoder
         self.objectives = nn.ModuleList(objectives)
         self.normalisation = normalisation
         self.names = objective_names([objective.config for objective in objectives])
@@ -121,7 +134,7 @@ class PretrainModel(nn.Module):
         return torch.stack(losses).sum(), metrics
 
     def encode(self, batch: Batch, step: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Encoding]]:
-        """Normalised pixels, fp32, and encodings, by view: each view the objectives need is encoded once.
+        """Normalised pixels, fp32, and encodings, by view and sound: each that the objectives need is encoded once.
 
         Args:
             batch: The batch.
@@ -130,14 +143,20 @@ class PretrainModel(nn.Module):
         """
         pixels: dict[str, torch.Tensor] = {}
         encodings: dict[str, Encoding] = {}
-        for view, layers in self._plan.items():
-            given, settings = batch.views[view], self.normalisation[view]
-            pixels[view] = normalise(given.image, settings.mean, settings.std, torch.float32)
-            factors: list[torch.Tensor] = []
-            if step is not None:
-                pixels[view] = self._mixed(pixels[view], view, batch, step)
-                factors = self._factors(view, batch, step, given.image.device)
-            encodings[view] = self.encoder(pixels[view], given.visible, layers, factors=factors)
+        for name, layers in self._plan.items():
+            encoder = self.encoder
+            given: ViewBatch | SoundBatch
+            if name in batch.sounds:
+                assert self.sound_encoder is not None, "checked with the recipe"
+                given, encoder = batch.sounds[name], self.sound_encoder
+                pixels[name] = given.mel.float().unsqueeze(1)
+            else:
+                given, settings = batch.views[name], self.normalisation[name]
+                pixels[name] = normalise(given.image, settings.mean, settings.std, torch.float32)
+                if step is not None:
+                    pixels[name] = self._mixed(pixels[name], name, batch, step)
+            factors = [] if step is None else self._factors(encoder, name, batch, step)
+            encodings[name] = encoder(pixels[name], given.visible, layers, factors=factors)
         return pixels, encodings
 
     def _mixed(self, pixels: torch.Tensor, view: str, batch: Batch, step: int) -> torch.Tensor:
@@ -146,8 +165,7 @@ class PretrainModel(nn.Module):
             return pixels
         return mix(pixels, draw_shares(alpha, seed=self._seed, step=step, view=view, batch=batch))
 
-    def _factors(self, view: str, batch: Batch, step: int, device: torch.device) -> list[torch.Tensor]:
-        encoder = self.encoder
+    def _factors(self, encoder: MaskedEncoder, name: str, batch: Batch, step: int) -> list[torch.Tensor]:
         if not encoder.drop_path:
             return []
         drawn = draw_factors(
@@ -155,10 +173,11 @@ class PretrainModel(nn.Module):
             encoder.branches,
             seed=self._seed,
             step=step,
-            view=view,
+            view=name,
             first_slot=batch.first_slot,
             slots=len(batch),
         )
+        device = next(encoder.parameters()).device
         return [factors.to(device, non_blocking=True) for factors in drawn]
 
     def _terms(self) -> list[Objective]:
@@ -184,7 +203,7 @@ def compared_groups(recipe: Recipe) -> dict[str, int]:
 
 
 def encode_plan(objectives: Sequence[Objective]) -> dict[str, tuple[int, ...]]:
-    """The views to encode and, of each, the layers any objective needs, ascending."""
+    """The views and sounds to encode and, of each, the layers any objective needs, ascending."""
     wanted: dict[str, set[int]] = {}
     for objective in objectives:
         for need in objective.needs():

@@ -9,7 +9,9 @@ from facemae.objectives.base import Objective, Setting
 
 OBJECTIVES: dict[str, str] = {
     "clustering": "facemae.objectives.clustering:Clustering",
+    "contrastive": "facemae.objectives.contrastive:Contrastive",
     "contrastive_image": "facemae.objectives.contrastive_image:ContrastiveImage",
+    "masked_audio": "facemae.objectives.masked_audio:MaskedAudio",
     "masked_image": "facemae.objectives.masked_image:MaskedImage",
     "masked_video": "facemae.objectives.masked_video:MaskedVideo",
     "supervised": "facemae.objectives.supervised:Supervised",
@@ -48,7 +50,7 @@ def build_objective(config: ObjectiveConfig, setting: Setting) -> Objective:
         ConfigError: It does not understand several masks a sample or mixed samples, and a view of its own has them.
     """
     found = objective_class(config.kind)
-    for view in config.view_names():
+    for view in (*config.view_names(), *(name for name in config.either_names() if name in setting.views)):
         if setting.views[view].mixup is not None and not found.takes_mixup:
             raise ConfigError(
                 f"views.{view}.mixup mixes samples, and objective {config.kind!r} has no labels to mix with them",

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from facemae.data.schema import Batch
+from facemae.data.schema import Batch, SoundBatch
 from facemae.objectives.base import Objective
 
 
@@ -45,7 +45,9 @@ class StreamLosses:
 
 
 def _metadata_of(batch: Batch, stream: str) -> Batch:
-    """The samples of one stream without their pixels, which a count does not look at."""
+    """The samples of one stream without pixels and spectrograms, which a count does not look at."""
     rows = [row for row, name in enumerate(batch.streams) if name == stream]
     keys = tuple(batch.keys[row] for row in rows)
-    return Batch(batch.step, batch.first_slot, keys, (stream,) * len(rows), {}, tuple(batch.meta[row] for row in rows))
+    meta = tuple(batch.meta[row] for row in rows)
+    sounds = {name: SoundBatch(sound.mel[:0], sound.present[rows]) for name, sound in batch.sounds.items()}
+    return Batch(batch.step, batch.first_slot, keys, (stream,) * len(rows), {}, meta, sounds=sounds)

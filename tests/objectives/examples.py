@@ -13,8 +13,9 @@ import torch.nn.functional as F
 
 from facemae.config import Recipe
 from facemae.data.masks import draw_mask
-from facemae.data.schema import Batch, ViewBatch
-from facemae.recipe import view_specs
+from facemae.data.schema import Batch, SoundBatch, SoundSpec, ViewBatch
+from facemae.data.sound_masks import draw_sound_mask
+from facemae.recipe import sound_specs, view_specs
 from facemae.rng import generator
 
 BATCH = 32
@@ -30,6 +31,10 @@ DECODER = {"width": 24, "depth": 1, "heads": 2}
 
 MIXED = {"mask": None, "mixup": {"alpha": 0.8}}
 UNITS = ["AU1", "AU2", "AU4"]
+
+HEARS = {"name": "test_vit", "frames": 24, "mels": 16, "patch_size": 8}
+VOICE = {"frames": 24, "mel": {"mels": 16}, "mask": {"ratio": 0.5}}
+LEVELS = [{"blocks": [2, 1], "head": HEAD}, {"blocks": [3, 4]}, {}]
 
 EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
     "masked_image": {
@@ -89,6 +94,55 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "whole batch, sigmoid": {
             "views": {"main": TWO},
             "objectives": [{"kind": "contrastive_image", "loss": "sigmoid", "head": HEAD}],
+        },
+    },
+    "contrastive": {
+        "a picture and its sound at several levels": {
+            "views": {"main": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "objectives": [{"kind": "contrastive", "group": 4, "levels": LEVELS}],
+        },
+        "groups of two processes, one direction, excluded pairs, drop path": {
+            "views": {"main": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": {**HEARS, "drop_path": 0.3},
+            "objectives": [
+                {"kind": "contrastive", "group": 16, "direction": "forward", "exclude": ["source", "subject"]}
+            ],
+        },
+        "whole batch, sigmoid": {
+            "views": {"main": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "objectives": [{"kind": "contrastive", "loss": "sigmoid", "levels": LEVELS[:1], "exclude": ["subject"]}],
+        },
+        "two views": {
+            "views": {"main": MASKED, "other": {"mask": None}},
+            "objectives": [{"kind": "contrastive", "between": ["main", "other"], "levels": LEVELS[1:]}],
+        },
+    },
+    "masked_audio": {
+        "joint, beside pictures": {
+            "views": {"main": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "objectives": [
+                {"kind": "masked_image", "decoder": DECODER},
+                {"kind": "masked_audio", "decoder": DECODER},
+            ],
+        },
+        "cross, a part decoded, values, of two copies": {
+            "views": {"main": {**MASKED, "copies": 2}},
+            "sounds": {"voice": {**VOICE, "mask": {"kind": "time_frequency", "ratio": 0.6}}},
+            "sound_encoder": {**HEARS, "drop_path": 0.3},
+            "objectives": [
+                {
+                    "kind": "masked_audio",
+                    "target": "values",
+                    "decoder": {**DECODER, "kind": "cross", "fraction": 0.5, "mix_layers": [0, 5]},
+                }
+            ],
         },
     },
     "clustering": {
@@ -165,6 +219,7 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
             visible = torch.from_numpy(np.array(drawn))
             visible = visible[:, 0] if spec.mask.copies == 1 else visible
         views[spec.name] = ViewBatch(image, visible)
+    sounds = {spec.name: _sound(rng, spec) for spec in sound_specs(recipe)}
     return Batch(
         step,
         0,
@@ -172,6 +227,7 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
         tuple(STREAMS[slot * 3 // BATCH % 2] for slot in range(BATCH)),
         views,
         tuple(_metadata(slot) | ({"label": slot % 3} if slot in labels else {}) for slot in range(BATCH)),
+        sounds=sounds,
     )
 
 
@@ -183,7 +239,18 @@ def _metadata(slot: int) -> dict[str, Any]:
     if slot % 3:
         labels["expression"] = ("calm", "glad", "cross")[slot % 7 % 3]
     labels |= {name: (slot >> place) % 2 for place, name in enumerate(UNITS) if (slot + place) % 4}
-    return {"labels": labels}
+    found = {"labels": labels, "path": f"take{slot // 3}.mp4"}
+    return {**found, "subject": f"person{slot % 5}"} if slot % 2 else found
+
+
+def _sound(rng: np.random.Generator, spec: SoundSpec) -> SoundBatch:
+    """Sounds of some samples: of the first quarter of the batch, one."""
+    present = torch.tensor([slot % 3 > 0 if slot >= BATCH // 4 else slot == 5 for slot in range(BATCH)])
+    mel = _images(rng, 1, spec.frames)[:, 0, :, : spec.mel.mels].float() / 128 - 1
+    visible = None
+    if spec.mask is not None:
+        visible = torch.from_numpy(np.array([draw_sound_mask(spec.mask, rng) for _ in range(BATCH)]))
+    return SoundBatch(torch.where(present[:, None, None], mel, 0.0), present, visible)
 
 
 def _images(rng: np.random.Generator, channels: int, size: int) -> torch.Tensor:

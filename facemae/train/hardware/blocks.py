@@ -26,7 +26,8 @@ def prepare_blocks(model: PretrainModel, *, compiled: bool, checkpointing: bool)
             module.checkpointing = checkpointing
         if compiled and isinstance(module, Block | CrossBlock):
             module.compile()
-    model.encoder.vit.set_grad_checkpointing(checkpointing)
+    for encoder in filter(None, (model.encoder, model.sound_encoder)):
+        encoder.vit.set_grad_checkpointing(checkpointing)
     return model
 
 

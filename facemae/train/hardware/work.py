@@ -69,8 +69,9 @@ class Work:
     def step(self, batch: Batch) -> Iterator[None]:
         """Count a step, done in the block, on this batch."""
         key = tuple(
-            (name, tuple(view.image.shape), None if view.visible is None else tuple(view.visible.shape))
-            for name, view in batch.views.items()
+            (name, *(tuple(tensor.shape) for tensor in part.tensors()))
+            for parts in (batch.views, batch.sounds)
+            for name, part in parts.items()
         )
         if key in self._known:
             yield

@@ -15,8 +15,8 @@ UNDECAYED = ("*pos_embed", "*position*", "*_token", "*_tokens", "*.gamma")
 """Names that get no weight decay, beside everything of fewer than two dimensions (biases and norms)."""
 
 
-_ENCODER = "encoder.vit."
-_BLOCK = re.compile(r"encoder\.vit\.blocks\.(\d+)\.")
+_ENCODERS = ("encoder.vit.", "sound_encoder.vit.")
+_BLOCK = re.compile(r"((?:sound_)?encoder\.vit\.)blocks\.(\d+)\.")
 _BELOW = ("patch_embed.", "pos_embed", "cls_token", "reg_token", "norm_pre.")
 
 
@@ -49,20 +49,35 @@ def rate_factor(name: str, depth: int, decay: float | None) -> float:
     """The learning rate of a parameter as a share of the full one: `decay` once for each block from the head down.
 
     Patch embedding, tokens and positions are the layer below the first block; the encoder's norm and everything outside
-    it have the full rate (`get_layer_id_for_vit` in the code of BEiT, Bao et al. 2022, and of MAE).
+    it have the full rate (`get_layer_id_for_vit` in the code of BeiT, Bao et al. 2022, and of MAE). Each encoder counts
+    its own blocks.
 
     Args:
         name: The parameter's full name.
-        depth: Blocks of the encoder.
+        depth: Blocks of the encoder it belongs to.
         decay: `optim.layer_decay`.
     """
-    if decay is None or not name.startswith(_ENCODER):
+    encoder = encoder_of(name)
+    if decay is None or encoder is None:
         return 1.0
-    part = name.removeprefix(_ENCODER)
     block = _BLOCK.match(name)
     if block:
-        return float(decay ** (depth - int(block[1])))
-    return float(decay ** (depth + 1)) if part.startswith(_BELOW) else 1.0
+        return float(decay ** (depth - int(block[2])))
+    return float(decay ** (depth + 1)) if name.removeprefix(encoder).startswith(_BELOW) else 1.0
+
+
+def encoder_of(name: str) -> str | None:
+    """The prefix of the encoder that a parameter belongs to, or None."""
+    return next((prefix for prefix in _ENCODERS if name.startswith(prefix)), None)
+
+
+def encoder_depths(names: Iterable[str]) -> dict[str | None, int]:
+    """Blocks of each encoder by its prefix; 0 for what belongs to none."""
+    depths: dict[str | None, int] = {None: 0, **dict.fromkeys(_ENCODERS, 0)}
+    for name in names:
+        if block := _BLOCK.match(name):
+            depths[block[1]] = max(depths[block[1]], int(block[2]) + 1)
+    return depths
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -73,11 +88,11 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """
     parameters = dict(model.named_parameters())
     groups = group_names(parameters.items())
-    depth = 1 + max((int(found[1]) for name in parameters if (found := _BLOCK.match(name))), default=-1)
+    depths = encoder_depths(parameters)
     by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
     for names, weight_decay in ((groups.decayed, config.weight_decay), (groups.undecayed, 0.0)):
         for name in names:
-            factor = rate_factor(name, depth, config.layer_decay)
+            factor = rate_factor(name, depths[encoder_of(name)], config.layer_decay)
             by_kind.setdefault((weight_decay, factor), []).append(parameters[name])
     return torch.optim.AdamW(
         [

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from facemae.data.schema import Batch, MaskSpec, ViewSpec
+from facemae.data.schema import Batch, MaskSpec, SoundBatch, ViewSpec
 from facemae.files import atomic_path
 from facemae.objectives.base import Objective
 from facemae.objectives.pretraining import PretrainModel
@@ -32,7 +32,7 @@ def head(batch: Batch, count: int = EXAMPLES) -> Batch:
 
 @torch.no_grad()
 def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image | None:
-    """For each objective that predicts pixels: what the model sees, what it makes of it, and the original.
+    """For each objective that predicts pixels or sound: what the model is given, what it makes of it, the original.
 
     Args:
         model: The model.
@@ -40,7 +40,7 @@ def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[V
         specs: The views.
 
     Returns:
-        The picture, or None where no objective predicts pixels.
+        The picture, or None where no objective predicts either.
     """
     by_name = {spec.name: spec for spec in specs}
     pixels, encodings = model.encode(batch)
@@ -49,6 +49,9 @@ def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[V
         assert isinstance(objective, Objective)
         made = objective.reconstruct(encodings, pixels)
         if made is None:
+            continue
+        if made.view in batch.sounds:
+            rows += _sound_rows(batch.sounds[made.view], made.pixels, encodings[made.view].grid)
             continue
         given, settings = batch.views[made.view], model.normalisation[made.view]
         mean, std = (made.pixels.new_tensor(values).view(-1, 1, 1) for values in (settings.mean, settings.std))
@@ -59,6 +62,28 @@ def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[V
             shown.append(_darken(original, _masks(given.visible)[0], mask))
         rows += _rows([*shown, _channels_last(predicted), original])
     return _sheet(rows) if rows else None
+
+
+def _sound_rows(sound: SoundBatch, predicted: torch.Tensor, grid: tuple[int, ...] | None) -> list[Pixels]:
+    """Masked, predicted and original spectrograms, time from left to right, high tones above.
+
+    Each sample's range of values is that of its original.
+
+    Args:
+        sound: What was given.
+        predicted: [B, 1, frames, mels].
+        grid: Moments and bands of patches.
+    """
+    original = sound.mel.unsqueeze(-1)
+    low, high = original.amin(dim=(1, 2), keepdim=True), original.amax(dim=(1, 2), keepdim=True)
+    shown = [
+        ((values - low) / (high - low).clamp(min=1e-6) * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        for values in (predicted.movedim(1, -1), original)
+    ]
+    if sound.visible is not None and grid is not None:
+        mask = MaskSpec("random", (grid[0], grid[1]), sound.visible.shape[1])
+        shown.insert(0, _darken(shown[-1], sound.visible.cpu(), mask))
+    return [np.flip(np.swapaxes(images, 1, 2), axis=1) for images in shown]
 
 
 def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:
@@ -98,6 +123,8 @@ def _rows(shown: Sequence[Pixels]) -> list[Pixels]:
 
 def _sheet(rows: Sequence[Pixels]) -> Image.Image:
     """Rows of images [B, H, W, C] as one picture, with a thin gap between images; rows may differ in size."""
+    channels = max(row.shape[-1] for row in rows)
+    rows = [row if row.shape[-1] == channels else np.repeat(row, channels, axis=-1) for row in rows]
     strips = [np.concatenate(list(np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)))), axis=1) for row in rows]
     width = max(strip.shape[1] for strip in strips)
     sheet = np.concatenate([np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips], axis=0)

@@ -4,7 +4,10 @@ import numpy as np
 import torch
 
 from facemae.data.schema import Batch, ClipSpec, MaskSpec, ViewBatch, ViewSpec
-from facemae.train.record.pictures import CLIPS, views_picture
+from facemae.objectives.pretraining import build_pretrain_model
+from facemae.recipe import view_specs
+from facemae.train.record.pictures import CLIPS, head, reconstruction_picture, views_picture
+from tests.objectives.examples import EXAMPLES, example_recipe, global_batch
 
 
 def test_views_of_different_sizes_and_each_mask_have_a_row() -> None:
@@ -46,3 +49,29 @@ def test_a_clip_is_shown_as_strips_of_its_frames() -> None:
             shown = [token - 4 * step for token in visible[sample].tolist() if token // 4 == step]
             assert np.flatnonzero(patches == 200).tolist() == shown
             assert sorted(patches)[:3] == [50, 50, 50]
+
+
+def test_spectrograms_are_shown_masked_predicted_and_as_they_are() -> None:
+    """Time runs to the right, high tones lie above; grey rows stand beside those of colour."""
+    recipe = example_recipe(EXAMPLES["masked_audio"]["joint, beside pictures"])
+    model, batch = build_pretrain_model(recipe), head(global_batch(recipe), 7)
+    image = reconstruction_picture(model, batch, view_specs(recipe))
+    assert image is not None
+    sheet = np.asarray(image)
+    # Three rows of pictures, 24 by 24, and three of spectrograms, 16 bands by 24 frames, each with a margin of one.
+    assert sheet.shape == (3 * 26 + 3 * 18, 7 * 26)
+    masked, predicted, original = (sheet[78 + 18 * row :][1:17].reshape(16, 7, 26)[:, :, 1:25] for row in range(3))
+    sound = batch.sounds["voice"]
+    sample, visible = 5, sound.visible
+    assert sound.present[sample]
+    assert visible is not None
+    mel = sound.mel[sample]
+    scaled = ((mel - mel.min()) / (mel.max() - mel.min()) * 255).round().numpy()
+    assert (original[:, sample] == scaled.T[::-1]).all()
+    shown = np.zeros(6, dtype=bool)
+    shown[visible[sample].numpy()] = True
+    places = shown.reshape(3, 2).repeat(8, axis=0).repeat(8, axis=1).T[::-1]
+    assert (masked[:, sample][places] == original[:, sample][places]).all()
+    assert (masked[:, sample][~places] == (original[:, sample][~places] * 0.25).astype(np.uint8)).all()
+    assert (predicted[:, sample][places] == original[:, sample][places]).all()
+    assert (predicted[:, sample][~places] != original[:, sample][~places]).any()

@@ -1,0 +1,273 @@
+"""Contrast between two encodings: what belongs to one sample is alike, be it views, or a view and a sound."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import nn
+
+from facemae.config import Config, HeadConfig, ObjectiveConfig
+from facemae.data.schema import Batch
+from facemae.errors import ConfigError
+from facemae.models.encoding import Encoding
+from facemae.models.heads import ProjectionHead
+from facemae.objectives.base import Need, Objective, Setting, Term
+from facemae.objectives.checks import heard
+from facemae.objectives.contrast import (
+    ContrastConfig,
+    agreement,
+    infonce_loss,
+    learned_numbers,
+    own_places,
+    sigmoid_loss,
+)
+from facemae.objectives.groups import Group, add_terms, split_groups
+
+
+class LevelConfig(Config):
+    """A depth at which two encodings are compared."""
+
+    blocks: tuple[int, int] | None = None
+    """0-based block of the first encoder and of the second, whose output is compared after the encoder's final norm;
+    null for the encoders' outputs. HiCMAE's three levels are [3, 3], [6, 6] and [9, 9]."""
+    head: HeadConfig | None = None
+    """A projection of its own for each of the two; null compares the means themselves, as HiCMAE and CAV-MAE, which
+    needs encoders of one width."""
+
+
+class ContrastiveConfig(ContrastConfig):
+    """Two encodings of a sample are told from those of other samples."""
+
+    compares_samples: ClassVar[bool] = True
+
+    kind: Literal["contrastive"] = "contrastive"
+    """Name in the registry."""
+    between: tuple[str, str] = ("main", "voice")
+    """What is compared: views or sounds, by name."""
+    levels: tuple[LevelConfig, ...] = Field(default=(LevelConfig(),), min_length=1)
+    """Where: the losses of all levels are added, as in HiCMAE. Each has its own learned temperature and bias."""
+    temperature: float = Field(default=0.07, gt=0)
+    """Divides similarities; where it starts if it is learned. HiCMAE 0.07, CAV-MAE 0.05."""
+    direction: Literal["both", "forward"] = "both"
+    """Of `infonce`: `both` averages over anchors of either side (HiCMAE); `forward` takes the first of `between` as
+    anchors, told from others by the second (CAV-MAE, with the picture as the first)."""
+    exclude: tuple[Literal["source", "subject"], ...] = ()
+    """Samples of one stream that share one of these are no negatives of each other: the same video, the same person.
+    Those that lack it share nothing."""
+
+    def either_names(self) -> tuple[str, ...]:
+        """Both."""
+        return self.between
+
+    @model_validator(mode="after")
+    def _two(self) -> "ContrastiveConfig":
+        if self.between[0] == self.between[1]:
+            raise ValueError(f"between names {self.between[0]!r} twice; name two different views or sounds")
+        return self
+
+
+class Contrastive(Objective):
+    """InfoNCE (van den Oord et al., 2018) or the sigmoid loss of SigLIP (Zhai et al., 2023, eq. 1) at several levels.
+
+    What is compared are means over the visible tokens, divided by their length. The loss is the mean over the samples
+    that have both sides, of sums over levels. Samples that lack one are neither anchors nor negatives.
+    """
+
+    Config: ClassVar[type[ObjectiveConfig]] = ContrastiveConfig
+
+    def __init__(self, config: ContrastiveConfig, setting: Setting) -> None:
+        super().__init__(config)
+        self.settings = config
+        self.exchange = setting.exchange
+        self._group = config.group_size(setting.batch_size)
+        self.sounds = tuple(name for name in config.between if name in setting.sounds)
+        sides = tuple(_side(name, setting) for name in config.between)
+        for level in config.levels:
+            _check_level(config.between, sides, level)
+        self.levels = nn.ModuleList(Level(config, level, sides) for level in config.levels)
+
+    def needs(self) -> tuple[Need, ...]:
+        """One encoding of each, with the blocks of all levels."""
+        return tuple(
+            Need(
+                name, tuple(sorted({level.blocks[side] for level in self.settings.levels if level.blocks is not None}))
+            )
+            for side, name in enumerate(self.settings.between)
+        )
+
+    def count(self, batch: Batch) -> int:
+        """The number of samples that have both sides."""
+        return int(self._present(batch).sum())
+
+    def term(
+        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
+    ) -> Term:
+        """The sum over samples of the loss; as metrics, what is seen at each level from the first side.
+
+        `positive_top1`, of several levels `positive_top1_0` and so on, says whether the sample's other side is the most
+        similar one of the group's; `positive_similarity` and `negative_similarity` are mean cosines.
+        """
+        first, second = (encodings[name] for name in self.settings.between)
+        vectors = [level(first, second) for level in self._levels()]
+        device = vectors[0].device
+        present, marks = (part.to(device, non_blocking=True) for part in (self._present(batch), self._marks(batch)))
+        # One exchange carries all levels and what tells samples apart: [B, numbers].
+        rows = torch.cat([*(vector.flatten(1) for vector in vectors), present.float().unsqueeze(1), marks], dim=1)
+        shapes = [tuple(vector.shape[1:]) for vector in vectors]
+        with torch.autocast(device.type, enabled=False):
+            return add_terms(
+                self._group_term(rows[group.own], shapes, group)
+                for group in split_groups(rows, batch, self._group, self.exchange)
+            )
+
+    def _levels(self) -> list["Level"]:
+        return [level for level in self.levels if isinstance(level, Level)]
+
+    def _present(self, batch: Batch) -> torch.Tensor:
+        """Bool [B], which samples have both sides; on the device of the batch's sounds."""
+        present = torch.ones(len(batch), dtype=torch.bool)
+        for name in self.sounds:
+            here = batch.sounds[name].present
+            present = present.to(here.device, non_blocking=True) & here
+        return present
+
+    def _marks(self, batch: Batch) -> torch.Tensor:
+        """float32 [B, 2 * E]: for each of E excluded properties two whole numbers that samples of one value share."""
+        values = [
+            mark
+            for stream, meta in zip(batch.streams, batch.meta, strict=True)
+            for name in self.settings.exclude
+            for mark in _mark(stream, name, meta)
+        ]
+        return torch.tensor(values, dtype=torch.float32).view(len(batch), 2 * len(self.settings.exclude))
+
+    def _group_term(self, own: torch.Tensor, shapes: list[tuple[int, ...]], group: Group) -> Term:
+        """The term of the own samples of a group, [n, numbers], with rows [N, numbers]."""
+        sizes = [shape[0] * shape[1] for shape in shapes]
+        sizes.append(own.shape[1] - sum(sizes))
+        *mine, own_facts = torch.split(own, sizes, dim=1)
+        *theirs, facts = torch.split(group.rows, sizes, dim=1)
+        place = torch.arange(group.places.start, group.places.stop, device=own.device)
+        present = own_facts[:, 0] > 0
+        allowed = _allowed(own_facts, facts, place)
+        losses: list[torch.Tensor] = []
+        metrics: dict[str, torch.Tensor] = {}
+        for number, (level, shape) in enumerate(zip(self._levels(), shapes, strict=True)):
+            pair, pairs = (part[number].reshape(-1, *shape) for part in (mine, theirs))
+            losses.append(level.loss(pair, pairs, place, allowed))
+            with torch.no_grad():
+                seen = agreement(pair[:, 0] @ pairs[:, 1].T, place, allowed)
+            suffix = f"_{number}" if len(shapes) > 1 else ""
+            metrics |= {name + suffix: torch.where(present, value, 0.0).sum() for name, value in seen.items()}
+        loss = torch.where(present, torch.stack(losses).sum(dim=0), 0.0)
+        return Term(loss.sum(), metrics, loss.detach())
+
+
+class Level(nn.Module):
+    """One depth of the comparison: heads, temperature and bias.
+
+    Args:
+        config: The objective's settings.
+        level: The level's.
+        sides: Width and depth of each side's encoder.
+    """
+
+    def __init__(self, config: ContrastiveConfig, level: LevelConfig, sides: tuple[tuple[int, int], ...]) -> None:
+        super().__init__()
+        self.settings, self.blocks = config, level.blocks
+        self.heads = None if level.head is None else nn.ModuleList(ProjectionHead(level.head, w) for w, _ in sides)
+        self.log_scale, self.bias = learned_numbers(config)
+
+    def forward(self, first: Encoding, second: Encoding) -> torch.Tensor:
+        """Vectors of length one of both sides, fp32 [B, 2, D]."""
+        vectors = []
+        for side, encoding in enumerate((first, second)):
+            mean = _level_tokens(encoding, None if self.blocks is None else self.blocks[side]).mean(dim=1)
+            vectors.append(F.normalize(mean.float(), dim=-1) if self.heads is None else self.heads[side](mean))
+        return torch.stack(vectors, dim=1)
+
+    def loss(self, own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+        """The loss of each own sample, [n].
+
+        Args:
+            own: [n, 2, D], both sides of the own samples.
+            rows: [N, 2, D], those of the group.
+            place: int64 [n], which of the N an own sample is.
+            allowed: bool [n, N], itself and its negatives.
+        """
+        scale = 1 / self.settings.temperature if self.log_scale is None else self.log_scale().exp()
+        forward = own[:, 0] @ rows[:, 1].T * scale
+        if self.bias is not None:
+            return sigmoid_loss(forward + self.bias(), place, allowed)
+        loss = infonce_loss(forward, place, allowed)
+        if self.settings.direction == "forward":
+            return loss
+        return (loss + infonce_loss(own[:, 1] @ rows[:, 0].T * scale, place, allowed)) / 2
+
+
+def _level_tokens(encoding: Encoding, block: int | None) -> torch.Tensor:
+    """The visible patches' tokens at a level, [B, K, D]."""
+    if block is None:
+        return encoding.patches
+    assert encoding.norm is not None, "encoders give theirs"
+    return encoding.norm(encoding.layers[block])[:, encoding.prefix :]
+
+
+def _allowed(own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    """Bool [n, N]: an anchor itself, and the samples that are there and share nothing with it that is excluded."""
+    values = (own.shape[1] - 1) // 2
+    marks, others = (facts[:, 1:].reshape(len(facts), values, 2) for facts in (own, rows))
+    # [n, N, E]: both numbers agree, and are those of a value.
+    shared = (marks[:, None] == others[None]).all(dim=-1) & (marks[:, None, :, 0] >= 0)
+    negative: torch.Tensor = (rows[:, 0] > 0)[None] & ~shared.any(dim=-1)
+    return negative | own_places(place, len(rows))
+
+
+def _mark(stream: str, name: str, meta: Mapping[str, Any]) -> tuple[float, float]:
+    """Two whole numbers below 2^24, exact in float32, that two values share with a chance of 2^-48; -1 for none."""
+    value = meta.get(name)
+    if value is None and name == "source":
+        # The file that a sample was packed from: pieces and persons of one video share it.
+        value = meta.get("path")
+    if value is None or value == "":
+        return -1.0, -1.0
+    digest = hashlib.blake2b(f"{len(stream)}:{stream}{value}".encode(), digest_size=6).digest()
+    return float(int.from_bytes(digest[:3])), float(int.from_bytes(digest[3:]))
+
+
+def _side(name: str, setting: Setting) -> tuple[int, int]:
+    """Width and depth of the encoder of a view or sound.
+
+    Raises:
+        ConfigError: It has several copies, which nobody could pair.
+    """
+    view = setting.sounds[name].beneath if name in setting.sounds else name
+    if setting.views[view].copies > 1:
+        raise ConfigError(
+            f"objective 'contrastive' pairs {name!r} and views.{view}.copies is {setting.views[view].copies}",
+            expected="one copy",
+            fix="name another view, or objective contrastive_image for copies of one view",
+        )
+    if name in setting.sounds:
+        encoder = heard("contrastive", setting)
+        return encoder.width, encoder.depth
+    return setting.encoder_width, setting.encoder_depth
+
+
+def _check_level(between: tuple[str, str], sides: tuple[tuple[int, int], ...], level: LevelConfig) -> None:
+    """Raise ConfigError where a level's blocks are not there, or widths differ that no head makes equal."""
+    for side, block in enumerate(level.blocks or ()):
+        if not 0 <= block < sides[side][1]:
+            raise ConfigError(
+                f"objective 'contrastive' compares block {block} of {between[side]!r}",
+                expected=f"0 to {sides[side][1] - 1}",
+            )
+    if level.head is None and sides[0][0] != sides[1][0]:
+        raise ConfigError(
+            f"objective 'contrastive' compares {sides[0][0]} numbers of {between[0]!r} with {sides[1][0]} of "
+            f"{between[1]!r}",
+            fix="give each level a head, or choose encoders of one width",
+        )
