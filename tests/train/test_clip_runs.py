@@ -109,7 +109,7 @@ def test_what_cannot_be_done_with_clips_yet_is_said(whole: Runs, tmp_path: Path)
 def test_labels_of_clips_are_learned_and_not_predicted_yet(whole: Runs, tmp_path: Path) -> None:
     recipe, _ = whole
     tree = recipe.model_dump(mode="json", by_alias=True)
-    tree["views"]["main"]["mask"] = None
+    tree["views"]["main"] |= {"mask": None, "mixup": {"alpha": 0.8}}
     tree["objectives"] = [{"kind": "supervised", "labels": "expression", "classes": ["calm", "glad"], "pool": "mean"}]
     folder = tmp_path / "labelled"
     made = {f"clip{number}": members(LONG, sound=False) for number in range(8)}
