@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from facemae.data.clips.pieces import Piece, cut_pieces
+from facemae.data.clips.people import choose
+from facemae.data.clips.pieces import Piece
 from facemae.data.clips.render import FLAC, Picture, Sound, SoundTrack, render_frames
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.clips.survey import Person, Survey, survey
@@ -22,7 +23,6 @@ from facemae.sound.source import has_sound
 
 _LONGER = 0.5
 """Seconds by which a separate sound may differ from its video without a note."""
-_MOST_PEOPLE = 10
 _TOLD, _CLIPPED = 0.1, 0.01
 """Seconds of lateness, gaps and overlaps, and of sound beyond full scale, that are not worth a note."""
 
@@ -155,36 +155,19 @@ def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iter
     if seen.info.stretched:
         report.notes.append(("picture", f"pixels {seen.info.pixel_aspect:.3f} times as wide as high, made square"))
     fps = seen.fps
-    sound: SoundTrack | None = None
-    for number, person in _kept(job, seen, settings, report):
-        pieces = cut_pieces(person, fps, seen.count, settings)
-        if not pieces:
-            length = person.stop - person.start
-            report.skipped.append((job.path, f"{length:.2f} s with a face, shorter than {settings.shortest:g} s"))
-            continue
-        if not report.shake:
-            sound = _sound_of(job, seen, settings, report)
-        report.shake.append(person.shake)
+    choice = choose(seen, settings)
+    report.skipped += [(job.path, reason) for reason in choice.skipped]
+    report.notes += [("people", text) for text in choice.notes]
+    sound = _sound_of(job, seen, settings, report) if choice.numbered else None
+    for number, appearances in enumerate(choice.numbered):
+        report.shake += [appearance.person.shake for appearance in appearances]
+        pieces = [piece for appearance in appearances for piece in appearance.pieces]
         sounds = itertools.repeat(None) if sound is None else sound.cut(pieces, fps)
-        pictures = render_frames(job.file, seen, person, pieces, fps, settings)
-        for place, ((piece, picture), beneath) in enumerate(zip(pictures, sounds, strict=False)):
+        pictures = render_frames(job.file, seen, appearances, fps, settings)
+        for place, ((person, piece, picture), beneath) in enumerate(zip(pictures, sounds, strict=False)):
             report.seconds += piece.seconds(fps)
             meta = _meta(job, person, number, piece, fps, picture, beneath, settings, detector)
             yield f"{job.key}-{number}-{place:04d}", _members(settings, picture, beneath, meta)
-
-
-def _kept(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> Iterator[tuple[int, Person]]:
-    """The people whose clips are made, numbered by prominence; why the others are not."""
-    if not seen.people:
-        report.skipped.append((job.path, f"no face in {seen.looked} frames looked at"))
-    for number, person in enumerate(seen.people):
-        if person.seen < settings.seen:
-            share = f"{person.seen:.0%} of the frames, less than {settings.seen:.0%}"
-            report.skipped.append((job.path, f"face {number} is detected in {share}"))
-        elif number >= (1 if settings.people == "main" else _MOST_PEOPLE):
-            report.notes.append(("people", f"face {number}, less prominent, is left out"))
-        else:
-            yield number, person
 
 
 def _sound_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> SoundTrack | None:

@@ -27,17 +27,27 @@ class Piece:
         return self.count / fps
 
 
-def cut_pieces(person: Person, fps: float, frames: int, settings: ClipSettings) -> list[Piece]:
-    """Pieces of nearly equal length that cover the frames from a face's first to its last; none if that is too short.
+def frames_of(person: Person, fps: float, frames: int) -> tuple[int, int]:
+    """Frames from a face's first to its last: the first, and the one behind the last.
 
     Args:
         person: Who, and when.
         fps: Frames a second of the clips.
         frames: Frames of the whole video at that rate.
+    """
+    return math.ceil(person.start * fps - _ROUNDING), min(math.ceil(person.stop * fps - _ROUNDING), frames)
+
+
+def cut_pieces(first: int, stop: int, fps: float, settings: ClipSettings) -> list[Piece]:
+    """Pieces of nearly equal length that cover a stretch of frames; none if that is too short.
+
+    Args:
+        first: Its first frame.
+        stop: The frame behind its last.
+        fps: Frames a second of the clips.
         settings: Shortest and longest clip.
     """
-    first = math.ceil(person.start * fps - _ROUNDING)
-    count = min(math.ceil(person.stop * fps - _ROUNDING), frames) - first
+    count = stop - first
     if count < 1 or count < settings.shortest * fps - _ROUNDING:
         return []
     number = math.ceil(count / max(1, math.floor(settings.longest * fps + _ROUNDING)))

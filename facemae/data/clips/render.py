@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae.data.clips.people import Appearance
 from facemae.data.clips.pieces import Piece
 from facemae.data.clips.settings import INTERPOLATION, ClipSettings
 from facemae.data.clips.survey import Person, Survey
@@ -20,7 +21,7 @@ from facemae.sound import store as sound_store
 from facemae.sound.level import SILENT, level
 from facemae.sound.source import SoundSource, Wave
 from facemae.video.rate import at_rate
-from facemae.video.source import VideoSource
+from facemae.video.source import Frame, VideoSource
 from facemae.video.store import Written, write_clip
 
 FLAC = "flac"
@@ -44,32 +45,26 @@ class Picture:
 
 
 def render_frames(
-    path: Path, survey: Survey, person: Person, pieces: Sequence[Piece], fps: float, settings: ClipSettings
-) -> Iterator[tuple[Piece, Picture]]:
-    """Cut and encode the pieces of one person, one after the other; one frame is held at a time.
+    path: Path, survey: Survey, appearances: Sequence[Appearance], fps: float, settings: ClipSettings
+) -> Iterator[tuple[Person, Piece, Picture]]:
+    """Cut and encode the pieces of one number, one after the other; one frame is held at a time.
 
     Args:
         path: The video.
         survey: What the first pass found.
-        person: Whose face.
-        pieces: Rising, one directly behind the other.
+        appearances: Whose faces; rising in time, none overlapping another.
         fps: Frames a second of the clips.
         settings: How.
 
     Raises:
         DecodeError: The file has fewer frames than in the first pass.
     """
-    numbers = np.arange(pieces[0].first, pieces[-1].first + pieces[-1].count)
-    boxes = steady_path(person.track, numbers / fps, margin=settings.margin, smoothing=settings.smoothing)
-    # A face half out of the picture: its smoothed centre may lie a little beyond the border.
-    boxes[:, :2] = np.clip(boxes[:, :2], 0, [survey.info.width, survey.info.height])
     with VideoSource(path) as source:
-        shown = (entry for entry in at_rate(source, fps) if entry[0] >= pieces[0].first)
-        for piece in pieces:
-            own = boxes[piece.first - pieces[0].first :][: piece.count]
+        shown = at_rate(source, fps)
+        for person, piece, own in _paths(survey, appearances, fps, settings):
             crops = (
                 _cropped(frame.image, own[number - piece.first], settings.size)
-                for number, frame in itertools.islice(shown, piece.count)
+                for number, frame in itertools.islice(_from(shown, piece.first), piece.count)
             )
             target = io.BytesIO()
             written = write_clip(crops, target, fps=fps, storage=settings.storage)
@@ -78,7 +73,25 @@ def render_frames(
                     f"{path}: {written.count} frames from frame {piece.first} on, {piece.count} before",
                     expected="a file that does not change while it is packed",
                 )
-            yield piece, Picture(target.getvalue(), written, own)
+            yield person, piece, Picture(target.getvalue(), written, own)
+
+
+def _from(shown: Iterator[tuple[int, Frame]], first: int) -> Iterator[tuple[int, Frame]]:
+    return itertools.dropwhile(lambda entry: entry[0] < first, shown)
+
+
+def _paths(
+    survey: Survey, appearances: Sequence[Appearance], fps: float, settings: ClipSettings
+) -> Iterator[tuple[Person, Piece, NDArray[np.float64]]]:
+    """Each piece with its boxes, float64 [T, 3]."""
+    for appearance in appearances:
+        track, pieces = appearance.person.track, appearance.pieces
+        numbers = np.arange(pieces[0].first, pieces[-1].first + pieces[-1].count)
+        boxes = steady_path(track, numbers / fps, margin=settings.margin, smoothing=settings.smoothing)
+        # A face half out of the picture: its smoothed centre may lie a little beyond the border.
+        boxes[:, :2] = np.clip(boxes[:, :2], 0, [survey.info.width, survey.info.height])
+        for piece in pieces:
+            yield appearance.person, piece, boxes[piece.first - pieces[0].first :][: piece.count]
 
 
 def _cropped(image: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
@@ -131,7 +144,7 @@ class SoundTrack:
         A piece beneath which there is none, or only silence, has no data, and its metadata says `stored: false`.
 
         Args:
-            pieces: Rising, one directly behind the other.
+            pieces: Rising, none overlapping another.
             fps: Frames a second of the clips.
         """
         reader = _Blocks(self.source.blocks())

@@ -105,7 +105,7 @@ def test_what_is_left_out_is_named(mixed: tuple[Path, ClipReport], name: str, re
     ("name", "remark"),
     [
         ("silent.mkv", "a silent track, stored without sound"),
-        ("two.mp4", "face 1, less prominent, is left out"),
+        ("two.mp4", "another face at the same time, less prominent, is left out"),
         ("two.mp4", "no sound"),
         ("long_wav.mp4", "long_wav.wav lasts 3.00 s, the video 0.80 s"),
         ("short_wav.mp4", "short_wav.wav lasts 0.50 s, the video 2.00 s"),
