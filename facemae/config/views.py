@@ -130,9 +130,9 @@ class ClipConfig(Config):
     fps: float = Field(default=6.25, gt=0)
     """How many a second of the clip. A stride of 4 at 25 frames a second is 6.25. Stored frames nearest in time are
     taken, whatever rate they are stored at."""
-    moment: str = "main"
+    moment: str | None = "main"
     """Views with the same name here begin at the same place of a clip, in proportion to its length; drawn anew for each
-    sample and epoch."""
+    sample and epoch. null draws it for each view, and for each of its `copies`, by itself."""
     short: Literal["hold", "refuse"] = "hold"
     """A clip shorter than the window: `hold` repeats its last frame; `refuse` counts it as damaged, so that a neighbour
     takes its place and its name is kept."""
@@ -170,7 +170,8 @@ class ViewConfig(Config):
     clip: ClipConfig | None = None
     """Frames of a clip; null makes a view of one picture: a still, or one frame of a clip drawn at random."""
     copies: int = Field(default=1, ge=1)
-    """Independent draws of this view from each sample. Objectives name the view and get all its copies."""
+    """Independent draws of this view from each sample. Objectives name the view and get all its copies. Copies of a
+    view of clips begin at one place, unless `clip.moment` is null."""
     crop: CropConfig = CropConfig()
     """The crop."""
     flip: bool = True

@@ -207,7 +207,7 @@ def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, 
         first = material.moment(lambda: draw_moment(seed, spec.name, path))
         _, visible = make_view(material.still(spec.channels, first), spec, seed, *path, out=out)
     else:
-        numbers = material.numbers(spec.clip, draw_moment(seed, spec.clip.moment, path))
+        numbers = material.numbers(spec.clip, draw_moment(seed, spec.clip.moment or spec.name, path))
         first = numbers[0]
         visible = make_clip_view(material.frames(numbers, spec.channels), spec, seed, *path, out=out)
     if view.visible is not None and visible is not None:

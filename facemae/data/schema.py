@@ -145,13 +145,14 @@ class ClipSpec:
     Attributes:
         frames: How many.
         period: Seconds from one to the next.
-        moment: Views with the same name here begin at the same place, in proportion to a clip's length.
+        moment: Views with the same name here begin at the same place, in proportion to a clip's length; None: a view
+            by itself.
         hold: Whether a clip shorter than the window ends with its last frame repeated; else it counts as damaged.
     """
 
     frames: int
     period: float
-    moment: str = "main"
+    moment: str | None = "main"
     hold: bool = True
 
 

@@ -1,4 +1,4 @@
-"""Checking a shard set: checksums, damaged images, duplicates, and duplicates that cross splits."""
+"""Checking a shard set: checksums, what does not decode, duplicates, and duplicates that cross splits."""
 
 import csv
 import hashlib
@@ -58,11 +58,13 @@ class VerifyReport:
         samples: Samples looked at; erased ones are not.
         problems: Everything wrong.
         exact: Groups of samples with equal pixels.
-        near: Groups of samples that are near-duplicates, exact ones included; empty where not looked for.
+        near: Groups of samples that are near-duplicates, exact ones included; empty where not looked for, and of
+            stills only: clips of one person before one wall look alike.
         crossing_exact: How many groups of `exact` have samples in more than one split.
         crossing_near: The same of `near`.
         threshold: Bits in which near-duplicates may differ; None where not looked for.
         rows: One entry a sample of a group: key, cluster, kind, split, subject.
+        clips: Samples that decode and are clips.
     """
 
     folder: Path
@@ -74,10 +76,11 @@ class VerifyReport:
     crossing_near: int = 0
     threshold: int | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    clips: int = 0
 
     @property
     def sound(self) -> bool:
-        """No bytes changed and every image decodes."""
+        """No bytes changed and every sample decodes."""
         return not any(problem.kind in ("checksum", "undecodable") for problem in self.problems)
 
     def count(self, kind: str) -> int:
@@ -95,6 +98,7 @@ class VerifyReport:
             "exact_groups": len(self.exact),
             "exact_samples": sum(map(len, self.exact)),
             "exact_groups_crossing_splits": self.crossing_exact,
+            "clips": self.clips,
             "near_bits": self.threshold,
             "near_correlation": None if self.threshold is None else ALIKE,
             "near_groups": len(self.near),
@@ -108,12 +112,15 @@ class VerifyReport:
         lines = [
             f"{self.samples} samples of {self.folder}",
             f"checksum errors: {self.count('checksum')}",
-            f"images that do not decode: {self.count('undecodable')}",
+            f"samples that do not decode: {self.count('undecodable')}",
             f"exact duplicates: {_groups(self.exact, self.crossing_exact)}",
         ]
-        if self.threshold is not None:
+        if self.clips:
+            lines.append(f"near-duplicates are not looked for among the {self.clips} clips, which are often alike")
+        if self.threshold is not None and (self.clips < self.samples or not self.samples):
             rule = f"at most {self.threshold} of 64 bits differ, correlation at least {ALIKE}"
-            lines.append(f"near-duplicates ({rule}): {_groups(self.near, self.crossing_near)}")
+            stills = "near-duplicates of stills" if self.clips else "near-duplicates"
+            lines.append(f"{stills} ({rule}): {_groups(self.near, self.crossing_near)}")
         lines += [f"  {problem.kind}: {problem.where}: {problem.reason}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             lines.append(f"  and {len(self.problems) - _SHOWN} more problems; all of them: --json")
@@ -126,21 +133,22 @@ def _groups(groups: list[list[int]], crossing: int) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one sample gave: digest and hash of its image, or a problem; nothing where it holds no image."""
+    """What one sample gave: digest and hash of a still, digest of a clip, or a problem; nothing where it is neither."""
 
     digest: bytes | None = None
     hash: bytes | None = None
     problem: Problem | None = None
+    clip: bool = False
 
 
 def verify_shards(
     folder: Path | str, *, near: int | None = NEAR, progress: Callable[[int, int], None] | None = None
 ) -> VerifyReport:
-    """Check every byte, decode every image and look for duplicates.
+    """Check every byte, decode every image, frame and sound, and look for duplicates.
 
     Args:
         folder: The shard set.
-        near: Bits of 64 in which the hashes of near-duplicates may differ; None does not look for them.
+        near: Bits of 64 in which the hashes of near-duplicates among stills may differ; None does not look for them.
         progress: Called with (samples done, samples in all).
 
     Raises:
@@ -151,16 +159,18 @@ def verify_shards(
     present = [i for i in range(len(index)) if i not in index.dropped_set]
     problems = list(_shard_problems(index))
     digests: list[bytes | None] = []
+    clips = 0
     hashes, hashed = np.zeros((len(present), 8), dtype=np.uint8), np.zeros(len(present), dtype=bool)
     for done, look in enumerate(in_threads(partial(_look, reader), present), 1):
         digests.append(look.digest)
+        clips += look.clip
         if look.hash is not None:
             hashes[done - 1], hashed[done - 1] = np.frombuffer(look.hash, dtype=np.uint8), True
         if look.problem is not None:
             problems.append(look.problem)
         if progress is not None:
             progress(done, len(present))
-    report = VerifyReport(index.folder, len(present), problems, threshold=near)
+    report = VerifyReport(index.folder, len(present), problems, threshold=near, clips=clips)
     report.exact = _positions(exact_groups(digests), present)
     if near is not None:
         report.near = _near_groups(reader, present, digests, hashes, hashed, near)
@@ -199,7 +209,7 @@ def _look(reader: ShardReader, i: int) -> _Look:
         if clip_extension(sample.members) is not None:
             # Clips of one person before one wall look alike, so near-duplicates of clips are not looked for.
             whole = b"".join(pixel_digest(frame) for frame in Material(sample).check())
-            return _Look(hashlib.blake2b(whole, digest_size=16).digest())
+            return _Look(hashlib.blake2b(whole, digest_size=16).digest(), clip=True)
         images = list(Material(sample).check())
     except DecodeError as error:
         return _Look(problem=Problem(key, "undecodable", error.found.removeprefix(f"{key}: ")))

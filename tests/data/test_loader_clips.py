@@ -154,6 +154,21 @@ def test_views_of_one_moment_begin_together(shards: Path) -> None:
     assert differ > 5
 
 
+def test_without_a_moment_each_view_begins_by_itself(shards: Path) -> None:
+    """Copies of a view too; the sound lies beneath the one that it names."""
+    alone = ClipSpec(4, 0.16, moment=None)
+    views = [ViewSpec(name, SIDE, 3, crop="resize", flip=False, clip=alone) for name in ("main", "main/0", "main/1")]
+    differ = [0, 0]
+    for batch, same in zip(load(shards, *views), load(shards, views[0]), strict=True):
+        found = [[numbers(view) for view in batch.views[spec.name].image] for spec in views]
+        assert torch.equal(batch.views["main"].image, same.views["main"].image)
+        assert torch.equal(batch.sounds["sound"].mel, same.sounds["sound"].mel)
+        for place in range(len(batch)):
+            differ[0] += found[0][place] != found[1][place]
+            differ[1] += found[1][place] != found[2][place]
+    assert min(differ) > 5
+
+
 def test_all_frames_are_changed_alike(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     picture = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)

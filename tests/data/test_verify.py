@@ -187,3 +187,27 @@ def test_missing_index(tmp_path: Path) -> None:
 def test_scan_of_a_single_shard_counts_its_samples(shard_set: Path, index: ShardIndex) -> None:
     scan = scan_shard(shard_set, index.shards[0].name)
     assert scan.keys == index.keys(0, 10)
+
+
+def test_a_set_of_clips_is_spoken_of_as_such(tmp_path: Path) -> None:
+    frames = [jpeg(smooth(number, size=16)) for number in range(3)]
+    clip = [("a.mjpeg", b"".join(frames)), ("a.json", b"{}"), ("b.mjpeg", b"".join(frames[:2])), ("b.json", b"{}")]
+    broken = [("c.mjpeg", frames[0][:-9]), ("c.json", b"{}")]
+    (tmp_path / "clips").mkdir()
+    write_tar(tmp_path / "clips/000000.tar", clip)
+    build_index(tmp_path / "clips")
+    lines = verify_shards(tmp_path / "clips").lines()
+    assert lines[2:] == [
+        "samples that do not decode: 0",
+        "exact duplicates: 0 samples in 0 groups; 0 groups cross splits",
+        "near-duplicates are not looked for among the 2 clips, which are often alike",
+    ]
+    (tmp_path / "mixed").mkdir()
+    write_tar(tmp_path / "mixed/000000.tar", [*clip, *broken, ("d.jpg", frames[0]), ("d.json", b"{}")])
+    build_index(tmp_path / "mixed")
+    report = verify_shards(tmp_path / "mixed")
+    assert report.as_dict()["clips"] == 2
+    lines = report.lines()
+    assert lines[2] == "samples that do not decode: 1"
+    assert lines[4].startswith("near-duplicates are not looked for among the 2 clips")
+    assert lines[5].startswith("near-duplicates of stills (at most 4 of 64 bits differ")
