@@ -17,7 +17,7 @@ from facemae.recipe import list_recipes, load_recipe, parse_recipe, recipe_tree
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
-from tests.data.test_loader_clips import members, write
+from tests.data.test_loader_clips import RATE, members, write
 from tests.train.conftest import noise_items
 
 PATCH, GRID = 4, 4
@@ -41,8 +41,8 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of growing brightness, of one second and more."""
-    made = {f"clip{number:02d}": members(25 + number, sound=False) for number in range(12)}
+    """Clips of growing brightness with a tone beneath, of one second and more."""
+    made = {f"clip{number:02d}": members(25 + number) for number in range(12)}
     return write(tmp_path_factory.mktemp("moving") / "shards", made)
 
 
@@ -60,6 +60,11 @@ def shrink(recipe: Recipe, shards: Path) -> Recipe:
     tree["encoder"] |= {"name": "test_vit", "image_size": GRID * PATCH, "patch_size": PATCH}
     if tree["encoder"]["frames"] is not None:
         tree["encoder"]["frames"] = 4
+    if tree["sound_encoder"] is not None:
+        tree["sound_encoder"] |= {"name": "test_vit", "frames": 32, "mels": 16, "patch_size": 8}
+        for sound in tree["sounds"].values():
+            sound["frames"] = 32
+            sound["mel"] |= {"rate": RATE, "mels": 16}
     for objective in tree["objectives"]:
         _shrink_block(objective)
     tree["data"] |= {"lanes": 2, "block": None, "streams": [{"name": "faces", "shards": str(shards)}]}
@@ -74,10 +79,15 @@ def _shrink_block(block: dict[str, Any]) -> None:
     for key, value in block.items():
         if isinstance(value, dict):
             _shrink_block(value)
+        elif key == "levels":
+            for level in value:
+                _shrink_block(level)
         elif key in SMALL and value:
             block[key] = SMALL[key]
         elif key == "mix_layers" and value:
             block[key] = [0, 5]
+        elif key == "blocks" and value:
+            block[key] = [3, 3]
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -86,7 +96,7 @@ def test_every_recipe_trains_all_its_weights_and_is_of_use(
 ) -> None:
     recipe = load_recipe(name)
     supervised = any(objective.label_columns() for objective in recipe.objectives)
-    moving = any(view.clip is not None for view in recipe.views.values())
+    moving = any(view.clip is not None for view in recipe.views.values()) or recipe.sounds
     recipe = shrink(recipe, labelled if supervised else clips if moving else shards)
     run = tmp_path / "run"
     result = pretrain(recipe, run)
