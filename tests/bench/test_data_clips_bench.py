@@ -19,6 +19,7 @@ def test_packed_clips_show_what_the_originals_do(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["bench"], found["unit"]) == ("data, clips with sound", "clips/s")
     assert found["settings"]["mean_difference_of_255"] < 8
+    assert found["settings"]["mean_difference_of_mel"] < 0.05
     assert found["ratio"] > 0
 
 
