@@ -350,7 +350,7 @@ def test_no_more_frames_are_held_of_a_longer_video(tmp_path: Path) -> None:
 def test_without_pyav_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch, videos: Videos) -> None:
     path = videos("h264.mp4")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingExtraError, match="reading and writing video needs an optional package") as caught, VideoSource(path):
+    with pytest.raises(MissingExtraError, match="reading and writing video needs an opt") as caught, VideoSource(path):
         pass
     assert caught.value.fix == "pip install 'facemae[video]'"
 
