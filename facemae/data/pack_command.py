@@ -189,20 +189,8 @@ def pack(
     }
     with progress("packing videos" if videos else "packing") as report:
         if videos:
-            settings = {
-                "size": size,
-                "fps": fps or None,
-                "detector": detector,
-                "detections": detections,
-                "margin": margin,
-                "smoothing": smoothing,
-                "people": people.value,
-                "shortest": shortest,
-                "longest": longest,
-                "sound_rate": sound_rate or None,
-            }
             more = {"sound": sound, "columns": columns, "workers": workers, "progress": report, **shared}
-            result = _pack_videos(source, out, settings, store, more)
+            result = _pack_videos(source, out, context.params, more)
         else:
             result = pack_folder(source, out, **columns, resize=resize, progress=report, **shared)
     if as_json:
@@ -211,13 +199,20 @@ def pack(
         print("\n".join(result.lines()))
 
 
-def _pack_videos(source: Path, out: Path, settings: dict[str, Any], store: Store, more: dict[str, Any]) -> "PackReport":
+def _pack_videos(source: Path, out: Path, given: dict[str, Any], more: dict[str, Any]) -> "PackReport":
     from facemae.data.clips.pack import pack_videos
     from facemae.data.clips.settings import ClipSettings
     from facemae.video.store import Storage
 
-    made = ClipSettings(**settings, storage=Storage(store.value))
-    return pack_videos(source, out, settings=made, say=_tell, **more)
+    named = ("size", "detector", "detections", "margin", "smoothing", "shortest", "longest")
+    settings = ClipSettings(
+        **{name: given[name] for name in named},
+        fps=given["fps"] or None,
+        people=given["people"].value,
+        sound_rate=given["sound_rate"] or None,
+        storage=Storage(given["store"].value),
+    )
+    return pack_videos(source, out, settings=settings, say=_tell, **more)
 
 
 def _tell(text: str) -> None:
