@@ -22,7 +22,7 @@ class ClipSettings:
         detections: How many times a second faces are looked for; between them boxes are interpolated.
         margin: Added on each side of the detected box, as a share of its longer side.
         smoothing: Seconds over which the box is steadied; see `facemae.faces.steady.steady_path`.
-        people: `main` keeps the most prominent face of a video, `all` makes a clip of each.
+        people: `main` keeps the most prominent face at every moment, `all` each; see `facemae.data.clips.people`.
         seen: Least share of the looked-at frames in which a kept face is detected, from its first to its last.
         shortest: Shorter clips are left out, in seconds.
         longest: Longer ones are cut into equal pieces of at most this, in seconds; bounds memory and sample size.
