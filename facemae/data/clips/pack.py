@@ -5,8 +5,8 @@ pack that was killed goes on with the videos it had not finished, and the shards
 there were. It takes twice the room of the set while it lasts.
 """
 
-import collections
 import importlib.metadata
+import re
 import shutil
 import statistics
 import time
@@ -34,6 +34,7 @@ SHARD_CLIPS = 500
 """Clips a shard unless asked otherwise: a quarter of a gigabyte of three-second clips."""
 _LIBRARIES = ("facemae", "av", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg", "soundfile", "soxr")
 """Distributions that decide what becomes of a video: a pack does not go on with others."""
+_SHOWN = 10
 _LONGEST_KEY = 80
 """Person and piece are added behind it."""
 
@@ -73,10 +74,22 @@ class ClipReport(PackReport):
                 f"crops shake by {self.shake[1]:.2f} pixels from frame to frame (median; by each frame's own box "
                 f"{self.shake[0]:.2f})"
             )
-        counted = collections.Counter(text for _, text in self.remarks)
-        more += [f"{count} times: {text}" for text, count in counted.most_common(10)]
+        more += _counted([text for _, text in self.remarks])
         first, *rest = super().lines()
         return [first, *more, *rest]
+
+
+def _counted(remarks: Sequence[str]) -> list[str]:
+    """Remarks that differ in numbers and names only, counted together; one of them stands for the rest."""
+    alike: dict[str, list[str]] = {}
+    for text in remarks:
+        alike.setdefault(re.sub(r"\S*[\d.]\S*", "", text), []).append(text)
+    ordered = sorted(alike.values(), key=len, reverse=True)
+    lines = [f"{len(texts)} times{', such as' if len(set(texts)) > 1 else ''}: {texts[0]}" for texts in ordered]
+    return [
+        *lines[:_SHOWN],
+        *([f"and {len(lines) - _SHOWN} other remarks; --json has all"] if len(lines) > _SHOWN else []),
+    ]
 
 
 def pack_videos(

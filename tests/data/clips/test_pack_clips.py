@@ -176,6 +176,13 @@ def test_the_report_counts_faces_and_shake(mixed: tuple[Path, ClipReport]) -> No
     assert f"a face in {report.found / report.looked:.1%} of {report.looked} frames" in text
 
 
+def test_remarks_that_differ_in_numbers_are_counted_together(mixed: tuple[Path, ClipReport]) -> None:
+    lines = mixed[1].lines()
+    (line,) = [line for line in lines if "lasts" in line]
+    assert line.startswith("2 times, such as: ")
+    assert any(line.endswith(" times: no sound") for line in lines)
+
+
 def test_all_people_become_clips_of_their_own(tmp_path: Path) -> None:
     film(tmp_path / "videos/two.mp4", [np.concatenate([face(0), face(1)], axis=1)] * 20)
     found = samples(pack(tmp_path / "videos", tmp_path / "out", people="all").out)
