@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def test_the_page_shows_names_and_never_runs_them(tour: tuple[Path, dict[str, An
     finally:
         page.write_text(kept)
     assert kept.count("data:image/png;base64,") == len(summary["pictures"])
-    assert "http" not in kept
+    assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", kept)  # four letters that pictures have by chance
 
 
 def test_chance_is_what_a_constant_answer_gets() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from facemae.data.select import check_columns, metadata
 from facemae.data.verify import ALIKE, NEAR
-from facemae.errors import UsageError
+from facemae.errors import DataError, UsageError
 from facemae.files import storage_errors, write_text
 from facemae_probes.contamination.matching import Match, find_matches
 from facemae_probes.contamination.parts import Fingerprints, Images, Part, Progress, facts_key
@@ -69,7 +69,7 @@ def contamination(
         progress: Called with (images looked at, images in all).
 
     Raises:
-        DataError: A folder has no index.
+        DataError: A folder has no index, or a set has not one image that decodes.
         UsageError: No pretraining set is given, nothing is chosen of one, or the probing set has no such column.
         IndexMismatchError: A shard is not what its index describes.
         StorageError: Reading or writing failed underneath.
@@ -114,12 +114,14 @@ def _check(known: Sequence[Images], asked: Images, split: str, progress: Progres
         return lambda done: progress(start + done, total)
 
     prints = Fingerprints.of(asked, counting(0))
+    _need_images(asked, prints)
     before = len(asked)
     splits = _splits(asked, split)
     pairs: list[Pair] = []
     sets: list[dict[str, Any]] = []
     for number, images in enumerate(known):
         theirs = Fingerprints.of(images, counting(before))
+        _need_images(images, theirs)
         before += len(images)
         pairs += [
             _pair(match, asked, splits, number, images) for match in find_matches((asked, prints), (images, theirs))
@@ -139,6 +141,15 @@ def _check(known: Sequence[Images], asked: Images, split: str, progress: Progres
         clean[name] = tuple(key for key in own if key not in either)
     about = {"folder": str(asked.part.folder), **asked.describe()}
     return Contamination(about, tuple(sets), counts, tuple(pairs), clean)
+
+
+def _need_images(images: Images, prints: Fingerprints) -> None:
+    """Refuse a set in which nothing can be compared: that none of it was found would say nothing."""
+    if len(images) and not prints.decoded.any():
+        raise DataError(
+            f"none of the {len(images)} samples of {images.part.folder} has an image that decodes",
+            expected="still images: frames of clips are not compared yet",
+        )
 
 
 def _splits(images: Images, column: str) -> list[str]:

@@ -50,8 +50,8 @@ def test_a_killed_pack_goes_on_and_gives_the_same_shards(source: Path, digest: s
     out = tmp_path / "out"
     process = subprocess.Popen([sys.executable, "-c", _PACK, str(source), str(out)])
     try:
-        deadline = time.monotonic() + 60
-        while len(list(tmp_path.glob(".out.clips-*/parts/*.json"))) < 3:
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.glob(".out.clips-*/parts/[0-9]*.json"))) < 3:
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -60,7 +60,7 @@ def test_a_killed_pack_goes_on_and_gives_the_same_shards(source: Path, digest: s
         process.wait()
     assert not out.exists()
     (folder,) = unfinished(out)
-    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/*.json")}
+    before = {path.name: path.stat().st_mtime_ns for path in folder.glob("parts/[0-9]*.json")}
     assert 3 <= len(before) < COUNT
 
     said: list[str] = []
@@ -140,7 +140,7 @@ if __name__ == "__main__":
 
 def _sleep(folder: str, number: int) -> None:
     (Path(folder) / f"{number}").touch()
-    time.sleep(120)
+    time.sleep(600)
 
 
 def test_ctrl_c_does_not_wait_for_the_videos_at_work(tmp_path: Path) -> None:
@@ -152,13 +152,13 @@ def test_ctrl_c_does_not_wait_for_the_videos_at_work(tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 200
     while not list(tmp_path.iterdir()):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode != 0
     assert said.count("KeyboardInterrupt") == 1
 
