@@ -24,7 +24,7 @@ from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import DatasetCard, ModelInput
 from facemae.data.select import select_keys
 from facemae.data.selection import choose_samples
-from facemae.errors import IndexMismatchError, UsageError
+from facemae.errors import DataError, IndexMismatchError, UsageError
 from facemae.rng import generator
 from facemae_probes.commands import app
 from facemae_probes.contamination import LIMITS, Contamination, Part, contamination, streams_of
@@ -193,6 +193,14 @@ def test_what_does_not_decode_is_counted(tmp_path: Path, probing: Path) -> None:
     assert found.pretraining[0]["undecodable"] == 1
     assert any(line.startswith("1 pretraining samples") for line in found.lines())
     assert contamination([probing], broken).splits["test"].undecodable == 1
+
+
+def test_a_set_in_which_nothing_can_be_compared_is_not_called_clean(tmp_path: Path, probing: Path) -> None:
+    broken = packed(tmp_path / "broken", [item("one", encoded(picture(1))), item("two", encoded(picture(2)))])
+    damage(broken, ["one", "two"])
+    for sets in (([broken], probing), ([probing], broken)):
+        with pytest.raises(DataError, match=r"none of the 2 samples of .* has an image that decodes"):
+            contamination(*sets)
 
 
 def test_many_equal_images_make_no_square_of_pairs(tmp_path: Path) -> None:
