@@ -89,10 +89,10 @@ def _pool(function: Callable[..., Any], workers: int) -> Iterator[ProcessPoolExe
     try:
         yield pool
     except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
         # They are deaf to Ctrl-C, and an hour of film takes many minutes.
         for process in set(multiprocessing.active_children()) - others:
             process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
         raise
     finally:
         pool.shutdown()

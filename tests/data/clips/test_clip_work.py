@@ -143,6 +143,7 @@ def _sleep(folder: str, number: int) -> None:
     time.sleep(600)
 
 
+@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_the_videos_at_work(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
