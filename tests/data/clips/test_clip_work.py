@@ -16,6 +16,7 @@ from facemae.data.clips.workplace import unfinished, workplace
 from facemae.data.index import ShardIndex
 from facemae.errors import DataError
 from tests.data.clips.films import face, film, noise
+from tests.data.clips.tasks import double, refuse
 
 SETTINGS = ClipSettings(size=32, detections=5)
 COUNT = 8
@@ -114,36 +115,26 @@ def test_a_workplace_stays_when_the_work_fails(tmp_path: Path) -> None:
     assert len(unfinished(tmp_path / "out")) == 1
 
 
-def _double(number: int) -> int:
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return 2 * number
-
-
 def test_one_crash_costs_one_task() -> None:
-    found = dict(in_processes(_double, [(number,) for number in range(6)], 2))
+    found = dict(in_processes(double, [(number,) for number in range(6)], 2))
     assert found == {(number,): None if number == 3 else 2 * number for number in range(6)}
 
 
 def test_a_crash_with_one_task_left_costs_that_task_only() -> None:
-    assert dict(in_processes(_double, [(3,)], 8)) == {(3,): None}
+    assert dict(in_processes(double, [(3,)], 8)) == {(3,): None}
 
 
 _SLOW = """
-import sys, time
+import signal, sys
+# What is started in the background of a shell ignores Ctrl-C, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from facemae.data.clips.pool import in_processes
-from tests.data.clips.test_clip_work import _sleep
+from tests.data.clips.tasks import sleep
 if __name__ == "__main__":
-    list(in_processes(_sleep, [(sys.argv[1], number) for number in range(4)], 2))
+    list(in_processes(sleep, [(sys.argv[1], number) for number in range(4)], 2))
 """
 
 
-def _sleep(folder: str, number: int) -> None:
-    (Path(folder) / f"{number}").touch()
-    time.sleep(600)
-
-
-@pytest.mark.slow
 def test_ctrl_c_does_not_wait_for_the_videos_at_work(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     process = subprocess.Popen(
@@ -164,10 +155,6 @@ def test_ctrl_c_does_not_wait_for_the_videos_at_work(tmp_path: Path) -> None:
     assert said.count("KeyboardInterrupt") == 1
 
 
-def _refuse(number: int) -> int:
-    raise DataError(f"task {number}")
-
-
 def test_an_error_of_a_task_is_raised() -> None:
     with pytest.raises(DataError, match=r"task [01]"):
-        list(in_processes(_refuse, [(0,), (1,)], 2))
+        list(in_processes(refuse, [(0,), (1,)], 2))
