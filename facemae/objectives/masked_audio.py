@@ -1,6 +1,5 @@
 """Masked audio modelling: predict the hidden patches of a spectrogram (Huang et al., "AudioMAE", 2022)."""
 
-from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -8,14 +7,19 @@ import torch
 from facemae.config import DecoderConfig, ObjectiveConfig, sound_copies
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
-from facemae.models.encoding import Encoding
-from facemae.models.patches import hidden_patches, patchify, take, unpatchify
-from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
-from facemae.objectives.checks import check_mix, heard
-from facemae.objectives.masked_patches import draw_subset, normalise_patches, patch_statistics
+from facemae.models.patches import patchify, unpatchify
+from facemae.objectives.base import Setting
+from facemae.objectives.checks import heard
+from facemae.objectives.masked_patches import (
+    Masked,
+    MaskedPatches,
+    MaskedPatchesConfig,
+    normalise_patches,
+    patch_statistics,
+)
 
 
-class MaskedAudioConfig(ObjectiveConfig):
+class MaskedAudioConfig(MaskedPatchesConfig):
     """The hidden patches of a spectrogram are predicted from the visible ones."""
 
     kind: Literal["masked_audio"] = "masked_audio"
@@ -33,7 +37,7 @@ class MaskedAudioConfig(ObjectiveConfig):
         return (self.sound,)
 
 
-class MaskedAudio(Objective):
+class MaskedAudio(MaskedPatches):
     """Mean squared error of the decoded hidden patches; samples without sound count for nothing.
 
     With all hidden patches and sound everywhere the loss is AudioMAE's: the mean over the hidden patches of the batch.
@@ -43,73 +47,42 @@ class MaskedAudio(Objective):
     Config: ClassVar[type[ObjectiveConfig]] = MaskedAudioConfig
 
     def __init__(self, config: MaskedAudioConfig, setting: Setting) -> None:
-        from facemae.models.decoder import build_decoder
-
-        super().__init__(config)
-        encoder = heard(config.kind, setting)
-        sound = setting.sounds[config.sound]
+        encoder, sound = heard(config.kind, setting), setting.sounds[config.sound]
         if sound.mask is None:
             raise ConfigError(
                 f"objective 'masked_audio' predicts hidden patches and sound {config.sound!r} hides none",
                 fix=f"give sounds.{config.sound} a mask",
             )
-        check_mix(config.decoder.mix_layers, encoder.depth)
-        self.settings = config
-        self.sounds = sound_copies(config.sound, sound, setting.views)
-        self.seed = setting.seed
-        self.patch, self.grid = encoder.config.patch_size, encoder.config.grid
-        self.decoder = build_decoder(
-            config.decoder, encoder_width=encoder.width, grid=self.grid, patch_values=self.patch**2
+        masked = Masked(
+            sound_copies(config.sound, sound, setting.views),
+            width=encoder.width,
+            depth=encoder.depth,
+            grid=encoder.config.grid,
+            patch_values=encoder.config.patch_size**2,
         )
+        super().__init__(config, setting, masked)
+        self.settings = config
+        self.patch = encoder.config.patch_size
 
-    def needs(self) -> tuple[Need, ...]:
-        """One encoding of the sound of each copy of its view; the last layer, and those the decoder mixes with it."""
-        return tuple(Need(sound, (self.settings.decoder.mix_layers or ())[:-1]) for sound in self.sounds)
+    def present(self, batch: Batch) -> torch.Tensor:
+        """Bool [B], which samples have sound."""
+        return batch.sounds[self.names[0]].present
 
-    def count(self, batch: Batch) -> int:
-        """The number of samples with sound."""
-        return int(batch.sounds[self.sounds[0]].present.sum())
+    def cut(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Spectrograms [B, 1, frames, mels] as patches [B, N, values]."""
+        return patchify(pixels, self.patch)
 
-    def term(
-        self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
-    ) -> Term:
-        """The sum over samples with sound of the mean squared error over their decoded patches."""
-        errors = []
-        for copy, sound in enumerate(self.sounds):
-            hidden = self._hidden(encodings[sound])
-            if self.settings.decoder.fraction < 1:
-                fraction, first = self.settings.decoder.fraction, batch.first_slot
-                chosen = draw_subset(hidden.shape, fraction, seed=self.seed, step=step, first_slot=first, copy=copy)
-                hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
-            errors.append(self._error(encodings[sound], pixels[sound], hidden))
-        error = torch.stack(errors, dim=1).mean(dim=1)
-        # Silence in place of missing sound gives finite numbers: they are left out, not multiplied away.
-        error = torch.where(batch.sounds[self.sounds[0]].present, error, 0.0)
-        return Term(error.sum(), samples=error.detach())
+    def put_together(self, patches: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
+        """The inverse of `cut`."""
+        return unpatchify(patches, self.patch, grid)
 
-    def _hidden(self, encoding: Encoding) -> torch.Tensor:
-        """The patches that an encoding does not show, [B, M]."""
-        assert encoding.visible is not None
-        return hidden_patches(encoding.visible, self.grid[0] * self.grid[1])
+    def targets(self, patches: torch.Tensor) -> torch.Tensor:
+        """Patches, or AudioMAE's normalised ones."""
+        return normalise_patches(patches) if self.settings.target == "norm_patch" else patches
 
-    def _error(self, encoding: Encoding, mel: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the hidden patches to be decoded, [B]."""
-        predicted: torch.Tensor = self.decoder(encoding, hidden)
-        with torch.autocast(mel.device.type, enabled=False):
-            target = take(patchify(mel.float(), self.patch), hidden)
-            if self.settings.target == "norm_patch":
-                target = normalise_patches(target)
-            return (predicted.float() - target).square().mean(dim=(1, 2))
-
-    def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
-        """All hidden patches of the first copy predicted; a norm-patch prediction with the true mean and contrast."""
-        sound = self.sounds[0]
-        encoding = encodings[sound]
-        hidden = self._hidden(encoding)
-        patches = patchify(pixels[sound].float(), self.patch)
-        predicted = self.decoder(encoding, hidden).float()
-        if self.settings.target == "norm_patch":
-            mean, deviation = patch_statistics(take(patches, hidden))
-            predicted = predicted * deviation + mean
-        pasted = patches.scatter(1, hidden.unsqueeze(-1).expand_as(predicted), predicted)
-        return Reconstruction(sound, unpatchify(pasted, self.patch, self.grid))
+    def restore(self, predicted: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
+        """Values from a prediction, with the true mean and contrast where it is a normalised one."""
+        if self.settings.target == "values":
+            return predicted
+        mean, deviation = patch_statistics(patches)
+        return predicted * deviation + mean

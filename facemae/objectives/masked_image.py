@@ -4,19 +4,21 @@ from typing import ClassVar, Literal
 
 import torch
 
-from facemae.config import ObjectiveConfig
+from facemae.config import ObjectiveConfig, copy_names
 from facemae.errors import ConfigError
 from facemae.models.patches import patchify, unpatchify
 from facemae.objectives.base import Setting
 from facemae.objectives.masked_patches import (
+    Masked,
     MaskedPatches,
-    MaskedPatchesConfig,
+    MaskedViewConfig,
+    masked_view,
     normalise_patches,
     patch_statistics,
 )
 
 
-class MaskedImageConfig(MaskedPatchesConfig):
+class MaskedImageConfig(MaskedViewConfig):
     """The pixels of hidden patches are predicted from the visible ones."""
 
     kind: Literal["masked_image"] = "masked_image"
@@ -37,9 +39,15 @@ class MaskedImage(MaskedPatches):
                 "objective 'masked_image' predicts patches of pictures and the encoder is one of clips",
                 fix="choose kind: masked_video, which takes stills as clips of one step, or encoder.tubelet=null",
             )
-        super().__init__(
-            config, setting, grid=(encoder.grid, encoder.grid), patch_values=encoder.patch_size**2 * encoder.channels
+        masked_view(config, setting)
+        masked = Masked(
+            copy_names(setting.views, config.view),
+            width=setting.encoder_width,
+            depth=setting.encoder_depth,
+            grid=(encoder.grid, encoder.grid),
+            patch_values=encoder.patch_size**2 * encoder.channels,
         )
+        super().__init__(config, setting, masked)
         self.settings = config
         self.patch = encoder.patch_size
 

@@ -1,14 +1,15 @@
-"""What objectives share that predict the pixels of hidden patches, of pictures or of clips."""
+"""What objectives share that predict hidden patches, of pictures, of clips or of spectrograms."""
 
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import torch
 
-from facemae.config import DecoderConfig, ObjectiveConfig, copy_names
+from facemae.config import DecoderConfig, ObjectiveConfig, ViewConfig
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.models.clip_positions import Position
@@ -22,16 +23,58 @@ EPSILON = 1e-6
 
 
 class MaskedPatchesConfig(ObjectiveConfig):
-    """The pixels of hidden patches are predicted from the visible ones."""
+    """Hidden patches are predicted from the visible ones."""
+
+    decoder: DecoderConfig = DecoderConfig()
+    """The decoder."""
+
+
+class MaskedViewConfig(MaskedPatchesConfig):
+    """The pixels of hidden patches of a view are predicted from the visible ones."""
 
     view: str = "main"
     """The view whose hidden patches are predicted."""
-    decoder: DecoderConfig = DecoderConfig()
-    """The decoder."""
 
     def view_names(self) -> tuple[str, ...]:
         """The one view."""
         return (self.view,)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """The encodings whose hidden patches are predicted.
+
+    Attributes:
+        names: Of the view or sound: one, or one for each of its copies.
+        width: Dimension of the encoder's tokens.
+        depth: Number of its blocks.
+        grid: Rows and columns of patches of the encoder's own size; of clips steps, rows and columns; of a sound
+            moments and bands.
+        patch_values: Numbers in a patch.
+        position: Kind of the decoder's positions of clips.
+    """
+
+    names: tuple[str, ...]
+    width: int
+    depth: int
+    grid: tuple[int, ...]
+    patch_values: int
+    position: Position = "sincos"
+
+
+def masked_view(config: MaskedViewConfig, setting: Setting) -> ViewConfig:
+    """The view that an objective predicts.
+
+    Raises:
+        ConfigError: It hides nothing.
+    """
+    view = setting.views[config.view]
+    if view.mask is None:
+        raise ConfigError(
+            f"objective {config.kind!r} predicts hidden patches and view {config.view!r} hides none",
+            fix=f"give views.{config.view} a mask",
+        )
+    return view
 
 
 class MaskedPatches(Objective):
@@ -42,46 +85,30 @@ class MaskedPatches(Objective):
     Args:
         config: Its block of the recipe.
         setting: What it is built for.
-        grid: Rows and columns of patches of the encoder's own size; of clips steps, rows and columns.
-        patch_values: Numbers in a patch.
-        position: Kind of the decoder's positions of clips.
+        masked: What it predicts.
     """
 
     takes_masks: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        config: MaskedPatchesConfig,
-        setting: Setting,
-        *,
-        grid: tuple[int, ...],
-        patch_values: int,
-        position: Position = "sincos",
-    ) -> None:
+    def __init__(self, config: MaskedPatchesConfig, setting: Setting, masked: Masked) -> None:
         from facemae.models.decoder import build_decoder
 
         super().__init__(config)
-        if setting.views[config.view].mask is None:
-            raise ConfigError(
-                f"objective {config.kind!r} predicts hidden patches and view {config.view!r} hides none",
-                fix=f"give views.{config.view} a mask",
-            )
-        check_mix(config.decoder.mix_layers, setting.encoder_depth)
-        self.views = copy_names(setting.views, config.view)
+        check_mix(config.decoder.mix_layers, masked.depth)
+        self.names, self.grid = masked.names, masked.grid
         self.seed = setting.seed
-        self.grid = grid
         self.decoding = config.decoder
         self.decoder = build_decoder(
             config.decoder,
-            encoder_width=setting.encoder_width,
-            grid=grid,
-            patch_values=patch_values,
-            position=position,
+            encoder_width=masked.width,
+            grid=masked.grid,
+            patch_values=masked.patch_values,
+            position=masked.position,
         )
 
     @abstractmethod
     def cut(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The patches of a view, [B, N, values]."""
+        """The patches of a view or sound, [B, N, values]."""
 
     @abstractmethod
     def put_together(self, patches: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
@@ -96,20 +123,25 @@ class MaskedPatches(Objective):
         """Pixels from a prediction, [B, M, values]; what targets do not tell is taken from the true patches."""
 
     def needs(self) -> tuple[Need, ...]:
-        """One encoding of each copy of the view; the last layer, and those the decoder mixes with it."""
-        return tuple(Need(view, (self.decoding.mix_layers or ())[:-1]) for view in self.views)
+        """One encoding of each copy; the last layer, and those the decoder mixes with it."""
+        return tuple(Need(name, (self.decoding.mix_layers or ())[:-1]) for name in self.names)
+
+    def present(self, batch: Batch) -> torch.Tensor | None:
+        """Bool [B], which samples have what is predicted; None where all do."""
+        return None
 
     def count(self, batch: Batch) -> int:
-        """The number of samples."""
-        return len(batch)
+        """The number of samples that have what is predicted."""
+        present = self.present(batch)
+        return len(batch) if present is None else int(present.sum())
 
     def term(
         self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
     ) -> Term:
         """The sum over samples of the mean squared error over the decoded patches of all their copies and masks."""
         errors = []
-        for copy, view in enumerate(self.views):
-            encoding = encodings[view]
+        for copy, name in enumerate(self.names):
+            encoding = encodings[name]
             hidden = self._hidden(encoding)
             if self.decoding.fraction < 1:
                 chosen = draw_subset(
@@ -121,8 +153,12 @@ class MaskedPatches(Objective):
                     copy=copy,
                 )
                 hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
-            errors.append(self._error(encoding, pixels[view], hidden))
+            errors.append(self._error(encoding, pixels[name], hidden))
         error = torch.cat(errors, dim=1).mean(dim=1)
+        present = self.present(batch)
+        if present is not None:
+            # What stands for a missing one gives finite numbers: they are left out, not multiplied away.
+            error = torch.where(present, error, 0.0)
         return Term(error.sum(), samples=error.detach())
 
     def _hidden(self, encoding: Encoding) -> torch.Tensor:
@@ -144,13 +180,13 @@ class MaskedPatches(Objective):
 
         A normalised prediction has neither mean nor contrast; it is shown with the true ones of its patch.
         """
-        view = self.views[0]
-        encoding, image = encodings[view].first_mask(), pixels[view]
+        name = self.names[0]
+        encoding, image = encodings[name].first_mask(), pixels[name]
         hidden = self._hidden(encoding)
         patches = self.cut(image.float())
         predicted = self.restore(self.decoder(encoding, hidden).float(), take(patches, hidden))
         pasted = patches.scatter(1, hidden.unsqueeze(-1).expand_as(predicted), predicted)
-        return Reconstruction(view, self.put_together(pasted, encoding.grid or self.grid))
+        return Reconstruction(name, self.put_together(pasted, encoding.grid or self.grid))
 
 
 def patch_statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,14 +4,16 @@ from typing import ClassVar, Literal
 
 import torch
 
-from facemae.config import ObjectiveConfig
+from facemae.config import ObjectiveConfig, copy_names
 from facemae.errors import ConfigError
 from facemae.models.tubelets import as_clips, tubeletify, untubeletify
 from facemae.objectives.base import Setting
 from facemae.objectives.masked_patches import (
     EPSILON,
+    Masked,
     MaskedPatches,
-    MaskedPatchesConfig,
+    MaskedViewConfig,
+    masked_view,
     normalise_patches,
     patch_statistics,
 )
@@ -19,7 +21,7 @@ from facemae.objectives.masked_patches import (
 _PAIR = 2
 
 
-class MaskedVideoConfig(MaskedPatchesConfig):
+class MaskedVideoConfig(MaskedViewConfig):
     """The pixels of hidden tubelets of a clip are predicted from the visible ones."""
 
     kind: Literal["masked_video"] = "masked_video"
@@ -41,7 +43,7 @@ class MaskedVideo(MaskedPatches):
     Config: ClassVar[type[ObjectiveConfig]] = MaskedVideoConfig
 
     def __init__(self, config: MaskedVideoConfig, setting: Setting) -> None:
-        encoder, view = setting.encoder, setting.views[config.view]
+        encoder, view = setting.encoder, masked_view(config, setting)
         if encoder.tubelet is None:
             raise ConfigError(
                 "objective 'masked_video' predicts tubelets and the encoder is one of stills",
@@ -57,13 +59,15 @@ class MaskedVideo(MaskedPatches):
                 f"difference is of clips and view {config.view!r} has stills, in which nothing changes",
                 fix=f"give views.{config.view} a clip, or set difference=false",
             )
-        super().__init__(
-            config,
-            setting,
+        masked = Masked(
+            copy_names(setting.views, config.view),
+            width=setting.encoder_width,
+            depth=setting.encoder_depth,
             grid=(encoder.steps, encoder.grid, encoder.grid),
             patch_values=encoder.tubelet * encoder.patch_size**2 * encoder.channels,
             position="sequence" if encoder.position == "sequence" else "sincos",
         )
+        super().__init__(config, setting, masked)
         self.settings = config
         self.patch, self.tubelet, self.channels = encoder.patch_size, encoder.tubelet, encoder.channels
         self._normalisation = view.normalise
