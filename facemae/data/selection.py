@@ -9,7 +9,7 @@ import numpy as np
 
 from facemae.config import StreamConfig
 from facemae.data.index import ShardIndex
-from facemae.data.select import choose
+from facemae.data.select import choose, column_names, metadata
 from facemae.errors import ConfigError, IndexMismatchError
 from facemae.files import storage_errors
 
@@ -51,6 +51,35 @@ def choose_samples(
         with storage_errors(keys, "reading"):
             pins["keys"] = hashlib.sha256(keys.read_bytes()).hexdigest()
     return subset, pins
+
+
+def remark_test_samples(index: ShardIndex, config: StreamConfig, number: int) -> str | None:
+    """What to say of a stream that reads samples of its data set's test split; None where it reads none.
+
+    Pretraining on them is no error, but who probes the encoder on that test split should know.
+
+    Args:
+        index: The stream's shards.
+        config: The stream.
+        number: Its place among the streams.
+
+    Raises:
+        UsageError: As `choose_samples`.
+    """
+    if "split" not in column_names(index):
+        return None
+    table = metadata(index, ["split", "dropped"])
+    tested = (table["split"].to_numpy() == "test") & ~table["dropped"].to_numpy()
+    if not tested.any():
+        return None
+    subset, _ = choose_samples(index, config)
+    count = int(tested.sum() if subset is None else tested[subset].sum())
+    if count == 0:
+        return None
+    return (
+        f"stream {config.name!r} reads {count:,} samples of the split `test` of {index.folder}; "
+        f"data.streams.{number}.where.split=train reads the train split alone"
+    )
 
 
 def _selection_digest(positions: np.ndarray[Any, Any]) -> str:

@@ -1,6 +1,6 @@
 """Everything that is decided and built between the taking of a run's folder and its first step."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
 from facemae.data.schema import Batch, ViewSpec
+from facemae.data.selection import remark_test_samples
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
@@ -128,6 +129,8 @@ class Session:
             log.event("note", idle)
         checkpoint = self.start.checkpoint
         if checkpoint is None:
+            for remark in self._test_samples() if self.is_first else ():
+                log.event("note", remark)
             log.event("start", f"starting in {self.folder.root}", **shared)
             return
         promise = self.promise
@@ -138,6 +141,12 @@ class Session:
             log.event("extend", extension)
         if self.start.pinned is None:
             log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
+
+    def _test_samples(self) -> Iterator[str]:
+        for number, (stream, config) in enumerate(zip(self.first.streams, self.recipe.data.streams, strict=True)):
+            remark = remark_test_samples(stream.index, config, number)
+            if remark is not None:
+                yield remark
 
     def _promise(self) -> Promise:
         checkpoint, state = self.start.checkpoint, self.start.state

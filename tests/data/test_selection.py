@@ -1,6 +1,8 @@
 """Lists of keys: which samples a stream reads, and what a changed list does to a run."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +11,8 @@ from facemae.data.index import ShardIndex
 from facemae.data.loader import Loader, build_loader
 from facemae.data.pack import pack_samples
 from facemae.data.schema import ViewSpec
-from facemae.data.select import choose, select_keys, value_counts
+from facemae.data.select import choose, select, select_keys, value_counts
+from facemae.data.selection import remark_test_samples
 from facemae.errors import IndexMismatchError, UsageError
 from tests.data.test_loader import items
 
@@ -78,3 +81,29 @@ def test_values_are_counted_among_chosen_samples(folder: Path) -> None:
     assert value_counts(index, ["width"]) == {"width": {20: 30}}
     found = value_counts(index, ["key"], choose(index, {"key": index.key(4)}, None))
     assert found == {"key": {index.key(4): 1}}
+
+
+def test_a_stream_that_reads_the_test_split_is_remarked(tmp_path: Path) -> None:
+    splits = ["train"] * 6 + ["test"] * 3 + ["valid"]
+    made = [replace(item, meta={**item.meta, "split": split}) for item, split in zip(items(10), splits, strict=True)]
+    pack_samples(made, tmp_path / "shards", shard_size=10)
+    index = ShardIndex.open(tmp_path / "shards")
+
+    def remark(**stream: Any) -> str | None:
+        return remark_test_samples(index, StreamConfig(shards=str(tmp_path / "shards"), **stream), 1)
+
+    found = remark()
+    assert found is not None
+    assert "reads 3 samples of the split `test`" in found
+    assert "data.streams.1.where.split=train" in found
+    assert remark(where={"split": "train"}) is None
+    tested = select(index, {"split": "test"}).tolist()
+    others = select(index, {"split": "train"}).tolist()
+    some = listed(tmp_path / "some.txt", index.key(tested[0]), *(index.key(place) for place in others))
+    assert "reads 1 samples" in str(remark(keys=str(some)))
+
+
+def test_without_splits_there_is_nothing_to_remark(tmp_path: Path) -> None:
+    pack_samples([replace(item, meta={}) for item in items(4)], tmp_path / "shards", shard_size=4)
+    shards = tmp_path / "shards"
+    assert remark_test_samples(ShardIndex.open(shards), StreamConfig(shards=str(shards)), 0) is None
