@@ -229,6 +229,7 @@ _OF_VIDEOS = (
 def _refuse_others(context: typer.Context, *, videos: bool) -> None:
     """Refuse options that were given and would do nothing."""
     others = _OF_IMAGES if videos else _OF_VIDEOS
+    # By its name: typer keeps click, and with it the enumeration, in a module of its own that is not public.
     given = [name for name in others if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
     if given:
         kind, other = ("videos", "images") if videos else ("images", "videos")

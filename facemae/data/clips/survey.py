@@ -17,6 +17,7 @@ from facemae.video.source import Frame, VideoInfo, VideoSource
 
 _TIE = 1e-6
 _BORNE_OUT = 0.005
+"""Share by which the frames may differ from the rate that a header states, and still bear it out."""
 
 
 @dataclass(frozen=True, eq=False)
