@@ -16,7 +16,7 @@ from facemae_probes.quickstart import app
 from facemae_probes.results.result import ProbeResult
 from facemae_probes.tasks.targets import Kind, Targets
 from facemae_probes.tour.page import write_page
-from facemae_probes.tour.probing import chance
+from facemae_probes.tour.probing import constant_answer
 from facemae_probes.tour.settings import Places, Settings
 from facemae_probes.tour.steps import run_tour
 
@@ -54,7 +54,7 @@ def test_it_answers_every_question_for_both_encoders(tour: tuple[Path, dict[str,
     for row in rows:
         for name in ("random", "pretrained"):
             assert 0 <= row[name]["low"] <= row[name]["value"] <= row[name]["high"] <= 1
-        assert 0 < row["chance"] < 1
+        assert 0 < row["constant"] < 1
         difference = row["pretrained"]["value"] - row["random"]["value"]
         assert row["gain"]["value"] == pytest.approx(difference, abs=1e-9)
 
@@ -146,9 +146,9 @@ def test_chance_is_what_a_constant_answer_gets() -> None:
         return ProbeResult(data, {}, Targets(kind, names, np.array(truth)), (), np.arange(len(truth)))
 
     counts = {"train": {"a": 5, "b": 9}}
-    assert chance(result("classes", [0, 1, 0, 0], classes=["a", "b"], counts=counts)) == pytest.approx(0.25)
+    assert constant_answer(result("classes", [0, 1, 0, 0], classes=["a", "b"], counts=counts)) == pytest.approx(0.25)
     # Always yes: precision is the share of positives, recall is one.
-    assert chance(result("multilabel", [[1], [0], [0], [1]])) == pytest.approx(2 * 0.5 / 1.5)
+    assert constant_answer(result("multilabel", [[1], [0], [0], [1]])) == pytest.approx(2 * 0.5 / 1.5)
 
 
 def test_the_command_offers_an_example() -> None:

@@ -57,6 +57,15 @@ def check_pooling(pooling: Pooling, prefix: int, grid: tuple[int, int]) -> None:
         )
 
 
+def can_pool(name: str, prefix: int, grid: tuple[int, int]) -> bool:
+    """Whether an encoder of this shape can be pooled this way."""
+    try:
+        check_pooling(parse_pooling(name), prefix, grid)
+    except UsageError:
+        return False
+    return True
+
+
 def pool_tokens(tokens: Tensor, prefix: int, grid: tuple[int, int], pooling: str) -> Tensor:
     """Bring an encoder's tokens together.
 

@@ -48,7 +48,7 @@ def test_what_a_killed_write_left_locks_nobody_out(tmp_path: Path) -> None:
 def _summary(unit: str) -> dict[str, Any]:
     span = {"value": 0.5, "low": 0.4, "high": 0.6}
     row = {"question": "identity", "classes": 3, "probe": "knn", "metric": "accuracy", "about": QUESTIONS[2].about}
-    row |= {"unit": unit, "chance": 0.3, "random": span, "pretrained": span, "gain": span}
+    row |= {"unit": unit, "constant": 0.3, "random": span, "pretrained": span, "gain": span}
     return {"rows": [row], "seconds": 1, "cores": 2, "page": "p", "pictures": {}, "model": "m", "features": "f"}
 
 

@@ -41,7 +41,8 @@ class ProbePlan:
             are left out where there are none, unless nothing else was asked for. `finetune` and `scratch` train the
             whole net, from the given weights and from random ones.
         layers: Encoder blocks; None for all. Negative numbers count from the end.
-        poolings: Poolings of the linear and kNN probes; the attentive probe reads all tokens.
+        poolings: Poolings of the linear and kNN probes; the attentive probe reads all tokens. None takes the usual ones
+            that the encoder can give.
         strengths: L2 path of the linear probe.
         neighbours: Values of k of the kNN probe.
         attentive: Hyper-parameters of the attentive probe.
@@ -56,7 +57,7 @@ class ProbePlan:
 
     probes: tuple[ProbeKind, ...] = FROZEN
     layers: tuple[int, ...] | None = None
-    poolings: tuple[str, ...] = ("mean", "cls", "grid2", "grid4")
+    poolings: tuple[str, ...] | None = None
     strengths: tuple[float, ...] = STRENGTHS
     neighbours: tuple[int, ...] = NEIGHBOURS
     attentive: tuple[AttentiveSetting, ...] = SETTINGS

@@ -96,11 +96,11 @@ def choose(
     pooled = tuple(kind for kind in plan.probes if kind in FROZEN and kind not in SEQUENCES)
     if pooled:
         wanted = list(features.settings) if seen.inner else _default(features.settings)
-        for setting in wanted:
+        for number, setting in enumerate(wanted, start=1):
             # One setting at a time: all of them together need not fit into memory.
             matrix = features.load(pooled[0], [setting])[setting]
             consider(_pooled(matrix, setting, pooled, seen, plan))
-            _tell(table, setting, seen.where, say)
+            _tell(table, setting, seen.where, f"{number}/{len(wanted)} ", say)
     for kind in [kind for kind in SEQUENCES if kind in plan.probes and kind in features.sequences]:
         promising = _promising(features.sequences[kind], table, plan.attentive_layers, seen)
         for setting, sequence in features.load(kind, promising).items():
@@ -269,12 +269,12 @@ def _last(fits: Iterator[Fitted]) -> Fitted:
     return last
 
 
-def _tell(table: list[dict[str, Any]], setting: Setting, where: str, say: Say) -> None:
+def _tell(table: list[dict[str, Any]], setting: Setting, where: str, progress: str, say: Say) -> None:
     tried = [row for row in table if (row["layer"], row["pooling"]) == (setting.layer, setting.pooling)]
     for kind in dict.fromkeys(row["probe"] for row in tried):
         values = [row["valid"] for row in tried if row["probe"] == kind]
         top = None if None in values else max(values)
-        say(f"{kind}: layer {setting.layer}, {setting.pooling}: {_shown(top, where)}")
+        say(f"{progress}{kind}: layer {setting.layer}, {setting.pooling}: {_shown(top, where)}")
 
 
 def _shown(value: float | None, where: str) -> str:

@@ -35,7 +35,7 @@ def grid(
     probe: options.Probes = options.ALL_PROBES,
     finetune: options.Finetune = None,
     layers: options.Layers = "all",
-    pooling: options.Poolings = options.POOLINGS,
+    pooling: options.Poolings = options.ALL,
     draws: options.Draws = 10,
     seed: options.Seed = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print table.json instead of the table.")] = False,

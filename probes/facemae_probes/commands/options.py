@@ -41,7 +41,12 @@ Probes = Annotated[
     ),
 ]
 Layers = Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")]
-Poolings = Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")]
+Poolings = Annotated[
+    str,
+    typer.Option(
+        help="Comma-separated: mean, cls, cls+mean, gridK; `all`: mean, grid2, grid4, and cls if the encoder has one."
+    ),
+]
 Where = Annotated[Texts, typer.Option(help="COLUMN=VALUE; only such samples. Repeatable.")]
 Slices = Annotated[
     Texts,
@@ -68,7 +73,7 @@ Finetune = Annotated[
 ]
 
 ALL_PROBES = "linear,knn,attentive,temporal"
-POOLINGS = "mean,cls,grid2,grid4"
+ALL = "all"
 
 
 def read_plan(
@@ -84,7 +89,7 @@ def read_plan(
     return ProbePlan(
         probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
         layers=parse_layers(layers),
-        poolings=tuple(parse_names(pooling)),
+        poolings=parse_poolings(pooling),
         metric=metric,
         finetune=_finetune(finetune, seed),
         seed=seed,
@@ -159,6 +164,11 @@ def parse_layers(text: str) -> tuple[int, ...] | None:
         return tuple(int(part) for part in parse_names(text))
     except ValueError:
         raise UsageError(f"--layers {text}", expected="`all`, or numbers such as 5,11 or -1") from None
+
+
+def parse_poolings(text: str) -> tuple[str, ...] | None:
+    """Names of poolings; None for `all`."""
+    return None if text.strip() == ALL else tuple(parse_names(text))
 
 
 def parse_pairs(texts: Texts, option: str, form: str) -> dict[str, str]:

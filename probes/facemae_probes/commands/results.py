@@ -8,6 +8,9 @@ import typer
 
 from facemae_probes.commands import options
 
+_WIDEST = 10_000
+"""Columns: more than any table takes."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `facemae probe`."""
@@ -86,9 +89,15 @@ def show(data: dict[str, Any], json_output: bool, folder: Path) -> None:
         return
     from rich.console import Console
 
-    from facemae_probes.results.table import results_table
+    from facemae_probes.results.table import results_table, tall_lines
 
     for text in data["warnings"]:
         typer.echo(f"warning: {text}", err=True)
-    Console().print(results_table(data))
+    console, table = Console(), results_table(data)
+    # A table that is squeezed loses its intervals first; what is not a terminal counts as eighty columns wide.
+    room = console.options.update(max_width=_WIDEST)
+    if console.measure(table, options=room).maximum <= console.width:
+        console.print(table)
+    else:
+        typer.echo("\n".join(tall_lines(data)))
     typer.echo(f"result: {folder / 'result.json'}")

@@ -9,7 +9,6 @@ import typer
 from facemae.errors import UsageError
 from facemae_probes.commands import options
 from facemae_probes.commands.results import show
-from facemae_probes.tasks.targets import KINDS
 
 if TYPE_CHECKING:
     from facemae_probes.benchmarks.ask import Question
@@ -47,7 +46,7 @@ def run(
     probe: options.Probes = options.ALL_PROBES,
     finetune: options.Finetune = None,
     layers: options.Layers = "all",
-    pooling: options.Poolings = options.POOLINGS,
+    pooling: options.Poolings = options.ALL,
     where: options.Where = None,
     slices: options.Slices = None,
     group_by: options.GroupBy = None,
@@ -126,6 +125,8 @@ def _question(
             "give a benchmark, or either --label or --labels-like",
             fix="raf-db, or --label emotion, or --labels-like 'AU*'",
         )
+    from facemae_probes.tasks.targets import KINDS
+
     if task not in ("auto", *KINDS):
         raise UsageError(f"--task {task}", expected=f"auto, {', '.join(KINDS)}")
     kind = "multilabel" if labels_like and task == "auto" else task

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from facemae.features.extractor import FeatureExtractor
 
 Features = NDArray[np.floating[Any]]
+POOLINGS = ("mean", "cls", "grid2", "grid4")
+"""What is tried where nothing else is asked for; the first is taken where there is nothing to choose on."""
 
 
 @dataclass(frozen=True, order=True)
@@ -48,8 +50,8 @@ class FeatureSource(Protocol):
         """The result's `model` block."""
         ...
 
-    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str]) -> list[Setting]:
-        """The settings that exist among the asked-for ones; all layers where `layers` is None."""
+    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str] | None) -> list[Setting]:
+        """The settings that exist among the asked-for ones; None stands for all layers, and for the usual poolings."""
         ...
 
     def compute(self, images: NDArray[np.uint8], wanted: Sequence[Setting]) -> dict[Setting, Features]:
@@ -96,11 +98,16 @@ class EncoderSource:
             "precision": self.extractor.precision,
         }
 
-    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str]) -> list[Setting]:
-        """All pairs of layers and poolings; negative layers count from the end."""
-        from facemae.features.pooling import check_pooling, parse_pooling
+    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str] | None) -> list[Setting]:
+        """All pairs of layers and poolings; negative layers count from the end.
+
+        Of `POOLINGS`, what poolings are if they are not given, those that the encoder can give.
+        """
+        from facemae.features.pooling import can_pool, check_pooling, parse_pooling
 
         encoder = self.extractor.encoder
+        if poolings is None:
+            poolings = [name for name in POOLINGS if can_pool(name, encoder.prefix, encoder.grid)]
         for pooling in poolings:
             check_pooling(parse_pooling(pooling), encoder.prefix, encoder.grid)
         chosen = range(encoder.depth) if layers is None else layers
@@ -137,7 +144,7 @@ class PixelSource:
         """Name and input."""
         return {"name": self.name, "digest": None, "recipe": None, "input": self.input.model_dump(mode="json")}
 
-    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str]) -> list[Setting]:
+    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str] | None) -> list[Setting]:
         """One setting."""
         return [Setting(0, "pixels")]
 
@@ -163,7 +170,7 @@ class HogSource:
         """Name and input."""
         return {"name": self.name, "digest": None, "recipe": None, "input": self.input.model_dump(mode="json")}
 
-    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str]) -> list[Setting]:
+    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str] | None) -> list[Setting]:
         """One setting."""
         return [Setting(0, "hog")]
 

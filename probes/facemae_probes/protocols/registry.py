@@ -8,6 +8,14 @@ from facemae_probes.protocols.official import Official
 from facemae_probes.protocols.paper import PREFIX, Paper
 
 FORMS = tuple(kind.form for kind in (Official, KFold, GivenFolds, LeaveOneOut, FewShot, Paper))
+_EXAMPLES = {
+    "official": "official",
+    "loso": "loso",
+    "kfold": "kfold:5, with two folds or more",
+    "folds": "folds:COLUMN, the metadata column of the folds",
+    "few-shot": "few-shot:5 for images a class, or few-shot:1% of the training units",
+    "paper": "paper:SYSTEM or paper:SYSTEM@folds:COLUMN",
+}
 
 
 def parse_protocol(text: str, *, draws: int = 10) -> Protocol:
@@ -34,7 +42,12 @@ def parse_protocol(text: str, *, draws: int = 10) -> Protocol:
     if f"{name}:" == PREFIX and value:
         system, _, folds = value.partition("@")
         return Paper(system, parse_protocol(folds, draws=draws) if folds else None)
-    raise UsageError(f"--protocol {text}", expected=f"one of {', '.join(FORMS)}")
+    example = _EXAMPLES.get(name)
+    raise UsageError(
+        f"--protocol {text}" + ("" if example is None else f", which lacks what {name} needs or has more than that"),
+        expected=f"one of {', '.join(FORMS)}",
+        fix=None if example is None else f"write {example}",
+    )
 
 
 def _shots(text: str) -> float | None:

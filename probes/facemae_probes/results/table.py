@@ -22,13 +22,8 @@ def results_table(data: dict[str, Any]) -> "Table":
     from rich.markup import escape
     from rich.table import Table
 
-    known = data.get("benchmark")
-    asked = f"{data['data']['shards']}: {data['task']['label']}"
-    if known is not None:
-        asked = f"{known['title']} ({known['version'] or 'no known version'}), {known['target']}"
-    heading = f"{data['model']['name']} on {asked}, {data['protocol']['name']}{marked(data)}"
     # Names come from data, and Rich would take some brackets in them for styles.
-    table = Table(title=escape(heading), caption=escape("\n".join(_caption(data))))
+    table = Table(title=escape(_heading(data)), caption=escape("\n".join(_caption(data))))
     kind = data["task"]["kind"]
     for column in ("probe", "layer", "pooling", "chosen at", "part", "n"):
         table.add_column(column)
@@ -41,6 +36,30 @@ def results_table(data: dict[str, Any]) -> "Table":
             table.add_row(*first, *(escape(text) for text in (part, count, *cells)))
             first = ("", "", "", "")
     return table
+
+
+def tall_lines(data: dict[str, Any]) -> list[str]:
+    """The same, with a line a metric, for where the table is too wide."""
+    kind = data["task"]["kind"]
+    names = [metric_title(metric, kind) for metric in SHOWN[kind]]
+    width = max(map(len, names))
+    lines = [_heading(data)]
+    for probe, entry in data["results"].items():
+        mark = " *" if probe == data["chosen"]["probe"] else ""
+        layer, pooling, chosen_at = _settings(entry["settings"])
+        lines.append(f"{probe}{mark}: layer {layer}, pooling {pooling}, chosen at {chosen_at}")
+        for part, count, cells in _lines(data, entry):
+            lines.append(f"  {part}" + (f", n = {count}" if count else ""))
+            lines += [f"    {name:{width}}  {text}" for name, text in zip(names, cells, strict=True) if text]
+    return [*lines, *_caption(data)]
+
+
+def _heading(data: dict[str, Any]) -> str:
+    known = data.get("benchmark")
+    asked = f"{data['data']['shards']}: {data['task']['label']}"
+    if known is not None:
+        asked = f"{known['title']} ({known['version'] or 'no known version'}), {known['target']}"
+    return f"{data['model']['name']} on {asked}, {data['protocol']['name']}{marked(data)}"
 
 
 def _lines(data: dict[str, Any], entry: dict[str, Any]) -> Iterator[Line]:
@@ -79,6 +98,7 @@ def _caption(data: dict[str, Any]) -> list[str]:
     lines = [
         protocol["about"],
         f"intervals: 95 % bootstrap over {task['unit']}s; settings chosen on {protocol['chosen_on']}",
+        "*: the probe chosen there, whose test result is the headline",
         f"faces: {faces_line(data)}",
     ]
     if protocol["repeats"] > 1:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from facemae_probes.commands import options
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -151,7 +153,7 @@ def leak(
     permutations: Annotated[int, typer.Option(min=2, help="Draws of random labels.")] = 50,
     test: Annotated[int, typer.Option(min=20, max=400, help="Test samples.")] = 400,
     layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "-7,-5,-3,-1",
-    pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,cls",
+    pooling: options.Poolings = options.ALL,
     seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print leak.json.")] = False,
 ) -> None:
@@ -164,12 +166,10 @@ def leak(
     import json
 
     from facemae_probes.choosing.plan import ProbePlan
-    from facemae_probes.commands.options import model_source, parse_layers, parse_names
+    from facemae_probes.commands.options import model_source, parse_layers, parse_poolings
     from facemae_probes.studies.leak import LeakSize, leak_study, lines
 
-    plan = ProbePlan(
-        probes=("linear", "knn"), layers=parse_layers(layers), poolings=tuple(parse_names(pooling)), seed=seed
-    )
+    plan = ProbePlan(probes=("linear", "knn"), layers=parse_layers(layers), poolings=parse_poolings(pooling), seed=seed)
     size = LeakSize(train=2 * test, valid=test, test=test, permutations=permutations)
     found = leak_study(data, model_source(model, data), out, size, plan, say=lambda text: typer.echo(text, err=True))
     typer.echo(json.dumps(found) if json_output else "\n".join(lines(found)))

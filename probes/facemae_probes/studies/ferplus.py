@@ -124,6 +124,8 @@ def same_plan(plan: ProbePlan, row: dict[str, Any]) -> ProbePlan:
 
 
 def _own_poolings(plan: ProbePlan) -> tuple[str, ...]:
+    if plan.poolings is None:
+        return OWN_POOLINGS
     return tuple(name for name in plan.poolings if name in OWN_POOLINGS) or plan.poolings
 
 

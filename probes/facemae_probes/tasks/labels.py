@@ -62,7 +62,11 @@ def _classes(values: Sequence[str | None], given: Sequence[str]) -> Targets:
     text = [value or "" for value in values]
     names = tuple(given) or tuple(in_order(set(text)))
     if foreign := [name for name in in_order(set(text)) if name not in names]:
-        raise ProbeError(f"labels {', '.join(foreign[:5])}", expected=f"one of {', '.join(names)}")
+        raise ProbeError(
+            f"labels {', '.join(foreign[:5])} of some samples, which are none of the classes",
+            expected=f"one of {', '.join(names)}",
+            fix="leave such samples out by --where COLUMN=VALUE; of --test-data, --map THEIRS=OURS renames them",
+        )
     if len(names) < 2:
         raise ProbeError(f"the labels have one class, {names[0]!r}", expected="two or more")
     numbers = {name: number for number, name in enumerate(names)}

@@ -67,14 +67,14 @@ def _table(head: list[str], rows: list[list[str]], numbers_from: int) -> str:
 
 
 def _results(summary: dict[str, Any]) -> str:
-    head = ["question", "on", "probe", "metric", "chance", "random", "pretrained", "difference"]
+    head = ["question", "on", "probe", "metric", "constant", "random", "pretrained", "difference"]
     rows = [
         [
             f"{row['question']} ({row['classes']})",
             f"{row['images']} images: {row['about']}",
             row["probe"],
             METRIC_NAMES[row["metric"]],
-            f"{100 * row['chance']:.1f}",
+            f"{100 * row['constant']:.1f}",
             span(row["random"]),
             span(row["pretrained"]),
             span(row["gain"], signed=True),

@@ -120,15 +120,15 @@ def _row(
         "images": len(trained.keys),
         "units": gain.units,
         "unit": gain.unit,
-        "chance": chance(trained),
+        "constant": constant_answer(trained),
         "random": found(random),
         "pretrained": found(trained),
         "gain": {"value": gain.value, "low": gain.low, "high": gain.high},
     }
 
 
-def chance(result: ProbeResult) -> float:
-    """What is reached without looking at the image.
+def constant_answer(result: ProbeResult) -> float:
+    """What the best answer reaches that is the same for every image.
 
     For classes, by always giving the commonest of training. For binary columns, macro-F1 by always saying yes, which
     is the best constant answer.
@@ -146,5 +146,5 @@ def _line(row: dict[str, Any]) -> str:
     name = METRIC_NAMES[row["metric"]]
     return (
         f"      {row['question']}, {row['probe']}: {name} {row['pretrained']['value']:.3f}; "
-        f"random encoder {row['random']['value']:.3f}, chance {row['chance']:.3f}"
+        f"random encoder {row['random']['value']:.3f}, constant answer {row['constant']:.3f}"
     )

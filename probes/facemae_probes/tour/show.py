@@ -24,16 +24,16 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
     table = Table(
         title=f"What frozen features know (percent, 95 % bootstrap interval over {units(summary)})",
-        caption="chance: the best answer without looking at the image; random: the same encoder before training",
+        caption="constant: the best answer that is the same for every image; random: the same encoder before training",
     )
-    for column in ("question", "probe", "metric", "chance", "random", "pretrained", "difference"):
+    for column in ("question", "probe", "metric", "constant", "random", "pretrained", "difference"):
         table.add_column(column, no_wrap=column != "question")
     for row in summary["rows"]:
         table.add_row(
             f"{row['question']} ({row['classes']})",
             row["probe"],
             METRIC_NAMES[row["metric"]],
-            f"{100 * row['chance']:.1f}",
+            f"{100 * row['constant']:.1f}",
             span(row["random"]),
             span(row["pretrained"]),
             span(row["gain"], signed=True),

@@ -166,8 +166,8 @@ def _pairs(path: Path, layout: str, digest: str, lines: Sequence[_Line]) -> Pair
 def find_samples(pairs: Pairs, keys: Sequence[str]) -> NDArray[np.int64]:
     """Which sample each image of a list is.
 
-    A CSV names keys. LFW's `NAME N` is the file `NAME/NAME_000N.jpg`, whose key has both parts where the folder of all
-    persons was packed, perhaps behind that of a folder above.
+    A CSV names keys, or the paths that they were made from. LFW's `NAME N` is the file `NAME/NAME_000N.jpg`, whose key
+    has both parts where the folder of all persons was packed, perhaps behind that of a folder above.
 
     Args:
         pairs: The list.
@@ -187,7 +187,9 @@ def find_samples(pairs: Pairs, keys: Sequence[str]) -> NDArray[np.int64]:
             f"{len(missing)} of {len(wanted)} images in {pairs.name} are not in the shard set, such as "
             f"{', '.join(missing[:3])}",
             expected="all of them: leaving pairs out would make it another test",
-            fix="pack the folder that has a folder for each person" if pairs.layout == "lfw" else None,
+            fix="pack the folder that has a folder for each person"
+            if pairs.layout == "lfw"
+            else "name keys, or paths relative to the folder that was packed",
         )
     return np.array([known[name] for name in wanted], dtype=np.int64)
 
@@ -195,7 +197,8 @@ def find_samples(pairs: Pairs, keys: Sequence[str]) -> NDArray[np.int64]:
 def _spellings(pairs: Pairs, keys: Sequence[str]) -> list[list[str]]:
     """What the keys of all images may be."""
     if pairs.layout == "csv":
-        return [list(pairs.images)]
+        # One at a time: a path whose plain key another path has too is stored under neither.
+        return [list(pairs.images), [make_keys([image])[0] for image in pairs.images]]
     files = [f"{person}/{image}.jpg" for person, image in zip(pairs.persons, pairs.images, strict=True)]
     packed = make_keys(files)
     above = {key[: -len(packed[0])] for key in keys if key.endswith(packed[0])}

@@ -34,7 +34,7 @@ def verify(
     pairs: Path | Pairs,
     *,
     layers: Sequence[int] | None = None,
-    poolings: Sequence[str] = ("mean", "cls"),
+    poolings: Sequence[str] | None = None,
     cache: Path | None = None,
     seed: int = 0,
     replicates: int = 1000,
@@ -47,7 +47,7 @@ def verify(
         source: Where features come from.
         pairs: A list of pairs, or the file of one; see `read_pairs`.
         layers: Layers to choose from; None takes all.
-        poolings: Poolings to choose from.
+        poolings: Poolings to choose from; None takes the usual ones that the encoder can give.
         cache: Folder of features; None takes a temporary one.
         seed: Of the bootstrap.
         replicates: Its draws.

@@ -40,8 +40,8 @@ class CountingSource:
     def describe(self) -> dict[str, Any]:
         return {"name": self.name}
 
-    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str]) -> list[Setting]:
-        return [Setting(layer, pooling) for layer in layers or (0,) for pooling in poolings]
+    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str] | None) -> list[Setting]:
+        return [Setting(layer, pooling) for layer in layers or (0,) for pooling in poolings or ("mean",)]
 
     def compute(self, images: np.ndarray, wanted: Sequence[Setting]) -> dict[Setting, np.ndarray]:
         self.passes.append(list(wanted))

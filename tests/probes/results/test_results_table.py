@@ -1,11 +1,14 @@
 """What the terminal shows of a result."""
 
 import io
+from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from facemae_probes.results.table import results_table
+from facemae_probes.commands.results import show
+from facemae_probes.results.table import results_table, tall_lines
 from facemae_probes.results.words import faces_line
 from tests.probes.results.made import COUNT, CROP, made_result
 
@@ -51,6 +54,22 @@ def test_names_in_brackets_are_shown() -> None:
     text = shown(made_result(groups=["[red]a", "[/]b"] * (COUNT // 2)).data)
     assert "gender=[red]a" in text
     assert "gender=[/]b" in text
+
+
+def test_where_the_table_is_too_wide_there_is_a_line_a_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = made_result(folds=4).data
+    bounds = data["results"]["linear"]["test"]["intervals"]["accuracy"]
+    interval = f"{bounds['value']:.4f} [{bounds['low']:.4f}, {bounds['high']:.4f}]"
+    assert "0.2500 ± 0.1250" in "\n".join(tall_lines(data))
+    for width, alike in (("80", 1), ("300", 0)):
+        monkeypatch.setenv("COLUMNS", width)
+        show(data, False, tmp_path)
+        printed = capsys.readouterr().out
+        assert interval in printed
+        assert max(len(line) for line in printed.splitlines() if interval in line) < 80 or not alike
+        assert ("─" in printed or "━" in printed) == (not alike)
 
 
 def test_several_folds_have_their_mean_and_deviation() -> None:

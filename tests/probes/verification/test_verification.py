@@ -20,6 +20,7 @@ from facemae.features.extractor import FeatureExtractor
 from facemae.rng import generator
 from facemae_probes.commands import app
 from facemae_probes.features.sources import EncoderSource, Features, PixelSource, Setting, pixel_input
+from facemae_probes.tasks.columns import read_columns
 from facemae_probes.verification import read_pairs, verify
 from facemae_probes.verification.judging import (
     Answers,
@@ -238,7 +239,7 @@ class Planted:
     def describe(self) -> dict[str, Any]:
         return {"name": self.name}
 
-    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str]) -> list[Setting]:
+    def settings(self, layers: Sequence[int] | None, poolings: Sequence[str] | None) -> list[Setting]:
         return [Setting(0, "mean"), Setting(1, "mean")]
 
     def compute(self, images: np.ndarray[Any, Any], wanted: Sequence[Setting]) -> dict[Setting, Features]:
@@ -286,6 +287,31 @@ def test_a_csv_and_persons_in_several_folds(lfw: tuple[Path, Path], tmp_path: Pa
     (tmp_path / "false.csv").write_text("\n".join(lines) + "\n")
     false = verify(lfw[0], PixelSource(pixel_input(lfw[0])), tmp_path / "false.csv", replicates=20)
     assert any(text.startswith("1 pairs are labelled otherwise") for text in false["warnings"])
+
+
+def test_a_csv_may_name_paths(lfw: tuple[Path, Path], tmp_path: Path) -> None:
+    files = {
+        (fold, p, n): f"{name_of(fold, p)}/{name_of(fold, p)}_000{n}.jpg"
+        for fold in (0, 1)
+        for p in (0, 1)
+        for n in (1, 2)
+    }
+    named = {place: make_keys([file])[0] for place, file in files.items()}
+    wanted = []
+    for number, names in enumerate((named, files)):
+        lines = ["first,second,same,fold"]
+        for fold in (0, 1):
+            lines += [
+                f"{names[fold, 0, 1]},{names[fold, 0, 2]},1,{fold}",
+                f"{names[fold, 0, 1]},{names[fold, 1, 1]},0,{fold}",
+            ]
+        (tmp_path / f"{number}.csv").write_text("\n".join(lines) + "\n")
+        found = read_pairs(tmp_path / f"{number}.csv")
+        keys = [str(key) for key in read_columns(lfw[0]).values["key"]]
+        wanted.append(find_samples(found, keys).tolist())
+    assert wanted[0] == wanted[1]
+    with pytest.raises(ProbeError, match="paths relative to the folder that was packed"):
+        find_samples(found, ["other"])
 
 
 def test_where_persons_are_not_known_folds_are_the_units(tmp_path: Path) -> None:
