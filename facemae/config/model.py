@@ -98,6 +98,9 @@ class DecoderConfig(Config):
     mix_layers: tuple[int, ...] | None = None
     """0-based encoder blocks, the last among them: each decoder block reads a learned mix of their outputs. Only with
     kind `cross`; null lets all read the encoder's output."""
+    skips: tuple[int, ...] | None = None
+    """0-based encoder blocks, one for each decoder block but the first, which looks at its output beside the tokens it
+    works on: HiCMAE's hierarchical skip connections, [9, 6, 3] there. Only with kind `joint`; null has none."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "DecoderConfig":
@@ -111,6 +114,8 @@ class DecoderConfig(Config):
             raise ValueError("decoder.embed_bias=false needs decoder.kind=joint: a cross decoder has no such map")
         if self.mix_layers is not None:
             self._check_mix(self.mix_layers)
+        if self.skips is not None:
+            self._check_skips(self.skips)
         return self
 
     def _check_mix(self, layers: tuple[int, ...]) -> None:
@@ -118,6 +123,15 @@ class DecoderConfig(Config):
             raise ValueError("decoder.mix_layers needs decoder.kind=cross: a joint decoder reads the encoder once")
         if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
             raise ValueError(f"decoder.mix_layers {list(layers)}: different block numbers from 0 on, ascending")
+
+    def _check_skips(self, skips: tuple[int, ...]) -> None:
+        if self.kind == "cross":
+            raise ValueError("decoder.skips needs decoder.kind=joint; decoder.mix_layers is what kind cross has")
+        if not skips or len(skips) != self.depth - 1 or min(skips) < 0:
+            raise ValueError(
+                f"decoder.skips {list(skips)} of a decoder with {self.depth} blocks: one encoder block, from 0 on, for "
+                f"each but the first, so {self.depth - 1}"
+            )
 
 
 class HeadConfig(Config):

@@ -4,15 +4,16 @@ import math
 
 import torch
 import torch.nn.functional as F
-from timm.layers import LayerNorm, Mlp
+from timm.layers import LayerNorm
 from timm.models import checkpoint
 from timm.models.vision_transformer import Block
 from torch import nn
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
-from facemae.models.attention import attend, last_tokens, prepare_attention
+from facemae.models.attention import last_tokens, prepare_attention
 from facemae.models.clip_positions import Position, fixed_positions, fixed_tables
+from facemae.models.cross import CrossBlock, CrossSelfBlock
 from facemae.models.encoding import Encoding
 from facemae.models.mix import LayerMix
 from facemae.models.patches import hidden_patches
@@ -86,7 +87,12 @@ class PixelDecoder(nn.Module):
 
 
 class JointDecoder(PixelDecoder):
-    """MAE's decoder: self-attention over visible and hidden patches together."""
+    """MAE's decoder: self-attention over visible and hidden patches together.
+
+    With `skips` each block but the first looks at the output of an encoder block first, mapped like the encoder's
+    output and with the same positions: the hierarchical skip connections of HiCMAE (Sun et al., 2024, section 3.4). The
+    encoder's final norm is applied to all of them, as in its code.
+    """
 
     def __init__(
         self,
@@ -98,14 +104,18 @@ class JointDecoder(PixelDecoder):
         position: Position = "sincos",
     ) -> None:
         super().__init__(config, grid=grid, patch_values=patch_values, position=position)
+        self.skips = config.skips or ()
         self.embed = nn.Linear(encoder_width, config.width, bias=config.embed_bias)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, qkv_bias=True) for _ in range(config.depth))
+        width, heads, looking = config.width, config.heads, len(self.skips)
+        blocks = [Block(width, heads, qkv_bias=True) for _ in range(config.depth - looking)]
+        blocks += [CrossSelfBlock(width, heads, context_width=width) for _ in range(looking)]
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, encoding: Encoding, targets: torch.Tensor | None = None) -> torch.Tensor:
         """Predict patches.
 
         Args:
-            encoding: An encoding of visible patches.
+            encoding: An encoding of visible patches, with the layers that are skipped to.
             targets: int64 [B, M], the hidden patches to decode; the blocks see these and the visible ones. None
                 decodes all hidden patches, in ascending order: MAE.
 
@@ -113,19 +123,28 @@ class JointDecoder(PixelDecoder):
             [B, M, patch_values]
         """
         targets = self._targets(encoding, targets)
-        x = self.embed(encoding.tokens)
-        prefix, seen = x[:, : encoding.prefix], x[:, encoding.prefix :]
         assert encoding.visible is not None
-        seen = seen + F.embedding(encoding.visible, self._places(encoding))
+        places = F.embedding(encoding.visible, self._places(encoding))
+        seen = self._placed(encoding.tokens, encoding.prefix, places)
+        contexts = [self._placed(encoding.level(number), encoding.prefix, places) for number in self.skips]
         # Positions tell the blocks where a token is, so the tokens need not be put back into the order of the grid.
-        x = torch.cat([prefix.to(seen.dtype), seen, self._queries(encoding, targets).to(seen.dtype)], dim=1)
+        x = torch.cat([seen, self._queries(encoding, targets).to(seen.dtype)], dim=1)
         prepare_attention(self.blocks, x)
-        *blocks, last = self.blocks
-        for block in blocks:
-            x = checkpoint(block, x) if self.checkpointing else block(x)
+        plain: list[tuple[torch.Tensor, ...]] = [()] * (len(self.blocks) - len(contexts))
+        *before, (last, given) = zip(self.blocks, [*plain, *((context,) for context in contexts)], strict=True)
+        for block, context in before:
+            x = checkpoint(block, x, *context) if self.checkpointing else block(x, *context)
         assert isinstance(last, Block)
+        if isinstance(last, CrossSelfBlock):
+            x = last.look(x, *given)
         hidden = last_tokens(last, x, targets.shape[1])
         return self.pred(self.norm(hidden))  # type: ignore[no-any-return]
+
+    def _placed(self, tokens: torch.Tensor, prefix: int, places: torch.Tensor) -> torch.Tensor:
+        """Tokens of the encoder, [R, prefix + K, D], in the decoder's width, with the positions of their patches."""
+        x = self.embed(tokens)
+        first, seen = x[:, :prefix], x[:, prefix:] + places
+        return torch.cat([first.to(seen.dtype), seen], dim=1)
 
 
 class CrossDecoder(PixelDecoder):
@@ -166,42 +185,3 @@ class CrossDecoder(PixelDecoder):
         for block, context in zip(self.blocks, contexts, strict=True):
             x = checkpoint(block, x, context) if self.checkpointing else block(x, context)
         return self.pred(self.norm(x))  # type: ignore[no-any-return]
-
-
-class CrossBlock(nn.Module):
-    """Pre-norm cross-attention and MLP, each with a residual."""
-
-    def __init__(self, width: int, heads: int, *, context_width: int) -> None:
-        super().__init__()
-        self.norm1 = LayerNorm(width)
-        self.attn = CrossAttention(width, heads, context_width=context_width)
-        self.norm2 = LayerNorm(width)
-        self.mlp = Mlp(width, 4 * width)
-
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Queries [B, M, width] and context [B, K, context_width] give [B, M, width]."""
-        x = x + self.attn(self.norm1(x), context)
-        return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention from queries to a context of another width.
-
-    Attributes:
-        fused_attn: Whether torch's fused kernel runs; see `facemae.models.attention`.
-    """
-
-    def __init__(self, width: int, heads: int, *, context_width: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.fused_attn = True
-        self.q = nn.Linear(width, width)
-        self.kv = nn.Linear(context_width, 2 * width)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Queries [B, M, width] and context [B, K, context_width] give [B, M, width]."""
-        batch, queries, _ = x.shape
-        q = self.q(x).view(batch, queries, self.heads, -1).transpose(1, 2)
-        k, v = self.kv(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v, fused=self.fused_attn))  # type: ignore[no-any-return]

@@ -214,7 +214,9 @@ class MaskedEncoder(nn.Module):
             x = checkpoint(run_block, block, x, scale) if recomputed else run_block(block, x, scale)
             if number in layers:
                 kept[number] = self.vit.norm(x) if norm_layers else x
-        return Encoding(self.vit.norm(x), self.prefix, visible, kept, grid, masks, norm=self.vit.norm)
+        tokens, last = self.vit.norm(x), self.depth - 1
+        normed = {**(kept if norm_layers else {}), **({last: tokens} if last in kept else {})}
+        return Encoding(tokens, self.prefix, visible, kept, grid, masks, norm=self.vit.norm, normed=normed)
 
     def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None, grid: tuple[int, ...]) -> torch.Tensor:
         """Tokens before the blocks, [R, prefix + K, D]."""

@@ -22,6 +22,7 @@ class Encoding:
             the grid the encoder was built for.
         masks: Masked versions of each sample.
         norm: The encoder's final norm, which `layers` lack; None where nobody asks for it.
+        normed: Blocks' outputs after that norm, as far as they are known; see `level`.
     """
 
     tokens: torch.Tensor
@@ -31,11 +32,22 @@ class Encoding:
     grid: tuple[int, ...] | None = None
     masks: int = 1
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None
+    normed: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def patches(self) -> torch.Tensor:
         """The patch tokens alone, [R, K, D]."""
         return self.tokens[:, self.prefix :]
+
+    def level(self, block: int) -> torch.Tensor:
+        """The output of a block, one of `layers`, after the encoder's final norm: [R, prefix + K, D].
+
+        Computed once, however many ask for it.
+        """
+        if block not in self.normed:
+            assert self.norm is not None, "encoders give theirs"
+            self.normed[block] = self.norm(self.layers[block])
+        return self.normed[block]
 
     def first_mask(self) -> "Encoding":
         """The first masked version of each sample: R is then the number of samples."""

@@ -63,6 +63,15 @@ def check_mix(layers: tuple[int, ...] | None, depth: int) -> None:
         )
 
 
+def check_skips(skips: tuple[int, ...] | None, depth: int) -> None:
+    """Raise ConfigError where a decoder looks at encoder blocks that are not there."""
+    if skips is not None and max(skips) >= depth:
+        raise ConfigError(
+            f"decoder.skips {list(skips)} names block {max(skips)} of an encoder with {depth} blocks",
+            expected=f"0 to {depth - 1}",
+        )
+
+
 def heard(kind: str, setting: Setting) -> SoundSetting:
     """The sound encoder of an objective that needs one.
 

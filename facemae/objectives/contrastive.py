@@ -212,8 +212,7 @@ def _level_tokens(encoding: Encoding, block: int | None) -> torch.Tensor:
     """The visible patches' tokens at a level, [B, K, D]."""
     if block is None:
         return encoding.patches
-    assert encoding.norm is not None, "encoders give theirs"
-    return encoding.norm(encoding.layers[block])[:, encoding.prefix :]
+    return encoding.level(block)[:, encoding.prefix :]
 
 
 def _allowed(own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,7 @@ from facemae.models.clip_positions import Position
 from facemae.models.encoding import Encoding
 from facemae.models.patches import hidden_patches, take
 from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
-from facemae.objectives.checks import check_mix
+from facemae.objectives.checks import check_mix, check_skips
 from facemae.rng import uniform_by_slot
 
 EPSILON = 1e-6
@@ -95,6 +95,7 @@ class MaskedPatches(Objective):
 
         super().__init__(config)
         check_mix(config.decoder.mix_layers, masked.depth)
+        check_skips(config.decoder.skips, masked.depth)
         self.names, self.grid = masked.names, masked.grid
         self.seed = setting.seed
         self.decoding = config.decoder
@@ -123,8 +124,9 @@ class MaskedPatches(Objective):
         """Pixels from a prediction, [B, M, values]; what targets do not tell is taken from the true patches."""
 
     def needs(self) -> tuple[Need, ...]:
-        """One encoding of each copy; the last layer, and those the decoder mixes with it."""
-        return tuple(Need(name, (self.decoding.mix_layers or ())[:-1]) for name in self.names)
+        """One encoding of each copy; the last layer, and those that the decoder mixes with it or skips to."""
+        layers = (*(self.decoding.mix_layers or ())[:-1], *sorted(set(self.decoding.skips or ())))
+        return tuple(Need(name, layers) for name in self.names)
 
     def present(self, batch: Batch) -> torch.Tensor | None:
         """Bool [B], which samples have what is predicted; None where all do."""

@@ -6,7 +6,8 @@ from timm.models.vision_transformer import Block
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
 from facemae.models.attention import choose_attention, last_tokens, prepare_attention
-from facemae.models.decoder import CrossAttention, CrossDecoder, PixelDecoder, build_decoder
+from facemae.models.cross import CrossAttention, CrossSelfBlock
+from facemae.models.decoder import CrossDecoder, JointDecoder, PixelDecoder, build_decoder
 from facemae.models.encoding import Encoding
 from facemae.models.init import initialise
 from facemae.models.patches import hidden_patches, patchify, take, unpatchify
@@ -91,6 +92,92 @@ def test_without_a_mix_a_decoder_is_what_it_was() -> None:
     assert not any("mix" in name for name in plain.state_dict())
     for name, value in plain.state_dict().items():
         assert torch.equal(mixed.state_dict()[name], value)
+
+
+SKIPS = DecoderConfig(kind="joint", width=32, depth=3, heads=4, skips=(3, 1))
+
+
+def skipping(prefix: int = 1) -> tuple[JointDecoder, Encoding]:
+    """A decoder whose weights are no special ones, and an encoding with the layers it looks at."""
+    generator = torch.Generator().manual_seed(2)
+    model = build_decoder(SKIPS, encoder_width=24, grid=(4, 4), patch_values=9)
+    initialise(model, 0)
+    for parameter in model.parameters():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    given, norm = encoding(prefix), torch.nn.LayerNorm(24, eps=1e-6)
+    layers = {number: torch.randn(2, prefix + 4, 24, generator=generator) for number in (1, 3)}
+    assert isinstance(model, JointDecoder)
+    return model.eval(), Encoding(given.tokens, given.prefix, given.visible, layers, norm=norm)
+
+
+def by_hand(attention: CrossAttention, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
+    """Attention of one sample, [M, D] to [K, C], a head and a query at a time."""
+    width, rows = x.shape[1] // attention.heads, []
+    keys, values = attention.kv(context).chunk(2, dim=1)
+    for query in attention.q(x):
+        parts = []
+        for head in range(attention.heads):
+            own = slice(head * width, (head + 1) * width)
+            weights = torch.stack([torch.exp(query[own] @ key[own] / width**0.5) for key in keys])
+            parts.append(sum(w / weights.sum() * v[own] for w, v in zip(weights, values, strict=True)))
+        rows.append(torch.cat(parts))
+    found: torch.Tensor = attention.proj(torch.stack(rows))
+    return found
+
+
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_each_block_but_the_first_looks_at_a_level_of_the_encoder(prefix: int) -> None:
+    model, given = skipping(prefix)
+    assert given.visible is not None
+    hidden = hidden_patches(given.visible, 16)
+    with torch.no_grad():
+        found = model(given)
+        for sample in range(2):
+            places = torch.cat([torch.zeros(prefix, 32), model.positions[given.visible[sample]]])
+            x = torch.cat(
+                [
+                    model.embed(given.tokens[sample]) + places,
+                    model.mask_token[0] + model.positions[hidden[sample]],
+                ]
+            )
+            first, *others = model.blocks
+            x = first(x.unsqueeze(0))[0]
+            for block, level in zip(others, (3, 1), strict=True):
+                assert isinstance(block, CrossSelfBlock)
+                assert given.norm is not None
+                context = model.embed(given.norm(given.layers[level][sample])) + places
+                x = x + by_hand(block.cross, block.cross_norm(x), block.context_norm(context))
+                x = x + block.attn(block.norm1(x).unsqueeze(0))[0]
+                x = x + block.mlp(block.norm2(x))
+            expected = model.pred(model.norm(x[prefix + 4 :]))
+            torch.testing.assert_close(found[sample], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_skips_recomputed_give_the_same_gradients() -> None:
+    found = []
+    for recomputed in (False, True):
+        model, given = skipping()
+        model.checkpointing = recomputed
+        model(given).square().sum().backward()
+        found.append([value.grad for value in model.parameters()])
+    for plain, again in zip(*found, strict=True):
+        assert plain is not None
+        torch.testing.assert_close(plain, again)
+        assert bool(plain.any())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "cross", "depth": 2, "skips": [0]}, "decoder.skips needs decoder.kind=joint"),
+        ({"depth": 3, "skips": [2]}, r"decoder.skips \[2\] of a decoder with 3 blocks: .* so 2"),
+        ({"depth": 1, "skips": []}, r"decoder.skips \[\] of a decoder with 1 blocks"),
+        ({"depth": 2, "skips": [-1]}, "from 0 on"),
+    ],
+)
+def test_skips_that_make_no_sense_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DecoderConfig.model_validate(settings)
 
 
 @pytest.mark.parametrize(

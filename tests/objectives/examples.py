@@ -70,6 +70,11 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 }
             ],
         },
+        "blocks of the decoder look at those of the encoder, several masks": {
+            "encoder": CLIP_ENCODER,
+            "views": {"main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5, "copies": 2}}},
+            "objectives": [{"kind": "masked_video", "decoder": {**DECODER, "depth": 3, "skips": [5, 2]}}],
+        },
         "clips and stills": {
             "encoder": CLIP_ENCODER,
             "views": {

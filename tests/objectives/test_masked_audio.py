@@ -163,6 +163,7 @@ def test_each_sound_is_encoded_once() -> None:
     [
         ({**VOICE, "mask": None}, {}, r"sound 'voice' hides none\n.*give sounds.voice a mask"),
         (VOICE, {"decoder": {**DECODER, "kind": "cross", "mix_layers": [0, 3]}}, "an encoder with 6 blocks"),
+        (VOICE, {"decoder": {**DECODER, "depth": 3, "skips": [2, 6]}}, r"skips \[2, 6\] names block 6 of an encoder"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(sounds: Any, settings: Any, message: str) -> None:

@@ -8,7 +8,8 @@ import torch
 from timm.models.vision_transformer import Block
 
 from facemae.errors import ConfigError
-from facemae.models.decoder import CrossBlock, PixelDecoder
+from facemae.models.cross import CrossBlock
+from facemae.models.decoder import PixelDecoder
 from facemae.objectives.pretraining import PretrainModel
 
 
