@@ -20,6 +20,8 @@ from facemae.files import atomic_path
 from facemae.rng import generator
 
 _MOST_VALUES = 60
+_MOST_MEASURES = 12
+"""Fewer of numbers that are not whole: measurements, whose single values say little."""
 _MEASURED = 2000
 _TILE, _CAPTION, _GAP = 96, 12, 4
 
@@ -37,9 +39,10 @@ class StatsReport:
         splits: Samples of each split; None counts those without.
         subjects: Number of subjects; 0 where none is known.
         shared_subjects: Subjects with samples in more than one split.
-        labels: For each label the counts of its values, or, with more than sixty values, a summary.
+        labels: For each label the counts of its values, or a summary: with more than sixty values, or of numbers that
+            are not whole with more than twelve.
         sizes: `width` and `height`: least, median and greatest in pixels.
-        measured: Images the sizes were taken from.
+        measured: Samples the sizes were taken from.
         sheet: The contact sheet, where one was drawn.
         clips: Samples with a clip.
         sounds: Samples with sound.
@@ -75,10 +78,10 @@ class StatsReport:
         known = f"{self.subjects}, in more than one split: {self.shared_subjects}" if self.subjects else "unknown"
         lines.append(f"subjects: {known}")
         for side, (least, median, most) in self.sizes.items():
-            lines.append(f"{side}: {least} to {most} pixels, median {median:g} ({self.measured} images)")
+            lines.append(f"{side}: {least} to {most} pixels, median {median:g} ({self.measured} samples)")
         lines += [f"{name}: {_counts(values)}" for name, values in self.labels.items()]
         if self.sheet is not None:
-            lines.append(f"contact sheet: {self.sheet}")
+            lines.append(f"contact sheet: {self.sheet}, each with its split and its first label in words")
         return lines
 
 
@@ -138,7 +141,8 @@ def _label(column: Any) -> dict[str, Any]:
     import pyarrow.compute as pc
 
     values = pc.count_distinct(column).as_py()
-    if values <= _MOST_VALUES:
+    measures = pa.types.is_floating(column.type) and pc.any(pc.not_equal(column, pc.round(column))).as_py()
+    if values <= (_MOST_MEASURES if measures else _MOST_VALUES):
         return _value_counts(column)
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         bounds = pc.min_max(column).as_py()

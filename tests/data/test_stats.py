@@ -27,7 +27,13 @@ def test_labels_with_many_values_are_summarised(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "s.tar", "w") as tar:
         for i in range(100):
             meta = {
-                "labels": {"valence": i / 99, "name": f"n{i}"},
+                "labels": {
+                    "valence": i / 99,
+                    "name": f"n{i}",
+                    "intensity": i % 20 / 10,
+                    "half": i % 2 / 2,
+                    "level": i % 20 * 1.0,
+                },
                 "subject": f"s{i % 3}",
                 "split": ("train", "test")[i % 2],
             }
@@ -39,6 +45,9 @@ def test_labels_with_many_values_are_summarised(tmp_path: Path) -> None:
     report = count_shards(tmp_path)
     assert report.labels["valence"] == {"values": 100, "least": 0.0, "mean": 0.5, "greatest": 1.0}
     assert report.labels["name"] == {"values": 100}
+    assert report.labels["intensity"] == {"values": 20, "least": 0.0, "mean": 0.95, "greatest": 1.9}
+    assert report.labels["half"] == {"0.0": 50, "0.5": 50}
+    assert len(report.labels["level"]) == 20
     assert (report.subjects, report.shared_subjects) == (3, 3)
     assert report.sizes == {}
 
