@@ -238,7 +238,10 @@ def _mask_spec(mask: MaskConfig | None, grid: int, steps: int, key: str) -> Mask
             f"{key} {mask.ratio} leaves none of the {patches} patches visible",
             expected=f"a ratio of at most {1 - 1 / patches:.4f}",
         )
-    return MaskSpec(mask.kind, (grid, grid), keep, block=mask.block, copies=mask.copies, steps=steps)
+    first, last = (mask.first, mask.last) if mask.kind == "region" else ((), ())
+    return MaskSpec(
+        mask.kind, (grid, grid), keep, block=mask.block, copies=mask.copies, steps=steps, first=first, last=last
+    )
 
 
 def model_input(recipe: Recipe) -> ModelInput:

@@ -106,20 +106,39 @@ class MixupConfig(Config):
     """The share is drawn from Beta(alpha, alpha), anew for each pair and step."""
 
 
+Area = Literal["background", "skin", "left_eye", "right_eye", "nose", "mouth", "hair"]
+"""Parts of a face in region maps; eyes with their brows. What they are made of: `facemae.data.regions.AREAS`."""
+
+
 class MaskConfig(Config):
     """Which patches of a view the encoder does not see."""
 
-    kind: Literal["random", "block", "tube", "frame"] = "random"
+    kind: Literal["random", "block", "tube", "frame", "region"] = "random"
     """`random` draws single patches, of a clip among those of all time steps; `block` draws squares of patches of one
     picture. Of clips only: `tube` hides the same patches of the picture in every time step, `frame` draws as many
-    anew in each."""
+    anew in each. `region` shows parts of the face one after the other (MARLIN's Fasking) and needs region maps."""
     ratio: float = Field(default=0.75, gt=0, lt=1)
     """Share of patches hidden. The count is the same in every sample: of N patches MAE's int(N * (1 - ratio)) stay
-    visible; `tube` and `frame` hide VideoMAE's int(N * ratio) of the N in each step."""
+    visible, for `random` and `region` of a clip in all steps together; `tube` and `frame` hide VideoMAE's
+    int(N * ratio) of the N in each step."""
+    first: tuple[Area, ...] = ("background", "skin")
+    """Parts of the face that become visible first, in this order, for kind `region`. Those not named here or in `last`
+    follow in random order, drawn anew for each sample and epoch. Parts are taken until the patches that show them are
+    enough in each step; the visible ones are drawn from these."""
+    last: tuple[Area, ...] = ()
+    """Parts that become visible last, in this order, for kind `region`."""
     block: int = Field(default=2, ge=1)
     """Side of a block in patches, for kind `block`."""
     copies: int = Field(default=1, ge=1)
     """Masks drawn for each sample: it is read, decoded and cropped once, and each masked version is encoded."""
+
+    @model_validator(mode="after")
+    def _each_part_once(self) -> "MaskConfig":
+        named = (*self.first, *self.last)
+        twice = sorted({area for area in named if named.count(area) > 1})
+        if twice:
+            raise ValueError(f"first and last name {', '.join(twice)} more than once; each part has one place")
+        return self
 
 
 class ClipConfig(Config):

@@ -12,14 +12,26 @@ from numpy.typing import NDArray
 from facemae.data.masks import draw_mask
 from facemae.data.photometric import change
 from facemae.data.preprocess import Box, Pixels, resize
+from facemae.data.regions import Map, cut_map, mirrored
 from facemae.data.schema import MaskSpec, ViewSpec
 from facemae.rng import generator
+
+Place = tuple[Box | None, bool]
+"""Part of an image that a view takes, None for all of it, and whether it is mirrored."""
 
 _TRIES = 10
 
 
 def make_view(
-    image: Pixels, spec: ViewSpec, seed: int, stream: str, epoch: int, sample: int, *, out: Pixels | None = None
+    image: Pixels,
+    spec: ViewSpec,
+    seed: int,
+    stream: str,
+    epoch: int,
+    sample: int,
+    *,
+    out: Pixels | None = None,
+    regions: Map | None = None,
 ) -> tuple[Pixels, NDArray[np.int64] | None]:
     """One view of one image.
 
@@ -31,6 +43,7 @@ def make_view(
         epoch: Epoch of the stream the sample is read in.
         sample: The sample's index in its shard set.
         out: Where to write the pixels: uint8 [C, S, S], contiguous.
+        regions: The image's region map, uint8 [1, h, w], where the view's mask needs one.
 
     Returns:
         uint8 [C, S, S], contiguous and not normalised, and int64 [keep], the ascending indices of visible patches;
@@ -39,7 +52,8 @@ def make_view(
     path = (spec.name, stream, epoch, sample)
     place = _draw_place(image, spec, seed, path)
     pixels = _placed(image, spec, place, seed, path, out)
-    return pixels, None if spec.mask is None else _draw_masks(spec.mask, seed, path)
+    shown = None if regions is None else place_regions(regions, image.shape[:2], spec.image_size, place)
+    return pixels, None if spec.mask is None else _draw_masks(spec.mask, seed, path, shown)
 
 
 def make_clip_view(
@@ -51,6 +65,7 @@ def make_clip_view(
     sample: int,
     *,
     out: NDArray[np.uint8],
+    regions: Map | None = None,
 ) -> NDArray[np.int64] | None:
     """One view of the frames of a clip: all are cropped, mirrored and changed alike.
 
@@ -62,6 +77,7 @@ def make_clip_view(
         epoch: As in `make_view`.
         sample: As in `make_view`.
         out: Where to write the pixels: uint8 [T, C, S, S], contiguous.
+        regions: Region maps of the first frame of each step, uint8 [steps, h, w], where the view's mask needs them.
 
     Returns:
         The mask, as `make_view`.
@@ -70,10 +86,29 @@ def make_clip_view(
     place = _draw_place(frames[0], spec, seed, path)
     for frame, target in zip(frames, out, strict=True):
         _placed(frame, spec, place, seed, path, target)
-    return None if spec.mask is None else _draw_masks(spec.mask, seed, path)
+    shown = None if regions is None else place_regions(regions, frames.shape[1:3], spec.image_size, place)
+    return None if spec.mask is None else _draw_masks(spec.mask, seed, path, shown)
 
 
-def _draw_place(image: Pixels, spec: ViewSpec, seed: int, path: tuple[str | int, ...]) -> tuple[Box | None, bool]:
+def place_regions(maps: Map, shape: tuple[int, int], size: int, place: Place) -> Map:
+    """Region maps as a view shows them: the same part, at the same size, mirrored with the pixels.
+
+    Args:
+        maps: uint8 [T, h, w].
+        shape: Height and width of the image they lie on.
+        size: Side of the view.
+        place: Part of the image, None for all of it, and whether it is mirrored; left and right are then exchanged.
+
+    Returns:
+        uint8 [T, size, size].
+    """
+    box, mirror = place
+    left, top, width, height = box or (0, 0, shape[1], shape[0])
+    found = cut_map(maps, shape, (left, top, width, height), size)
+    return mirrored(found) if mirror else found
+
+
+def _draw_place(image: Pixels, spec: ViewSpec, seed: int, path: tuple[str | int, ...]) -> Place:
     """Which part of the image is taken, None for all of it, and whether it is mirrored."""
     rng = generator(seed, "crop", *path)
     box = None
@@ -85,7 +120,7 @@ def _draw_place(image: Pixels, spec: ViewSpec, seed: int, path: tuple[str | int,
 def _placed(
     image: Pixels,
     spec: ViewSpec,
-    place: tuple[Box | None, bool],
+    place: Place,
     seed: int,
     path: tuple[str | int, ...],
     out: Pixels | None,
@@ -98,11 +133,13 @@ def _placed(
     return planes(scaled, mirror=mirror, out=out)
 
 
-def _draw_masks(spec: MaskSpec, seed: int, path: tuple[str | int, ...]) -> NDArray[np.int64]:
-    first = draw_mask(spec, generator(seed, "mask", *path))
+def _draw_masks(
+    spec: MaskSpec, seed: int, path: tuple[str | int, ...], regions: Map | None = None
+) -> NDArray[np.int64]:
+    first = draw_mask(spec, generator(seed, "mask", *path), regions)
     if spec.copies == 1:
         return first
-    others = (draw_mask(spec, generator(seed, "mask", *path, copy)) for copy in range(1, spec.copies))
+    others = (draw_mask(spec, generator(seed, "mask", *path, copy), regions) for copy in range(1, spec.copies))
     return np.stack([first, *others])
 
 

@@ -20,8 +20,9 @@ from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
 from facemae.data.reader import ShardReader
+from facemae.data.regions import Map
 from facemae.data.schema import Batch, Replacement, Sample, SoundBatch, SoundSpec, ViewBatch, ViewSpec
-from facemae.data.selection import check_selection, choose_samples, open_shards
+from facemae.data.selection import check_regions, check_selection, choose_samples, open_shards
 from facemae.data.sound_masks import draw_sound_mask
 from facemae.data.workers import context, default_workers, remembered_workers, start_worker
 from facemae.errors import DataError, DecodeError, FacemaeError, IndexMismatchError
@@ -205,14 +206,23 @@ def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, 
     first: int | None
     if spec.clip is None:
         first = material.moment(lambda: draw_moment(seed, spec.name, path))
-        _, visible = make_view(material.still(spec.channels, first), spec, seed, *path, out=out)
+        regions = _regions(material, spec, [first or 0])
+        _, visible = make_view(material.still(spec.channels, first), spec, seed, *path, out=out, regions=regions)
     else:
         numbers = material.numbers(spec.clip, draw_moment(seed, spec.clip.moment or spec.name, path))
         first = numbers[0]
-        visible = make_clip_view(material.frames(numbers, spec.channels), spec, seed, *path, out=out)
+        regions = _regions(material, spec, numbers)
+        visible = make_clip_view(material.frames(numbers, spec.channels), spec, seed, *path, out=out, regions=regions)
     if view.visible is not None and visible is not None:
         view.visible[place] = torch.from_numpy(visible)
     return first
+
+
+def _regions(material: Material, spec: ViewSpec, numbers: Sequence[int]) -> Map | None:
+    """The region maps that the view's mask needs: of the first frame of each step."""
+    if spec.mask is None or spec.mask.kind != "region":
+        return None
+    return material.regions(numbers[:: len(numbers) // spec.mask.steps])
 
 
 class Loader:
@@ -334,10 +344,13 @@ def build_loader(
         UsageError: A batch size, world or filter that does not fit; the message lists what does.
         DataError: No index.
         IndexMismatchError: Not the shards or not the selection that the run started with.
+        ConfigError: Also where a view's mask needs region maps and the shards of a stream have none.
     """
     streams = [
         _open_stream(i, stream, data, seed, (pinned or {}).get(stream.name)) for i, stream in enumerate(data.streams)
     ]
+    for stream in streams:
+        check_regions(stream.name, stream.index, specs)
     plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
     plan.check_world(world)
     readers = {stream.name: ShardReader(stream.index) for stream in streams}

@@ -6,24 +6,29 @@ The number of visible patches is the same in every sample, so that a batch is a 
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae.data.regions import AREAS, Map, Region
 from facemae.data.schema import MaskSpec
 from facemae.errors import UsageError
 
-KINDS = ("random", "block", "tube", "frame")
+KINDS = ("random", "block", "tube", "frame", "region")
 
 
-def draw_mask(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
+def draw_mask(spec: MaskSpec, rng: np.random.Generator, regions: Map | None = None) -> NDArray[np.int64]:
     """Draw one mask.
 
     Args:
         spec: Kind, grid and number of visible patches.
         rng: The sample's own generator.
+        regions: For kind `region`, the region map of the view's first frame in each step, uint8 [steps, S, S].
 
     Returns:
         int64 [keep], ascending row-major indices of the visible patches in the grid of steps, rows and columns. For
         kind `block`, hidden patches are whole squares of `block` x `block`, except that one square is hidden in part
         where the count asks for it and squares are cut at the border of a grid they do not tile. Kind `tube` shows the
-        same patches in every step (Tong et al., "VideoMAE", 2022), `frame` as many in each step, drawn anew.
+        same patches in every step (Tong et al., "VideoMAE", 2022), `frame` as many in each step, drawn anew. For kind
+        `region`, Fasking of Cai et al., "MARLIN", 2023, as in their code, parts of the face are taken one after the
+        other, those of `first`, others in random order, those of `last`, until the patches that show any of them are
+        enough in each step; the visible ones are drawn from these, in all steps together.
 
     Raises:
         UsageError: Unknown kind, a keep count that the grid does not allow, or a kind that does not suit the steps.
@@ -35,6 +40,8 @@ def draw_mask(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
         raise UsageError(
             f"a mask keeps {spec.keep} patches", expected=f"1 to {patches} on a grid of {steps}{rows}x{columns}"
         )
+    if spec.kind == "region":
+        return _by_region(spec, rng, regions)
     if spec.kind in ("tube", "frame"):
         return _by_step(spec, rng)
     if spec.kind == "block" and spec.steps > 1:
@@ -61,6 +68,39 @@ def _by_step(spec: MaskSpec, rng: np.random.Generator) -> NDArray[np.int64]:
     shown = np.sort(rng.random((draws, patches)).argsort(axis=1)[:, :keep], axis=1)
     first = np.arange(spec.steps, dtype=np.int64)[:, None] * patches
     return (first + shown).ravel()
+
+
+def _by_region(spec: MaskSpec, rng: np.random.Generator, regions: Map | None) -> NDArray[np.int64]:
+    """The visible patches of a view where parts of the face become visible one after the other."""
+    if regions is None or len(regions) != spec.steps:
+        found = "none" if regions is None else f"{len(regions)}"
+        raise UsageError(f"mask kind 'region' of {spec.steps} steps and {found} region maps", expected="one a step")
+    others = [area for area in AREAS if area not in (*spec.first, *spec.last)]
+    drawn = [others[place] for place in rng.permutation(len(others))]
+    parts = [part for area in (*spec.first, *drawn, *spec.last) for part in AREAS[area]]
+    shown = _regions_of_patches(regions, spec.grid)
+    enough = -(-spec.keep // spec.steps)
+    taken = np.zeros(shown.shape, dtype=bool)
+    for part in parts:
+        wanting = taken.sum(axis=1) < enough
+        taken[wanting] |= (shown[wanting] & _bits(part)) > 0
+    # As many numbers whatever the map shows.
+    order = rng.random(taken.size).argsort()
+    return np.sort(order[taken.ravel()[order]][: spec.keep]).astype(np.int64)
+
+
+def _bits(part: tuple[Region, ...]) -> np.uint32:
+    return np.uint32(sum(1 << region for region in part))
+
+
+def _regions_of_patches(regions: Map, grid: tuple[int, int]) -> NDArray[np.uint32]:
+    """Which regions each patch shows, [steps, patches]: bit r for region r."""
+    rows, columns = grid
+    steps, height, width = regions.shape
+    bits = np.left_shift(np.uint32(1), regions.astype(np.uint32))
+    patches = bits.reshape(steps, rows, height // rows, columns, width // columns)
+    found: NDArray[np.uint32] = np.bitwise_or.reduce(patches, axis=(2, 4)).reshape(steps, rows * columns)
+    return found
 
 
 def _block_order(rows: int, columns: int, block: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from facemae.data.decode import Pixels, decode_image
 from facemae.data.reader import image_extension
+from facemae.data.regions import MEMBER, Map, RegionMaps
 from facemae.data.schema import ClipSpec, Sample, SoundSpec
 from facemae.errors import DataError, DecodeError
 from facemae.rng import generator
@@ -177,8 +178,31 @@ class Material:
         assert self.clip is not None
         return self.clip.frames(numbers, channels)
 
+    def regions(self, numbers: Sequence[int]) -> Map:
+        """Region maps of some frames, uint8 [T, h, w]; of a still its only one, for number 0.
+
+        Raises:
+            DecodeError: There are none, they are damaged, or they are neither one nor as many as the frames.
+        """
+        maps, frames = self._maps, 1 if self.clip is None else self.clip.count
+        if maps is None:
+            raise DecodeError(
+                f"{self.sample.key} has no region map",
+                expected=f"a {MEMBER} member in every sample of a set whose views have masks of kind region",
+            )
+        if maps.count not in (1, frames):
+            raise DecodeError(
+                f"{self.sample.key}: {maps.count} region maps of {frames} frames", expected="1, or as many"
+            )
+        return maps.read([0 if maps.count == 1 else number for number in numbers])
+
+    @functools.cached_property
+    def _maps(self) -> RegionMaps | None:
+        data = self.sample.members.get(MEMBER)
+        return None if data is None else RegionMaps(data, name=self.sample.key)
+
     def check(self) -> Iterator[NDArray[np.uint8]]:
-        """Decode all there is, frame by frame: a still, each frame of a clip; and the sound, of which nothing is given.
+        """Decode all there is, frame by frame: a still, each frame of a clip; also sound and maps, which are not given.
 
         Yields:
             uint8 [H, W, 3].
@@ -192,6 +216,10 @@ class Material:
         if self.clip is not None:
             _ = self.fps
             yield from self.clip.every()
+        if MEMBER in self.sample.members:
+            # One at a time, each against the first: a long clip has thousands.
+            for number in range(1 if self._maps is None else self._maps.count):
+                self.regions([0, number])
         extension = sound_extension(self.sample.members)
         if extension is not None:
             from facemae.sound.store import read_blocks

@@ -10,6 +10,7 @@ from typing import Any
 from facemae.data.columns import PositionalFile
 from facemae.data.index import MemberRef, ShardIndex
 from facemae.data.metadata import parse_json
+from facemae.data.regions import MEMBER
 from facemae.data.schema import IMAGE_EXTENSIONS, Sample
 from facemae.errors import DataError, IndexMismatchError
 from facemae.files import storage_error
@@ -19,11 +20,18 @@ _FIRST_WAIT = 0.2
 
 
 def image_extension(members: Collection[str]) -> str | None:
-    """Extension of a sample's still image: one of `IMAGE_EXTENSIONS`, or one that ends in it, such as `face.jpg`."""
+    """Extension of a sample's still image: one of `IMAGE_EXTENSIONS`, or one that ends in it, such as `face.jpg`.
+
+    A region map is none, see `facemae.data.regions`.
+    """
     for wanted in IMAGE_EXTENSIONS:
         if wanted in members:
             return wanted
-    return next((name for wanted in IMAGE_EXTENSIONS for name in members if name.endswith(f".{wanted}")), None)
+    return next((name for wanted in IMAGE_EXTENSIONS for name in members if _is_image(name, wanted)), None)
+
+
+def _is_image(name: str, wanted: str) -> bool:
+    return name.endswith(f".{wanted}") and name != MEMBER
 
 
 class ShardReader:

@@ -93,12 +93,15 @@ class MaskSpec:
     """A mask as the loader needs it: which patches of a grid stay visible.
 
     Attributes:
-        kind: `random`, `block`, `tube` or `frame`.
+        kind: `random`, `block`, `tube`, `frame` or `region`.
         grid: Rows and columns of patches.
         keep: Patches that stay visible, in all steps together; the same in every sample.
         block: Side of a block in patches, for kind `block`.
         copies: Masks drawn for each sample.
         steps: Steps in time: the frames of a clip over those of a tubelet; 1 for a still.
+        first: For kind `region`, the parts of a face that become visible first, in order; see
+            `facemae.data.regions.AREAS`.
+        last: Likewise those that become visible last.
     """
 
     kind: str
@@ -107,6 +110,8 @@ class MaskSpec:
     block: int = 1
     copies: int = 1
     steps: int = 1
+    first: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

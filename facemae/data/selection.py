@@ -1,7 +1,7 @@
 """Which samples of its shards a stream reads, and how a run is pinned to that choice."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import numpy as np
 
 from facemae.config import StreamConfig
 from facemae.data.index import ShardIndex
+from facemae.data.regions import MEMBER
+from facemae.data.schema import ViewSpec
 from facemae.data.select import choose, column_names, metadata
 from facemae.errors import ConfigError, IndexMismatchError
 from facemae.files import storage_errors
@@ -115,3 +117,21 @@ def check_selection(config: StreamConfig, found: Mapping[str, Any] | None, pinne
         fix="where samples were erased, they keep their split and lose every label: start a new run in another folder, "
         "or go on in another order with --adopt-data",
     )
+
+
+def check_regions(stream: str, index: ShardIndex, specs: Sequence[ViewSpec]) -> None:
+    """Refuse shards without region maps for views whose masks need them; a single sample without counts as damaged.
+
+    Raises:
+        ConfigError: No sample of the stream has one.
+    """
+    for spec in specs:
+        masks = (spec.mask, *(stage.mask for stage in spec.stages))
+        if MEMBER not in index.extensions and any(mask is not None and mask.kind == "region" for mask in masks):
+            raise ConfigError(
+                f"view {spec.name!r} hides patches by region, and the shards of stream {stream!r} ({index.folder}) "
+                "have no region maps",
+                expected=f"samples with a {MEMBER} member",
+                fix="pack them anew with `facemae data pack … --regions template`, or with maps of your own, "
+                "`--regions FOLDER`; or choose another mask.kind",
+            )

@@ -14,6 +14,7 @@ from facemae.data.index import ShardIndex
 from facemae.data.material import Material, clip_extension, sound_extension
 from facemae.data.metadata import PATH, RESERVED
 from facemae.data.reader import ShardReader, image_extension
+from facemae.data.regions import MEMBER
 from facemae.data.select import metadata
 from facemae.errors import DecodeError
 from facemae.files import atomic_path
@@ -46,6 +47,7 @@ class StatsReport:
         sheet: The contact sheet, where one was drawn.
         clips: Samples with a clip.
         sounds: Samples with sound.
+        regions: Samples with region maps.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class StatsReport:
     sheet: Path | None = None
     clips: int = 0
     sounds: int = 0
+    regions: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The report for a script."""
@@ -72,6 +75,8 @@ class StatsReport:
         lines = [f"{self.samples} samples in {self.shards} shards, {self.bytes / 1e6:.1f} MB"]
         if self.clips or self.sounds:
             lines.append(f"clips: {self.clips}, with sound: {self.sounds}")
+        if self.regions:
+            lines.append(f"with region maps: {self.regions}")
         if self.dropped:
             lines.append(f"erased: {self.dropped}")
         lines.append("splits: " + _counts(self.splits))
@@ -118,6 +123,7 @@ def count_shards(folder: Path | str) -> StatsReport:
         measured=measured,
         clips=_holding(index, clip_extension),
         sounds=_holding(index, sound_extension),
+        regions=_holding(index, lambda members: MEMBER if MEMBER in members else None),
     )
 
 

@@ -4,10 +4,11 @@
 photograph and no person is behind them, so they can be shared, shown and tested against freely.
 """
 
+from facemae.data.regions import Region
 from facemae.data.synthetic.action_units import ACTION_UNITS, EXPRESSIONS, PRESENT, Action, sample_action
 from facemae.data.synthetic.draw import Rendered, render
 from facemae.data.synthetic.identity import Identity, sample_identity
-from facemae.data.synthetic.params import FaceParams, Region, sample_params
+from facemae.data.synthetic.params import FaceParams, sample_params
 from facemae.data.synthetic.scene import Light, Pose, Scene, sample_scene
 
 __all__ = [

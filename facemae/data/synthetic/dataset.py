@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from facemae.data.pack import SHARD_SIZE, PackItem, PackReport, pack_samples
+from facemae.data.regions import MEMBER
 from facemae.data.schema import CropRecipe, DatasetCard
 from facemae.data.synthetic.worker import draw_samples
 from facemae.errors import UsageError
 from facemae.files import storage_errors
 from facemae.parallel import usable_cores
 from facemae.rng import generator
-
-REGIONS = "region.png"
-"""Extension of the member that holds a sample's region map."""
 
 _CHUNK = 32
 Progress = Callable[[int, int], None]
@@ -140,7 +138,7 @@ def make_dataset(
 
 def _item(spool: _Spool, key: str, meta: dict[str, Any], image: bytes, regions: bytes) -> PackItem:
     read_regions = spool.add(regions)
-    return PackItem(key=key, image=spool.add(image), extension="jpg", meta=meta, more=lambda: {REGIONS: read_regions()})
+    return PackItem(key=key, image=spool.add(image), extension="jpg", meta=meta, more=lambda: {MEMBER: read_regions()})
 
 
 def _card(count: int, identities: int, size: int, seed: int) -> DatasetCard:

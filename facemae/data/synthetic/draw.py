@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from facemae.data.regions import Region
 from facemae.data.synthetic.canvas import OVERSAMPLE, Canvas, Pixels
 from facemae.data.synthetic.features import draw_brow, draw_eye, draw_folds, draw_mouth, draw_nose
 from facemae.data.synthetic.geometry import SIDES
 from facemae.data.synthetic.hair import draw_back_hair, draw_beard, draw_front_hair
 from facemae.data.synthetic.identity import Colour
-from facemae.data.synthetic.params import FaceParams, Label, Region
+from facemae.data.synthetic.params import FaceParams, Label
 from facemae.data.synthetic.pen import Pen, mix, scaled
 from facemae.data.synthetic.props import draw_background, draw_glasses, draw_occlusion
 from facemae.data.synthetic.scene import Light, Scene

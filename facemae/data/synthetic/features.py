@@ -3,9 +3,9 @@
 import cv2
 import numpy as np
 
+from facemae.data.regions import Region
 from facemae.data.synthetic.canvas import Pixels, fixed
 from facemae.data.synthetic.geometry import SIDES, Points, brow, corner, eye, mouth, nose, nose_base
-from facemae.data.synthetic.params import Region
 from facemae.data.synthetic.pen import Pen, mix, scaled
 
 _DARK = (26.0, 18.0, 18.0)

@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from facemae.data.regions import Region
 from facemae.data.synthetic.canvas import Canvas
 from facemae.data.synthetic.geometry import Points, corner, mouth, on_surface, smooth
 from facemae.data.synthetic.identity import Colour, Identity
-from facemae.data.synthetic.params import Region
 from facemae.data.synthetic.pen import Pen, mix, scaled
 
 

@@ -1,35 +1,12 @@
-"""All that decides a drawn face, the regions of its map, and its labels."""
+"""All that decides a drawn face, and its labels."""
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 from facemae.data.synthetic.action_units import Action, sample_action
 from facemae.data.synthetic.identity import Identity, sample_identity
 from facemae.data.synthetic.scene import Scene, sample_scene
 
 Label = str | float | int | bool
-
-
-class Region(IntEnum):
-    """Values of a region map. Left and right are the subject's own, so `LEFT_EYE` lies on the image's right."""
-
-    BACKGROUND = 0
-    SKIN = 1
-    HAIR = 2
-    LEFT_BROW = 3
-    RIGHT_BROW = 4
-    LEFT_EYE = 5
-    RIGHT_EYE = 6
-    NOSE = 7
-    UPPER_LIP = 8
-    LOWER_LIP = 9
-    MOUTH = 10
-    EAR = 11
-    NECK = 12
-    CLOTHES = 13
-    BEARD = 14
-    GLASSES = 15
-    OCCLUDER = 16
 
 
 @dataclass(frozen=True)

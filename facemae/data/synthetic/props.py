@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from facemae.data.regions import Region
 from facemae.data.synthetic.canvas import Pixels
 from facemae.data.synthetic.geometry import SIDES, Points, on_surface
 from facemae.data.synthetic.identity import SKIN_TONES, Colour
-from facemae.data.synthetic.params import Region
 from facemae.data.synthetic.pen import Pen, scaled
 
 

@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from facemae.data.regions import Region
 from facemae.data.synthetic.action_units import ACTION_UNITS, EXPRESSIONS, Action
 from facemae.data.synthetic.canvas import Pixels
 from facemae.data.synthetic.draw import render
-from facemae.data.synthetic.params import Region, sample_params
+from facemae.data.synthetic.params import sample_params
 from facemae.data.synthetic.scene import Scene
 from facemae.data.synthetic.worker import encode_png
 from facemae.files import atomic_write

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from facemae.data.regions import encode_map
 from facemae.data.synthetic.canvas import Pixels
 from facemae.data.synthetic.draw import render
 from facemae.data.synthetic.params import sample_params
@@ -64,7 +65,12 @@ def draw_samples(seed: int, identities: int, size: int, splits: Sequence[str], c
         labels = dict(picture.labels)
         if splits[identity] == "train":
             labels["identity_split"] = image_split(seed, identity, sample)
-        meta = {"split": splits[identity], "subject": params.identity.name, "labels": labels}
+        meta = {
+            "split": splits[identity],
+            "subject": params.identity.name,
+            "labels": labels,
+            "regions": {"source": "drawn"},
+        }
         key = f"{params.identity.name}_{sample:05d}"
-        drawn.append((key, meta, encode_jpeg(picture.image), encode_png(picture.regions)))
+        drawn.append((key, meta, encode_jpeg(picture.image), encode_map(picture.regions)))
     return drawn
