@@ -17,7 +17,9 @@ from facemae.data.decode import decode_image
 from facemae.data.index import ShardIndex, build_index
 from facemae.data.ingest.folder import EXTENSIONS, FoldersAre, SourceFile, list_folder
 from facemae.data.ingest.keys import make_keys
+from facemae.data.ingest.videos import separate_maps
 from facemae.data.reencode import INTERPOLATION, shrink, to_png
+from facemae.data.regions import MEMBER, RegionMaps
 from facemae.data.schema import DatasetCard
 from facemae.data.shard_writer import ShardWriter
 from facemae.data.target import SKIPPED, check_apart, check_target, move_into_place, tidy, workspace
@@ -203,6 +205,7 @@ def _prepare(item: PackItem) -> _Prepared | _Skip:
         if not data:
             return _Skip(name, "the file is empty (0 bytes)")
         height, width = decode_image(data, channels=3, name=name).shape[:2]
+        more = item.more() if item.more is not None else {}
     except DecodeError as error:
         return _Skip(name, error.found.removeprefix(f"{name}: "))
     except FileNotFoundError:
@@ -213,7 +216,6 @@ def _prepare(item: PackItem) -> _Prepared | _Skip:
         raise storage_error(error, Path(name), "reading") from error
     meta = {**item.meta, "width": int(width), "height": int(height)}
     text = json.dumps(meta, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    more = item.more() if item.more is not None else {}
     return _Prepared(item.key, {item.extension: data, **more, "json": text.encode()}, (int(width), int(height)))
 
 
@@ -260,6 +262,7 @@ def pack_folder(
     label_columns: Sequence[str] | None = None,
     folders_are: FoldersAre = "class",
     resize: int | None = None,
+    regions: Path | None = None,
     shard_size: int = SHARD_SIZE,
     seed: int = 0,
     card: DatasetCard | None = None,
@@ -281,6 +284,7 @@ def pack_folder(
         label_columns: Columns kept as labels; None keeps all others.
         folders_are: What folders below the splits name, where there is no table: `class`, `subject` or `nothing`.
         resize: Scale larger images down to this shorter side in pixels; the card says how.
+        regions: Folder of region maps, `NAME.region.png` for an image `NAME.jpg`; None stores none.
         shard_size: Samples a shard.
         seed: Seed of the random assignment to shards.
         card: Dataset card.
@@ -305,7 +309,9 @@ def pack_folder(
         folders_are=folders_are,
     )
     keys = make_keys([image.path for image in listing.files])
-    items = [_folder_item(key, image, resize) for key, image in zip(keys, listing.files, strict=True)]
+    maps = separate_maps([image.path for image in listing.files], regions or source, regions is not None)
+    items = [_folder_item(*entry, resize) for entry in zip(keys, listing.files, maps, strict=True)]
+    missing = maps.count(None) if regions is not None else 0
     card = card or DatasetCard(name=out.name, source=source.name)
     if resize is not None:
         crop = card.crop.model_copy(update={"size": None, "interpolation": INTERPOLATION})
@@ -319,7 +325,11 @@ def pack_folder(
         overwrite=overwrite,
         progress=progress,
         skipped=listing.skipped,
-        notes=[*listing.notes, *_conversion_notes(listing.files)],
+        notes=[
+            *listing.notes,
+            *_conversion_notes(listing.files),
+            *([f"{missing} images have no region map"] if missing else []),
+        ],
     )
 
 
@@ -332,7 +342,7 @@ def _stored_extension(file: Path) -> str | None:
     return EXTENSIONS.get(file.suffix.lower().lstrip("."))
 
 
-def _folder_item(key: str, image: SourceFile, resize: int | None) -> PackItem:
+def _folder_item(key: str, image: SourceFile, maps: Path | None, resize: int | None) -> PackItem:
     extension = _stored_extension(image.file)
 
     def read() -> bytes:
@@ -341,4 +351,16 @@ def _folder_item(key: str, image: SourceFile, resize: int | None) -> PackItem:
             data = to_png(data, image.path)
         return data if resize is None or not data else shrink(data, resize, extension or "png", image.path)
 
-    return PackItem(key, read, extension or "png", image.meta(), image.path)
+    if maps is None:
+        return PackItem(key, read, extension or "png", image.meta(), image.path)
+    meta = {**image.meta(), "regions": {"source": "file"}}
+    return PackItem(key, read, extension or "png", meta, image.path, lambda: {MEMBER: _checked_map(maps)})
+
+
+def _checked_map(path: Path) -> bytes:
+    data = path.read_bytes()
+    maps = RegionMaps(data, name=path.name)
+    if maps.count != 1:
+        raise DecodeError(f"{path.name}: {maps.count} region maps of one image")
+    maps.read([0])
+    return data

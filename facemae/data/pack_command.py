@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from facemae.data.pack import PackReport
 
 _VIDEOS = "Videos"
+_TEMPLATE = "template"
 
 
 def register(app: typer.Typer) -> None:
@@ -89,6 +90,10 @@ MarginOption = Annotated[
 SmoothingOption = Annotated[
     float, typer.Option(min=0, help="Seconds over which the box is steadied.", rich_help_panel=_VIDEOS)
 ]
+RegionsOption = Annotated[
+    str | None,
+    typer.Option(help="Region maps: a folder of NAME.region.png; or template, an average face (videos only)."),
+]
 PeopleOption = Annotated[
     People, typer.Option(help="main: the most prominent face; all: a clip of each.", rich_help_panel=_VIDEOS)
 ]
@@ -129,6 +134,7 @@ def pack(
     seed: SeedOption = 0,
     card: CardOption = None,
     overwrite: OverwriteOption = False,
+    regions: RegionsOption = None,
     dry_run: DryRunOption = False,
     as_json: AsJsonOption = False,
     size: SizeOption = 160,
@@ -190,9 +196,11 @@ def pack(
     with progress("packing videos" if videos else "packing") as report:
         if videos:
             more = {"sound": sound, "columns": columns, "workers": workers, "progress": report, **shared}
+            more["regions"] = None if regions in (None, _TEMPLATE) else Path(regions)
             result = _pack_videos(source, out, context.params, more)
         else:
-            result = pack_folder(source, out, **columns, resize=resize, progress=report, **shared)
+            maps = _folder_of_maps(regions)
+            result = pack_folder(source, out, **columns, resize=resize, regions=maps, progress=report, **shared)
     if as_json:
         print(json.dumps(result.as_dict(), indent=2, default=str, ensure_ascii=False))
     else:
@@ -211,8 +219,19 @@ def _pack_videos(source: Path, out: Path, given: dict[str, Any], more: dict[str,
         people=given["people"].value,
         sound_rate=given["sound_rate"] or None,
         storage=Storage(given["store"].value),
+        regions="none" if given["regions"] is None else "template" if given["regions"] == _TEMPLATE else "files",
     )
     return pack_videos(source, out, settings=settings, say=_tell, **more)
+
+
+def _folder_of_maps(regions: str | None) -> Path | None:
+    if regions == _TEMPLATE:
+        raise UsageError(
+            "--regions template with a folder of images",
+            expected="a folder of region maps: where the face lies in a finished crop, nothing says",
+            fix="name a folder of NAME.region.png; a folder of that name is ./template",
+        )
+    return None if regions is None else Path(regions)
 
 
 def _tell(text: str) -> None:

@@ -6,6 +6,7 @@ PNG files one behind another, so that the map of any frame is read alone. The sa
 where the map comes from.
 """
 
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 
@@ -103,7 +104,7 @@ class RegionMaps:
     """The maps of a member, each decoded when it is asked for.
 
     Args:
-        data: The member.
+        data: The member, or a file mapped into memory.
         name: What it is called in error messages.
 
     Attributes:
@@ -113,10 +114,10 @@ class RegionMaps:
         DecodeError: The bytes are no PNG files one behind another.
     """
 
-    def __init__(self, data: bytes, *, name: str) -> None:
-        self._name = name
-        self._files = list(_split(data, name))
-        self.count = len(self._files)
+    def __init__(self, data: bytes | mmap.mmap, *, name: str) -> None:
+        self._data, self._name = data, name
+        self._places = list(_split(data, name))
+        self.count = len(self._places)
 
     def read(self, numbers: Sequence[int]) -> Map:
         """Some maps, uint8 [T, h, w]; numbers that repeat cost nothing.
@@ -130,7 +131,8 @@ class RegionMaps:
         return np.stack([found[number] for number in numbers])
 
     def _one(self, number: int) -> Map:
-        data = self._files[number]
+        start, stop = self._places[number]
+        data = self._data[start:stop]
         # Palettes and depths would be converted to brightness, which is another number.
         if data[24:26] != _GREY_8:
             raise DecodeError(
@@ -142,8 +144,8 @@ class RegionMaps:
         return found
 
 
-def _split(data: bytes, name: str) -> Iterator[bytes]:
-    """The PNG files in some bytes, by the lengths that their chunks state."""
+def _split(data: bytes | mmap.mmap, name: str) -> Iterator[tuple[int, int]]:
+    """Begin and end of the PNG files in some bytes, by the lengths that their chunks state."""
     start = 0
     while start < len(data):
         place, kind = start + len(_SIGNATURE), b""
@@ -154,7 +156,7 @@ def _split(data: bytes, name: str) -> Iterator[bytes]:
             place += int.from_bytes(data[place : place + 4]) + _HEADER
             if not kind or place > len(data):
                 raise DecodeError(f"{name}: a region map is cut off", expected="whole PNG files")
-        yield data[start:place]
+        yield start, place
         start = place
     if not start:
         raise DecodeError(f"{name}: the region map is empty", expected="a PNG")

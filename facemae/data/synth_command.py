@@ -40,7 +40,8 @@ def synth(
     Example: [bold]facemae data synth faces --count 4000 --sheet faces.png[/bold]
 
     With --clips: a folder of videos and labels.csv, as people record faces: head and shoulders, moving, talking; for
-    [bold]facemae data pack[/bold]. A call that was stopped goes on when it is made again.
+    [bold]facemae data pack[/bold], with region maps of every frame for --regions. A call that was stopped goes on when
+    it is made again.
 
     Example: [bold]facemae data synth talking --clips 240 --sheet talking.png[/bold]
 

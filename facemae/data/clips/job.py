@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from facemae.data.clips.maps import MapSource, open_maps
 from facemae.data.clips.people import choose
 from facemae.data.clips.pieces import Piece
 from facemae.data.clips.render import FLAC, Picture, Sound, SoundTrack, render_frames
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.clips.survey import Person, Survey, survey
+from facemae.data.regions import MEMBER
 from facemae.data.shard_writer import PartWriter
 from facemae.errors import DataError, DecodeError
 from facemae.faces.detector import Detector
@@ -38,6 +40,7 @@ class VideoJob:
         path: What it is called: its path relative to the source.
         sound: A separate file with its sound; None takes the video's own.
         meta: Known fields of the samples.
+        maps: A file with its region maps, or None.
     """
 
     number: int
@@ -46,6 +49,7 @@ class VideoJob:
     path: str
     sound: Path | None
     meta: dict[str, Any]
+    maps: Path | None = None
 
 
 @dataclass
@@ -63,7 +67,7 @@ class VideoReport:
         shake: Of each kept face (with detected boxes, with the steady one), in pixels of the stored crop.
         skipped: (what, reason) of what was left out.
         notes: (what, remark) of what is worth knowing and was kept, by kind: `damage`, `picture`, `sound`,
-            `people`.
+            `people`, `regions`.
     """
 
     path: str
@@ -159,14 +163,17 @@ def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iter
     report.skipped += [(job.path, reason) for reason in choice.skipped]
     report.notes += [("people", text) for text in choice.notes]
     sound = _sound_of(job, seen, settings, report) if choice.numbered else None
+    maps = _maps_of(job, seen, settings, report) if choice.numbered else None
     for number, appearances in enumerate(choice.numbered):
         report.shake += [appearance.person.shake for appearance in appearances]
         pieces = [piece for appearance in appearances for piece in appearance.pieces]
         sounds = itertools.repeat(None) if sound is None else sound.cut(pieces, fps)
-        pictures = render_frames(job.file, seen, appearances, fps, settings)
+        pictures = render_frames(job.file, seen, appearances, fps, settings, maps)
         for place, ((person, piece, picture), beneath) in enumerate(zip(pictures, sounds, strict=False)):
             report.seconds += piece.seconds(fps)
             meta = _meta(job, person, number, piece, fps, picture, beneath, settings, detector)
+            if maps is not None:
+                meta["regions"] = {"source": maps.kind}
             yield f"{job.key}-{number}-{place:04d}", _members(settings, picture, beneath, meta)
 
 
@@ -186,6 +193,18 @@ def _sound_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: Video
         return None
     report.notes += [("sound", text) for text in _remarks(track, job, seen)]
     return None if track.silent else track
+
+
+def _maps_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> MapSource | None:
+    """The region maps to cut; None where there are none or they do not fit the video, which is noted."""
+    try:
+        maps = open_maps(job.maps, seen, settings)
+    except DecodeError as error:
+        report.notes.append(("regions", f"the region maps are left out: {error.found}"))
+        return None
+    if maps is None and settings.regions == "files":
+        report.notes.append(("regions", "no region maps"))
+    return maps
 
 
 def _remarks(track: SoundTrack, job: VideoJob, seen: Survey) -> Iterator[str]:
@@ -214,6 +233,7 @@ def _members(settings: ClipSettings, picture: Picture, sound: Sound | None, meta
     text = json.dumps(meta, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return {
         settings.storage.kind: picture.data,
+        **({} if picture.maps is None else {MEMBER: picture.maps}),
         **({} if sound is None or sound.data is None else {FLAC: sound.data}),
         "json": text.encode(),
     }

@@ -19,8 +19,9 @@ from facemae.data.clips.job import VideoJob, VideoReport, pack_video, part_names
 from facemae.data.clips.pool import in_processes
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.clips.workplace import plan_digest, unfinished, workplace
+from facemae.data.ingest.folder import Listing
 from facemae.data.ingest.keys import make_keys
-from facemae.data.ingest.videos import list_videos, separate_sounds
+from facemae.data.ingest.videos import list_videos, separate_maps, separate_sounds
 from facemae.data.pack import PackReport, finish_set
 from facemae.data.schema import DatasetCard
 from facemae.data.shard_writer import ShardWriter, read_range
@@ -98,6 +99,7 @@ def pack_videos(
     *,
     settings: ClipSettings | None = None,
     sound: Path | None = None,
+    regions: Path | None = None,
     columns: dict[str, Any] | None = None,
     shard_size: int = SHARD_CLIPS,
     seed: int = 0,
@@ -116,6 +118,7 @@ def pack_videos(
         out: Folder to make.
         settings: How faces are found and clips are cut and stored.
         sound: Folder of separate sound files; None takes files beside the videos, else the videos' own sound.
+        regions: Folder of region maps, for `ClipSettings.regions` `files`; None looks beside the videos.
         columns: Arguments of `facemae.data.ingest.folder.list_folder` about the table of labels.
         shard_size: Clips a shard.
         seed: Seed of the random assignment to shards.
@@ -138,12 +141,7 @@ def pack_videos(
     check_apart(source, out)
     detector = open_detector(settings.detector)
     listing = list_videos(source, **(columns or {}))
-    sounds = separate_sounds([file.path for file in listing.files], source, sound)
-    keys = make_keys([file.path for file in listing.files], longest=_LONGEST_KEY)
-    jobs = [
-        VideoJob(number, key, file.file, file.path, beside, file.meta())
-        for number, (key, file, beside) in enumerate(zip(keys, listing.files, sounds, strict=True))
-    ]
+    jobs = _jobs(listing, source, sound, regions, settings)
     place = out.resolve()
     tidy(place)
     check_target(place, overwrite=overwrite)
@@ -184,6 +182,21 @@ def pack_videos(
     )
 
 
+def _jobs(
+    listing: Listing, source: Path, sound: Path | None, regions: Path | None, settings: ClipSettings
+) -> list[VideoJob]:
+    """The videos to pack, with the files that belong to them."""
+    paths = [file.path for file in listing.files]
+    sounds = separate_sounds(paths, source, sound)
+    maps = separate_maps(paths, regions or source, settings.regions == "files")
+    keys = make_keys(paths, longest=_LONGEST_KEY)
+    parts = zip(keys, listing.files, sounds, maps, strict=True)
+    return [
+        VideoJob(number, key, file.file, file.path, beside, file.meta(), map_file)
+        for number, (key, file, beside, map_file) in enumerate(parts)
+    ]
+
+
 def _plan(jobs: Sequence[VideoJob], settings: ClipSettings, detector: str) -> dict[str, Any]:
     """All that decides what becomes of each video; files are known by size and time of their last change."""
 
@@ -200,7 +213,10 @@ def _plan(jobs: Sequence[VideoJob], settings: ClipSettings, detector: str) -> di
         "versions": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "settings": settings.as_dict(),
         "detector": detector,
-        "videos": [[job.key, job.path, job.meta, stamp(job.file), str(job.sound), stamp(job.sound)] for job in jobs],
+        "videos": [
+            [job.key, job.path, job.meta, stamp(job.file), str(job.sound), stamp(job.sound), stamp(job.maps)]
+            for job in jobs
+        ],
     }
 
 
@@ -244,7 +260,7 @@ def _assemble(
     detector: str,
 ) -> tuple[Any, ShardWriter]:
     samples = [(number, part) for number, report in enumerate(reports) for part in report.ranges]
-    packed = {"detector": detector, "storage": str(settings.storage), **card.packed}
+    packed = {"detector": detector, "storage": str(settings.storage), "regions": settings.regions, **card.packed}
     card = card.model_copy(update={"packed": packed, "crop": settings.crop_recipe(detector)})
     with workspace(place) as temporary:
         writer = ShardWriter(temporary, shard_size)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae.data.clips.maps import MapSource
 from facemae.data.clips.people import Appearance
 from facemae.data.clips.pieces import Piece
 from facemae.data.clips.settings import INTERPOLATION, ClipSettings
 from facemae.data.clips.survey import Person, Survey
+from facemae.data.regions import encode_map
 from facemae.errors import DecodeError
 from facemae.faces.crop import cut
 from facemae.faces.steady import steady_path
@@ -37,15 +39,22 @@ class Picture:
         data: Encoded.
         written: Number and sizes of its frames.
         boxes: float64 [T, 3]: centre x, centre y and side of the crop in each frame, in pixels of the video.
+        maps: Region maps, encoded; one where all are alike. None where there are none.
     """
 
     data: bytes
     written: Written
     boxes: NDArray[np.float64]
+    maps: bytes | None = None
 
 
 def render_frames(
-    path: Path, survey: Survey, appearances: Sequence[Appearance], fps: float, settings: ClipSettings
+    path: Path,
+    survey: Survey,
+    appearances: Sequence[Appearance],
+    fps: float,
+    settings: ClipSettings,
+    maps: MapSource | None = None,
 ) -> Iterator[tuple[Person, Piece, Picture]]:
     """Cut and encode the pieces of one number, one after the other; one frame is held at a time.
 
@@ -55,17 +64,18 @@ def render_frames(
         appearances: Whose faces; rising in time, none overlapping another.
         fps: Frames a second of the clips.
         settings: How.
+        maps: Region maps to cut with the frames; None for none.
 
     Raises:
-        DecodeError: The file has fewer frames than in the first pass.
+        DecodeError: A region map is damaged, or the file has fewer frames than in the first pass.
     """
     with VideoSource(path) as source:
         shown = at_rate(source, fps)
         for person, piece, own in _paths(survey, appearances, fps, settings):
-            crops = (
-                _cropped(frame.image, own[number - piece.first], settings.size)
-                for number, frame in itertools.islice(_from(shown, piece.first), piece.count)
-            )
+            found: list[bytes] = []
+            taken = itertools.islice(_from(shown, piece.first), piece.count)
+            boxed = ((frame, own[number - piece.first]) for number, frame in taken)
+            crops = _crops(boxed, settings.size, maps, found)
             target = io.BytesIO()
             written = write_clip(crops, target, fps=fps, storage=settings.storage)
             if written.count != piece.count:
@@ -73,7 +83,8 @@ def render_frames(
                     f"{path}: {written.count} frames from frame {piece.first} on, {piece.count} before",
                     expected="a file that does not change while it is packed",
                 )
-            yield person, piece, Picture(target.getvalue(), written, own)
+            alike = found[:1] if len(set(found)) == 1 else found
+            yield person, piece, Picture(target.getvalue(), written, own, b"".join(alike) or None)
 
 
 def _from(shown: Iterator[tuple[int, Frame]], first: int) -> Iterator[tuple[int, Frame]]:
@@ -94,9 +105,15 @@ def _paths(
             yield appearance.person, piece, boxes[piece.first - pieces[0].first :][: piece.count]
 
 
-def _cropped(image: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    x, y, side = (float(value) for value in box)
-    return cut(image, x, y, side, size, interpolation=INTERPOLATION)
+def _crops(
+    boxed: Iterable[tuple[Frame, NDArray[np.float64]]], size: int, maps: MapSource | None, found: list[bytes]
+) -> Iterator[NDArray[np.uint8]]:
+    """The crops of frames; their encoded region maps are added to `found`."""
+    for frame, box in boxed:
+        if maps is not None:
+            found.append(encode_map(maps.cut(frame, box)))
+        x, y, side = (float(value) for value in box)
+        yield cut(frame.image, x, y, side, size, interpolation=INTERPOLATION)
 
 
 @dataclass(frozen=True)

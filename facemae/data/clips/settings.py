@@ -8,6 +8,7 @@ from facemae.errors import UsageError
 from facemae.video.store import Storage
 
 People = Literal["main", "all"]
+Regions = Literal["none", "template", "files"]
 INTERPOLATION: Literal["bilinear"] = "bilinear"
 
 
@@ -28,6 +29,8 @@ class ClipSettings:
         longest: Longer ones are cut into equal pieces of at most this, in seconds; bounds memory and sample size.
         sound_rate: Samples a second of the stored sound, mono; None stores no sound.
         storage: How frames are encoded.
+        regions: Where region maps come from: `none` stores none, `template` is an average face where the detector's
+            box says that one is, `files` are maps of the whole videos.
     """
 
     size: int = 160
@@ -42,6 +45,7 @@ class ClipSettings:
     longest: float = 30.0
     sound_rate: int | None = 16_000
     storage: Storage = field(default_factory=Storage)
+    regions: Regions = "none"
 
     def __post_init__(self) -> None:
         limits: dict[str, tuple[float, float]] = {

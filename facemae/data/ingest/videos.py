@@ -7,6 +7,7 @@ from typing import Any
 
 from facemae.data.ingest.folder import IMAGES, VIDEOS, Listing, Media, ending, list_folder, walk
 from facemae.data.ingest.labels import read_labels
+from facemae.data.regions import MEMBER
 from facemae.errors import DataError
 
 SOUND_ENDINGS = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac")
@@ -63,6 +64,34 @@ def separate_sounds(paths: Sequence[str], source: Path, folder: Path | None) -> 
         raise DataError(
             f"{folder} holds the sound of none of {len(paths)} videos",
             expected=f"files called like the videos and ending in {', '.join(SOUND_ENDINGS)}, in the same folders",
+        )
+    return found
+
+
+def separate_maps(paths: Sequence[str], folder: Path, wanted: bool = True) -> list[Path | None]:
+    """The file with the region maps of each video or image: called like it, but ending in `.region.png`.
+
+    Args:
+        paths: Of the videos or images, relative to the source.
+        folder: Where the maps are.
+        wanted: Whether maps are wanted; else there are none.
+
+    Returns:
+        A file each; None where there is none.
+
+    Raises:
+        DataError: There is no such folder, or it holds maps of none of them.
+    """
+    if not wanted:
+        return [None] * len(paths)
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}", expected="a folder of region maps, or the word template")
+    named = [(folder / PurePosixPath(path)).with_suffix(f".{MEMBER}") for path in paths]
+    found = [path if path.is_file() else None for path in named]
+    if not any(found):
+        raise DataError(
+            f"{folder} holds the region maps of none of {len(paths)} files",
+            expected=f"files called like them and ending in .{MEMBER}, in the same folders, such as {named[0]}",
         )
     return found
 

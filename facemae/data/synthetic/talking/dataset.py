@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from facemae.data.regions import MEMBER
 from facemae.data.synthetic.dataset import process_map, subject_splits
 from facemae.data.synthetic.params import Label
 from facemae.data.synthetic.talking.film import frame_count
@@ -47,6 +48,8 @@ def make_clips(
     progress: Progress | None = None,
 ) -> ClipReport:
     """Draw clips as video files under `out`, with `labels.csv` (path, subject, split, labels) written last.
+
+    Beside each lie its region maps, `NAME.region.png`, one a frame; see `facemae.data.regions`.
 
     Every file is there whole or not at all, and the same settings give the same bytes at any number of processes. A
     call that was stopped goes on when it is made again: clips that are there are kept. Splits share no person.
@@ -102,7 +105,7 @@ def _claim(out: Path, settings: ClipSettings, overwrite: bool) -> None:
                     expected=f"those in {found}",
                     fix="choose another folder, or replace it: --overwrite",
                 )
-            for old in (*out.glob(f"id*/id*.{EXTENSION}"), out / TABLE):
+            for old in (*out.glob(f"id*/id*.{EXTENSION}"), *out.glob(f"id*/id*.{MEMBER}"), out / TABLE):
                 old.unlink(missing_ok=True)
         for left in (*out.glob(".*"), *out.glob("id*/.*")):
             if _half_written(left):

@@ -32,8 +32,13 @@ class Film:
 
     def frames(self, fps: float) -> Iterator[Pixels]:
         """uint8 [size, size, 3] of every frame; frame k is at k / fps."""
+        for drawn in self.shots(fps):
+            yield drawn.image
+
+    def shots(self, fps: float) -> Iterator[Rendered]:
+        """Every frame with its region map; frame k is at k / fps."""
         for k in range(frame_count(self.talk.seconds, fps)):
-            yield self.frame(k / fps).image
+            yield self.frame(k / fps)
 
 
 def frame_count(seconds: float, fps: float) -> int:

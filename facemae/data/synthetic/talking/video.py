@@ -7,14 +7,15 @@ what and where it was. AAC would add a run-up of its own, which readers cut off 
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from facemae.data.regions import MEMBER, encode_map
 from facemae.data.synthetic.talking.film import Film
 from facemae.data.synthetic.talking.talk import Talk
 from facemae.extras import needs_extra
-from facemae.files import atomic_path
+from facemae.files import atomic_path, atomic_write
 
 if TYPE_CHECKING:
     import av
@@ -25,7 +26,7 @@ _OPTIONS = {"preset": "veryfast", "crf": "14", "bf": "0"}
 
 
 def write_clip(path: Path, talk: Talk, *, size: int, fps: float = 25.0, silent_track: bool = False) -> None:
-    """Draw a clip and write it whole or not at all.
+    """Draw a clip and write it whole or not at all, after its region maps; see `maps_path`.
 
     Args:
         path: File to make; should end in `EXTENSION`.
@@ -42,7 +43,11 @@ def write_clip(path: Path, talk: Talk, *, size: int, fps: float = 25.0, silent_t
         import av
 
     sounds = talk.speech is not None or silent_track
-    with atomic_path(path) as temporary, av.open(temporary, "w", format="mov", options={"fflags": "+bitexact"}) as file:
+    with (
+        atomic_path(path) as temporary,
+        atomic_write(maps_path(path)) as maps,
+        av.open(temporary, "w", format="mov", options={"fflags": "+bitexact"}) as file,
+    ):
         video = file.add_stream("libx264", rate=_exact(fps), options=_OPTIONS)
         video.width = video.height = size
         video.pix_fmt = "yuv420p"
@@ -52,9 +57,14 @@ def write_clip(path: Path, talk: Talk, *, size: int, fps: float = 25.0, silent_t
             audio = file.add_stream("pcm_s16le", rate=SOUND_RATE, layout="mono")
             for part in (*_sound(talk), None):
                 file.mux(audio.encode(part))
-        for frame in _frames(talk, size, fps):
+        for frame in _frames(talk, size, fps, maps):
             file.mux(video.encode(frame))
         file.mux(video.encode(None))
+
+
+def maps_path(path: Path) -> Path:
+    """Where the region maps of a clip are: beside it, PNG files one behind another, one a frame."""
+    return path.with_suffix(f".{MEMBER}")
 
 
 def _exact(fps: float) -> Fraction:
@@ -63,11 +73,13 @@ def _exact(fps: float) -> Fraction:
     return ntsc if abs(fps - float(ntsc)) < 0.005 else Fraction(fps).limit_denominator(1000)
 
 
-def _frames(talk: Talk, size: int, fps: float) -> Iterator["av.VideoFrame"]:
+def _frames(talk: Talk, size: int, fps: float, maps: BinaryIO) -> Iterator["av.VideoFrame"]:
+    """The frames; their region maps are written as they come."""
     import av
 
-    for k, picture in enumerate(Film(talk, size).frames(float(_exact(fps)))):
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    for k, drawn in enumerate(Film(talk, size).shots(float(_exact(fps)))):
+        maps.write(encode_map(drawn.regions))
+        frame = av.VideoFrame.from_ndarray(drawn.image, format="rgb24")
         frame.pts, frame.time_base = k, 1 / _exact(fps)
         yield frame
 

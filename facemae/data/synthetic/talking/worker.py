@@ -10,7 +10,7 @@ import cv2
 
 from facemae.data.synthetic.params import Label
 from facemae.data.synthetic.talking.talk import KINDS, Kind, Talk, sample_talk
-from facemae.data.synthetic.talking.video import EXTENSION, write_clip
+from facemae.data.synthetic.talking.video import EXTENSION, maps_path, write_clip
 from facemae.data.synthetic.worker import image_split
 from facemae.errors import UsageError
 from facemae.rng import generator
@@ -79,7 +79,7 @@ def make_clip(out: Path, settings: ClipSettings, splits: list[str], number: int)
     """Draw one clip unless it is there; its row of the table, and whether it was drawn."""
     cv2.setNumThreads(1)
     path, talk = settings.clip(number)
-    new = not (out / path).is_file()
+    new = not ((out / path).is_file() and maps_path(out / path).is_file())
     if new:
         write_clip(out / path, talk, size=settings.size, fps=settings.fps, silent_track=settings.silent_track)
     split = splits[talk.rest.number]
