@@ -149,6 +149,7 @@ def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig) -> ViewSpec:
         photometric=_photometric_spec(view),
         mask=_mask_spec(view.mask, size // encoder.patch_size, _steps(view, encoder), f"views.{name}.mask.ratio"),
         clip=None if view.clip is None else _clip_spec(view.clip),
+        streams=view.streams,
     )
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from facemae.config.base import Config
 from facemae.config.beneath import check_sound
+from facemae.config.by_stream import check_streams
 from facemae.config.data import DataConfig
 from facemae.config.model import EncoderConfig, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
@@ -57,6 +58,7 @@ class Recipe(Config):
             check_view(name, view, self.encoder)
         for name, sound in self.sounds.items():
             check_sound(name, sound, self.views, self.sound_encoder)
+        check_streams(self.views, self.sounds, self.objectives, [stream.name for stream in self.data.streams])
         if self.monitor is not None and all(view.clip is not None for view in self.views.values()):
             raise ValueError("monitor measures pictures, and every view of the recipe is of clips; set monitor=null")
         if self.optim.batch_size % self.data.lanes:

@@ -186,6 +186,9 @@ class ViewConfig(Config):
 
     image_size: int | None = Field(default=None, ge=1)
     """Side of the view in pixels, a multiple of the encoder's patch size; null takes the encoder's image size."""
+    streams: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """The streams whose samples it is made of, by name; null for all. Encoders and objectives see only those, and the
+    sound beneath it is heard only there."""
     clip: ClipConfig | None = None
     """Frames of a clip; null makes a view of one picture: a still, or one frame of a clip drawn at random."""
     copies: int = Field(default=1, ge=1)
@@ -219,6 +222,15 @@ class ViewConfig(Config):
             raise ValueError(f"mask.kind {kind!r} needs the time steps of a clip; set clip, or mask.kind=random")
         if kind == "block" and self.clip is not None:
             raise ValueError("mask.kind 'block' hides squares of one picture; of a clip choose tube, frame or random")
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_whole_pairs(self) -> "ViewConfig":
+        if self.mixup is not None and self.streams is not None:
+            raise ValueError(
+                "mixup mixes samples of neighbouring slots, and a view of some streams has not all of them; "
+                "set mixup=null, or streams=null"
+            )
         return self
 
     @model_validator(mode="after")

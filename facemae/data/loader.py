@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import make_clip_view, make_view
 from facemae.data.index import ShardIndex
-from facemae.data.material import Material, draw_moment
+from facemae.data.material import Material, check_views, draw_moment
 from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
@@ -95,8 +95,9 @@ class StepDataset(Dataset[Batch | _Failure]):
         slots = self.plan.slots(step, self.rank, self.world)
         first = self.plan.first_slot(self.rank, self.world)
         specs = [spec.at(step * self.plan.batch_size) for spec in self.specs]
-        views = {spec.name: _empty_view(spec, len(slots)) for spec in specs}
-        sounds = {spec.name: _empty_sound(spec, len(slots)) for spec in self.sounds}
+        rows = {spec.name: _rows(spec, slots) for spec in specs}
+        views = {spec.name: _empty_view(spec, len(slots), rows[spec.name]) for spec in specs}
+        sounds = {spec.name: _empty_sound(spec, len(slots), rows[spec.beneath]) for spec in self.sounds}
         samples: list[Sample | None] = [None] * len(slots)
         replaced: dict[int, Replacement] = {}
         # Ascending positions in the shards keep slow storage reading forward; slots are filled where they belong.
@@ -157,16 +158,21 @@ class StepDataset(Dataset[Batch | _Failure]):
     ) -> None:
         firsts = {}
         for spec in specs:
-            firsts[spec.name] = _fill_view(views[spec.name], place, material, spec, self.seed, slot)
+            row = views[spec.name].row(place)
+            if row is not None:
+                firsts[spec.name] = _fill_view(views[spec.name], row, material, spec, self.seed, slot)
         clips = {spec.name: spec.clip for spec in specs}
         for sound in self.sounds:
             made = sounds[sound.name]
+            row = made.row(place)
+            if row is None:
+                continue
             mel = material.mel(sound, firsts[sound.beneath], clips[sound.beneath])
-            made.present[place] = mel is not None
-            made.mel[place] = torch.from_numpy(mel) if mel is not None else 0.0
+            made.present[row] = mel is not None
+            made.mel[row] = torch.from_numpy(mel) if mel is not None else 0.0
             if made.visible is not None and sound.mask is not None:
                 rng = generator(self.seed, "mask", sound.name, slot.stream, slot.epoch, slot.sample)
-                made.visible[place] = torch.from_numpy(draw_sound_mask(sound.mask, rng))
+                made.visible[row] = torch.from_numpy(draw_sound_mask(sound.mask, rng))
 
 
 def _metadata(sample: Sample) -> dict[str, Any]:
@@ -175,21 +181,30 @@ def _metadata(sample: Sample) -> dict[str, Any]:
     return sample.meta if cls is None else {**sample.meta, "labels": sample_labels(sample.meta, cls)}
 
 
-def _empty_view(spec: ViewSpec, count: int) -> ViewBatch:
+def _rows(spec: ViewSpec, slots: Sequence[SlotRef]) -> torch.Tensor | None:
+    """The slots whose samples a view is made of; None for all."""
+    if spec.streams is None:
+        return None
+    return torch.tensor([place for place, slot in enumerate(slots) if slot.stream in spec.streams], dtype=torch.int64)
+
+
+def _empty_view(spec: ViewSpec, count: int, rows: torch.Tensor | None = None) -> ViewBatch:
+    count = count if rows is None else len(rows)
     frames = () if spec.clip is None else (spec.clip.frames,)
     image = torch.empty((count, *frames, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
     _share(image)
     if spec.mask is None:
-        return ViewBatch(image, None)
+        return ViewBatch(image, None, rows=rows)
     masks = () if spec.mask.copies == 1 else (spec.mask.copies,)
-    return ViewBatch(image, torch.empty((count, *masks, spec.mask.keep), dtype=torch.int64))
+    return ViewBatch(image, torch.empty((count, *masks, spec.mask.keep), dtype=torch.int64), rows=rows)
 
 
-def _empty_sound(spec: SoundSpec, count: int) -> SoundBatch:
+def _empty_sound(spec: SoundSpec, count: int, rows: torch.Tensor | None = None) -> SoundBatch:
+    count = count if rows is None else len(rows)
     mel = torch.empty((count, spec.frames, spec.mel.mels), dtype=torch.float32)
     _share(mel)
     visible = None if spec.mask is None else torch.empty((count, spec.mask.keep), dtype=torch.int64)
-    return SoundBatch(mel, torch.empty(count, dtype=torch.bool), visible)
+    return SoundBatch(mel, torch.empty(count, dtype=torch.bool), visible, rows=rows)
 
 
 def _share(tensor: torch.Tensor) -> None:
@@ -342,7 +357,7 @@ def build_loader(
     Raises:
         ConfigError: A stream without shards.
         UsageError: A batch size, world or filter that does not fit; the message lists what does.
-        DataError: No index.
+        DataError: No index, or no sample of one of several streams has what its views are made of.
         IndexMismatchError: Not the shards or not the selection that the run started with.
         ConfigError: Also where a view's mask needs region maps and the shards of a stream have none.
     """
@@ -353,6 +368,9 @@ def build_loader(
         check_regions(stream.name, stream.index, specs)
     plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
     plan.check_world(world)
+    if len(streams) > 1:
+        for stream in streams:
+            check_views(stream.name, stream.index.extensions, specs)
     readers = {stream.name: ShardReader(stream.index) for stream in streams}
     dataset = StepDataset(plan, readers, specs, seed=seed, rank=rank, world=world, sounds=sounds)
     if workers is None:

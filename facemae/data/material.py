@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from facemae.data.decode import Pixels, decode_image
 from facemae.data.reader import image_extension
 from facemae.data.regions import MEMBER, Map, RegionMaps
-from facemae.data.schema import ClipSpec, Sample, SoundSpec
+from facemae.data.schema import ClipSpec, Sample, SoundSpec, ViewSpec
 from facemae.errors import DataError, DecodeError
 from facemae.rng import generator
 from facemae.sound.align import beneath
@@ -36,6 +36,36 @@ def clip_extension(members: Collection[str]) -> str | None:
 def sound_extension(members: Collection[str]) -> str | None:
     """Extension of a sample's sound, or None."""
     return next((name for name in SOUND_EXTENSIONS if name in members), None)
+
+
+def check_views(stream: str, extensions: Collection[str], specs: Iterable[ViewSpec]) -> None:
+    """Refuse views of a stream that none of its samples can give, before a run rather than in its first step.
+
+    Args:
+        stream: Its name.
+        extensions: Of all members of its shard set.
+        specs: The views.
+
+    Raises:
+        DataError: Its set has no clips, or no pictures; says which view asks for them.
+    """
+    moving = clip_extension(extensions) is not None
+    for spec in specs:
+        if spec.streams is not None and stream not in spec.streams:
+            continue
+        if spec.clip is not None and not moving:
+            needed = "clips, mjpeg or mp4"
+        elif spec.clip is None and not moving and image_extension(extensions) is None:
+            needed = "pictures, jpg, png or webp, or clips"
+        else:
+            continue
+        name = spec.name.partition("/")[0]
+        raise DataError(
+            f"view {name!r} is made of stream {stream!r}, whose samples have only "
+            f"{', '.join(sorted(extensions)) or 'no members'}",
+            expected=f"a set of {needed}",
+            fix=f"name in views.{name}.streams those that it can be made of",
+        )
 
 
 def draw_moment(seed: int, name: str, path: tuple[str, int, int]) -> float:

@@ -3,7 +3,7 @@
 Nothing here knows a model: a view is described to the loader by plain integers (grid, keep count).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from facemae.config.sounds import MelSettings
+from facemae.data.made import Made
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 """Extensions of a sample's still image, in the order they are looked for."""
@@ -213,6 +214,7 @@ class ViewSpec:
         mask: The mask, or None.
         stages: Changes of size and mask during the run, in order.
         clip: Frames of a clip, or None for one picture.
+        streams: The streams whose samples it is made of; None for all.
     """
 
     name: str
@@ -227,6 +229,7 @@ class ViewSpec:
     mask: MaskSpec | None = None
     stages: tuple[StageSpec, ...] = ()
     clip: ClipSpec | None = None
+    streams: tuple[str, ...] | None = None
 
     def at(self, samples: int) -> "ViewSpec":
         """The view of a step before which so many samples were consumed; it has no stages."""
@@ -264,50 +267,33 @@ class Replacement:
 
 
 @dataclass(frozen=True)
-class ViewBatch:
+class ViewBatch(Made):
     """One view of a batch.
 
     Attributes:
-        image: uint8 [B, C, H, W], not normalised; [B, T, C, H, W] of a clip.
-        visible: int64 [B, keep], ascending indices of visible patches in row-major order, of a clip in the order of
-            step, row and column; [B, M, keep] where a sample has M > 1 masks; None without a mask.
+        image: uint8 [R, C, H, W], not normalised; [R, T, C, H, W] of a clip. R is the number of samples, or of `rows`.
+        visible: int64 [R, keep], ascending indices of visible patches in row-major order, of a clip in the order of
+            step, row and column; [R, M, keep] where a sample has M > 1 masks; None without a mask.
     """
 
     image: torch.Tensor
     visible: torch.Tensor | None
 
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "ViewBatch":
-        """The view with each tensor changed."""
-        return ViewBatch(change(self.image), None if self.visible is None else change(self.visible))
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Those there are."""
-        return [tensor for tensor in (self.image, self.visible) if tensor is not None]
-
 
 @dataclass(frozen=True)
-class SoundBatch:
+class SoundBatch(Made):
     """One sound of a batch.
 
     Attributes:
-        mel: float32 [B, frames, mels], normalised; zeros where a sample has no sound.
-        present: bool [B], whether it has.
-        visible: int64 [B, keep], ascending indices of visible patches, row by row of the grid of time by frequency;
+        mel: float32 [R, frames, mels], normalised; zeros where a sample has no sound. R as of the view above it.
+        present: bool [R], whether it has.
+        visible: int64 [R, keep], ascending indices of visible patches, row by row of the grid of time by frequency;
             also where a sample has no sound. None without a mask.
     """
 
     mel: torch.Tensor
     present: torch.Tensor
     visible: torch.Tensor | None = None
-
-    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "SoundBatch":
-        """The sound with each tensor changed."""
-        visible = None if self.visible is None else change(self.visible)
-        return SoundBatch(change(self.mel), change(self.present), visible)
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Those there are."""
-        return [tensor for tensor in (self.mel, self.present, self.visible) if tensor is not None]
 
 
 @dataclass(frozen=True)
@@ -354,18 +340,35 @@ class Batch:
         """Copy the tensors into page-locked memory; called by torch's DataLoader."""
         return self.map(torch.Tensor.pin_memory)
 
+    def rows(self, name: str) -> torch.Tensor | None:
+        """The samples that a view or sound was made of, int64 [R]; None where it was made of all."""
+        made = self.views.get(name) or self.sounds.get(name)
+        return None if made is None else made.rows
+
     def part(self, samples: slice) -> "Batch":
         """Contiguous samples from `samples.start` on; what was replaced is told by the first part."""
-        start = samples.start or 0
+        start, stop, _ = samples.indices(len(self))
         return Batch(
             self.step,
             self.first_slot + start,
             self.keys[samples],
             self.streams[samples],
-            {name: view.map(lambda tensor: tensor[samples]) for name, view in self.views.items()},
+            {name: view.part(start, stop) for name, view in self.views.items()},
             self.meta[samples],
             self.replaced if start == 0 else (),
-            {name: sound.map(lambda tensor: tensor[samples]) for name, sound in self.sounds.items()},
+            {name: sound.part(start, stop) for name, sound in self.sounds.items()},
+        )
+
+    def of(self, samples: Sequence[int]) -> "Batch":
+        """Some samples, ascending, for looking at: their slots need not follow each other, so nothing may be drawn."""
+        return replace(
+            self,
+            keys=tuple(self.keys[sample] for sample in samples),
+            streams=tuple(self.streams[sample] for sample in samples),
+            views={name: view.of(samples) for name, view in self.views.items()},
+            meta=tuple(self.meta[sample] for sample in samples),
+            replaced=(),
+            sounds={name: sound.of(samples) for name, sound in self.sounds.items()},
         )
 
     def split(self, parts: int) -> list["Batch"]:

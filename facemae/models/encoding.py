@@ -1,7 +1,7 @@
 """What an encoder hands to objectives, probes and extractors."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -48,6 +48,12 @@ class Encoding:
             assert self.norm is not None, "encoders give theirs"
             self.normed[block] = self.norm(self.layers[block])
         return self.normed[block]
+
+    def first_rows(self, count: int) -> "Encoding":
+        """The first `count` of the R rows."""
+        visible = None if self.visible is None else self.visible[:count]
+        layers = {number: tokens[:count] for number, tokens in self.layers.items()}
+        return replace(self, tokens=self.tokens[:count], visible=visible, layers=layers, normed={})
 
     def first_mask(self) -> "Encoding":
         """The first masked version of each sample: R is then the number of samples."""

@@ -118,6 +118,9 @@ class Objective(nn.Module, ABC):
     takes_mixup: ClassVar[bool] = False
     """Whether it mixes losses as views mix their samples (`views.NAME.mixup`)."""
 
+    takes_parts: ClassVar[bool] = False
+    """Whether it understands views of some samples of a batch only (`views.NAME.streams`, `Batch.rows`)."""
+
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config: ObjectiveConfig = config
@@ -136,9 +139,11 @@ class Objective(nn.Module, ABC):
     ) -> Term:
         """The term of a batch.
 
+        Encodings and pixels of a view have R rows: one for each of `Batch.rows`, or for each of all B samples.
+
         Args:
             encodings: By view and sound; visible patches as the batch says.
-            pixels: By view, [B, C, H, W], of clips [B, T, C, H, W], normalised, fp32; by sound, [B, 1, frames, mels].
+            pixels: By view, [R, C, H, W], of clips [R, T, C, H, W], normalised, fp32; by sound, [R, 1, frames, mels].
             batch: The batch.
             step: The optimiser step.
         """

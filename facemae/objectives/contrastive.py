@@ -1,7 +1,7 @@
 """Contrast between two encodings: what belongs to one sample is alike, be it views, or a view and a sound."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -25,6 +25,7 @@ from facemae.objectives.contrast import (
     sigmoid_loss,
 )
 from facemae.objectives.groups import Group, add_terms, split_groups
+from facemae.objectives.rows import spread
 
 
 class LevelConfig(Config):
@@ -77,6 +78,7 @@ class Contrastive(Objective):
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = ContrastiveConfig
+    takes_parts: ClassVar[bool] = True
 
     def __init__(self, config: ContrastiveConfig, setting: Setting) -> None:
         super().__init__(config)
@@ -111,7 +113,8 @@ class Contrastive(Objective):
         similar one of the group's; `positive_similarity` and `negative_similarity` are mean cosines.
         """
         first, second = (encodings[name] for name in self.settings.between)
-        vectors = [level(first, second) for level in self._levels()]
+        rows_of = tuple(batch.rows(name) for name in self.settings.between)
+        vectors = [level(first, second, rows_of, len(batch)) for level in self._levels()]
         device = vectors[0].device
         present, marks = (part.to(device, non_blocking=True) for part in (self._present(batch), self._marks(batch)))
         # One exchange carries all levels and what tells samples apart: [B, numbers].
@@ -127,11 +130,17 @@ class Contrastive(Objective):
         return [level for level in self.levels if isinstance(level, Level)]
 
     def _present(self, batch: Batch) -> torch.Tensor:
-        """Bool [B], which samples have both sides; on the device of the batch's sounds."""
+        """Bool [B], which samples have both sides; on the device of the batch."""
         present = torch.ones(len(batch), dtype=torch.bool)
-        for name in self.sounds:
-            here = batch.sounds[name].present
-            present = present.to(here.device, non_blocking=True) & here
+        for name in self.settings.between:
+            rows = batch.rows(name)
+            if name in self.sounds:
+                here = batch.sounds[name].present
+            elif rows is not None:
+                here = torch.ones_like(rows, dtype=torch.bool)
+            else:
+                continue
+            present = present.to(here.device, non_blocking=True) & spread(here, rows, len(batch))
         return present
 
     def _marks(self, batch: Batch) -> torch.Tensor:
@@ -181,12 +190,22 @@ class Level(nn.Module):
         self.heads = None if level.head is None else nn.ModuleList(ProjectionHead(level.head, w) for w, _ in sides)
         self.log_scale, self.bias = learned_numbers(config)
 
-    def forward(self, first: Encoding, second: Encoding) -> torch.Tensor:
-        """Vectors of length one of both sides, fp32 [B, 2, D]."""
+    def forward(
+        self, first: Encoding, second: Encoding, rows: Sequence[torch.Tensor | None], samples: int
+    ) -> torch.Tensor:
+        """Vectors of length one of both sides, fp32 [B, 2, D]; zeros where a sample lacks a side.
+
+        Args:
+            first: The first side.
+            second: The second side.
+            rows: Of each, the samples that it was made of; None for all.
+            samples: Samples B of the batch.
+        """
         vectors = []
         for side, encoding in enumerate((first, second)):
             mean = _level_tokens(encoding, None if self.blocks is None else self.blocks[side]).mean(dim=1)
-            vectors.append(F.normalize(mean.float(), dim=-1) if self.heads is None else self.heads[side](mean))
+            vector = F.normalize(mean.float(), dim=-1) if self.heads is None else self.heads[side](mean)
+            vectors.append(spread(vector, rows[side], samples))
         return torch.stack(vectors, dim=1)
 
     def loss(self, own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:

@@ -65,7 +65,7 @@ class MaskedAudio(MaskedPatches):
         self.patch = encoder.config.patch_size
 
     def present(self, batch: Batch) -> torch.Tensor:
-        """Bool [B], which samples have sound."""
+        """Bool [R], which samples have sound."""
         return batch.sounds[self.names[0]].present
 
     def cut(self, pixels: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from facemae.models.encoding import Encoding
 from facemae.models.patches import hidden_patches, take
 from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
 from facemae.objectives.checks import check_mix, check_skips
+from facemae.objectives.rows import only, spread
 from facemae.rng import uniform_by_slot
 
 EPSILON = 1e-6
@@ -89,6 +90,7 @@ class MaskedPatches(Objective):
     """
 
     takes_masks: ClassVar[bool] = True
+    takes_parts: ClassVar[bool] = True
 
     def __init__(self, config: MaskedPatchesConfig, setting: Setting, masked: Masked) -> None:
         from facemae.models.decoder import build_decoder
@@ -129,39 +131,51 @@ class MaskedPatches(Objective):
         return tuple(Need(name, layers) for name in self.names)
 
     def present(self, batch: Batch) -> torch.Tensor | None:
-        """Bool [B], which samples have what is predicted; None where all do."""
+        """Bool [R], which of the view's or sound's samples have what is predicted; None where all do."""
         return None
 
     def count(self, batch: Batch) -> int:
         """The number of samples that have what is predicted."""
-        present = self.present(batch)
-        return len(batch) if present is None else int(present.sum())
+        present, rows = self.present(batch), batch.rows(self.names[0])
+        if present is not None:
+            return int(present.sum())
+        return len(batch) if rows is None else len(rows)
 
     def term(
         self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
     ) -> Term:
         """The sum over samples of the mean squared error over the decoded patches of all their copies and masks."""
+        rows, given = batch.rows(self.names[0]), pixels[self.names[0]]
+        if not len(given):
+            # A part of a batch in which no sample is one of the view's streams.
+            nothing = given.new_zeros(len(batch))
+            return Term(nothing.sum(), samples=nothing)
         errors = []
         for copy, name in enumerate(self.names):
-            encoding = encodings[name]
-            hidden = self._hidden(encoding)
-            if self.decoding.fraction < 1:
-                chosen = draw_subset(
-                    hidden.shape,
-                    self.decoding.fraction,
-                    seed=self.seed,
-                    step=step,
-                    first_slot=batch.first_slot * encoding.masks,
-                    copy=copy,
-                )
-                hidden = hidden.gather(1, chosen.to(hidden.device, non_blocking=True))
-            errors.append(self._error(encoding, pixels[name], hidden))
+            hidden = self._to_decode(encodings[name], batch, step, copy)
+            errors.append(self._error(encodings[name], pixels[name], hidden))
         error = torch.cat(errors, dim=1).mean(dim=1)
         present = self.present(batch)
         if present is not None:
             # What stands for a missing one gives finite numbers: they are left out, not multiplied away.
             error = torch.where(present, error, 0.0)
-        return Term(error.sum(), samples=error.detach())
+        return Term(error.sum(), samples=spread(error.detach(), rows, len(batch)))
+
+    def _to_decode(self, encoding: Encoding, batch: Batch, step: int, copy: int) -> torch.Tensor:
+        """The hidden patches that are decoded of a copy of the view, [R, M]: all, or some that are drawn."""
+        hidden, masks = self._hidden(encoding), encoding.masks
+        if self.decoding.fraction == 1:
+            return hidden
+        chosen = draw_subset(
+            (len(batch) * masks, hidden.shape[1]),
+            self.decoding.fraction,
+            seed=self.seed,
+            step=step,
+            first_slot=batch.first_slot * masks,
+            copy=copy,
+        )
+        chosen = chosen.to(hidden.device, non_blocking=True)
+        return hidden.gather(1, only(chosen, batch.rows(self.names[copy]), masks))
 
     def _hidden(self, encoding: Encoding) -> torch.Tensor:
         """The patches that an encoding does not show, [R, M]."""

@@ -17,6 +17,7 @@ from facemae.objectives.base import Objective, Setting, SoundSetting
 from facemae.objectives.exchange import Alone, Exchange
 from facemae.objectives.mixup import draw_shares, mix
 from facemae.objectives.registry import build_objective
+from facemae.objectives.rows import only
 from facemae.objectives.streams import StreamLosses
 
 
@@ -156,7 +157,7 @@ class PretrainModel(nn.Module):
                 if step is not None:
                     pixels[name] = self._mixed(pixels[name], name, batch, step)
             factors = [] if step is None else self._factors(encoder, name, batch, step)
-            encodings[name] = encoder(pixels[name], given.visible, layers, factors=factors)
+            encodings[name] = _encode(encoder, pixels[name], given.visible, layers, factors)
         return pixels, encodings
 
     def _mixed(self, pixels: torch.Tensor, view: str, batch: Batch, step: int) -> torch.Tensor:
@@ -177,11 +178,31 @@ class PretrainModel(nn.Module):
             first_slot=batch.first_slot,
             slots=len(batch),
         )
-        device = next(encoder.parameters()).device
-        return [factors.to(device, non_blocking=True) for factors in drawn]
+        device, rows = next(encoder.parameters()).device, batch.rows(name)
+        return [only(factors.to(device, non_blocking=True), rows) for factors in drawn]
 
     def _terms(self) -> list[Objective]:
         return [objective for objective in self.objectives if isinstance(objective, Objective)]
+
+
+def _encode(
+    encoder: MaskedEncoder,
+    pixels: torch.Tensor,
+    visible: torch.Tensor | None,
+    layers: Sequence[int],
+    factors: Sequence[torch.Tensor],
+) -> Encoding:
+    """An encoding of the rows there are; of none, where a part of a batch has no sample of the view's streams."""
+    if len(pixels):
+        return encoder(pixels, visible, layers, factors=factors)  # type: ignore[no-any-return]
+    # Kernels of attention and compiled blocks refuse an empty batch: a row of zeros is encoded and taken away again,
+    # so that what is exchanged with other processes depends on the weights here too.
+    blank = pixels.new_zeros(1, *pixels.shape[1:])
+    seen = None
+    if visible is not None:
+        seen = torch.arange(visible.shape[-1], device=pixels.device).expand(1, *visible.shape[1:])
+    encoding: Encoding = encoder(blank, seen, layers)
+    return encoding.first_rows(0)
 
 
 def objective_names(objectives: Sequence[ObjectiveConfig]) -> tuple[str, ...]:

@@ -47,9 +47,12 @@ def build_objective(config: ObjectiveConfig, setting: Setting) -> Objective:
     """Build the objective a recipe asks for.
 
     Raises:
-        ConfigError: It does not understand several masks a sample or mixed samples, and a view of its own has them.
+        ConfigError: It does not understand several masks a sample, mixed samples, or views of some streams, and a view
+            of its own has them.
     """
     found = objective_class(config.kind)
+    if not found.takes_parts:
+        _check_whole(config, setting)
     for view in (*config.view_names(), *(name for name in config.either_names() if name in setting.views)):
         if setting.views[view].mixup is not None and not found.takes_mixup:
             raise ConfigError(
@@ -63,3 +66,16 @@ def build_objective(config: ObjectiveConfig, setting: Setting) -> Objective:
                 fix=f"set views.{view}.mask.copies=1, or views.{view}.copies for several draws of the whole view",
             )
     return found(config, setting)  # type: ignore[call-arg]
+
+
+def _check_whole(config: ObjectiveConfig, setting: Setting) -> None:
+    """Raise ConfigError where what an objective encodes is made of some streams only."""
+    for name in (*config.view_names(), *config.sound_names(), *config.either_names()):
+        view = setting.sounds[name].beneath if name in setting.sounds else name
+        streams = setting.views[view].streams
+        if streams is not None:
+            raise ConfigError(
+                f"objective {config.kind!r} takes all samples of a batch and view {view!r} is made of stream "
+                f"{', '.join(streams)} only",
+                fix=f"set views.{view}.streams=null, or give the objective another view",
+            )

@@ -1,10 +1,11 @@
 """The loss of each stream by itself, where a recipe mixes several: their mean hides one that does not learn."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
-from facemae.data.schema import Batch, SoundBatch
+from facemae.data.schema import Batch, SoundBatch, ViewBatch
 from facemae.objectives.base import Objective
 
 
@@ -46,8 +47,11 @@ class StreamLosses:
 
 def _metadata_of(batch: Batch, stream: str) -> Batch:
     """The samples of one stream without pixels and spectrograms, which a count does not look at."""
-    rows = [row for row, name in enumerate(batch.streams) if name == stream]
-    keys = tuple(batch.keys[row] for row in rows)
-    meta = tuple(batch.meta[row] for row in rows)
-    sounds = {name: SoundBatch(sound.mel[:0], sound.present[rows]) for name, sound in batch.sounds.items()}
-    return Batch(batch.step, batch.first_slot, keys, (stream,) * len(rows), {}, meta, sounds=sounds)
+    light = replace(
+        batch,
+        views={name: ViewBatch(view.image[:, :0], None, rows=view.rows) for name, view in batch.views.items()},
+        sounds={
+            name: SoundBatch(sound.mel[:, :0], sound.present, rows=sound.rows) for name, sound in batch.sounds.items()
+        },
+    )
+    return light.of([sample for sample, name in enumerate(batch.streams) if name == stream])

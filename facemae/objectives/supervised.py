@@ -1,7 +1,7 @@
 """Learning from labels: the encoder is fine-tuned together with a linear head on its pooled tokens."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from facemae.objectives.base import Need, Objective, Setting, Term
 from facemae.objectives.checks import check_pool
 from facemae.objectives.labels import LabelReader, Task
 from facemae.objectives.mixup import draw_shares, partners
+from facemae.objectives.rows import only, spread
 from facemae.rng import uniform_by_slot
 
 START = 1e-3
@@ -159,6 +160,7 @@ class Supervised(Objective):
 
     Config: ClassVar[type[ObjectiveConfig]] = SupervisedConfig
     takes_mixup: ClassVar[bool] = True
+    takes_parts: ClassVar[bool] = True
 
     def __init__(self, config: SupervisedConfig, setting: Setting) -> None:
         super().__init__(config)
@@ -173,6 +175,7 @@ class Supervised(Objective):
         check_pool(config.kind, "mean" if config.pool == "mean" else "cls", setting)
         self.settings, self.reader = config, reader
         self.views = copy_names(setting.views, config.view)
+        self.streams = setting.views[config.view].streams
         self.seed = setting.seed
         mixup = setting.views[config.view].mixup
         self.alpha = None if mixup is None else mixup.alpha
@@ -185,7 +188,7 @@ class Supervised(Objective):
 
     def count(self, batch: Batch) -> int:
         """The number of known labels."""
-        return sum(self.reader.count(meta) for meta in batch.meta)
+        return sum(self.reader.count(meta) for meta in self._metas(batch))
 
     def check_labels(self, found: LabelCounts) -> str:
         """See `Objective`."""
@@ -195,9 +198,9 @@ class Supervised(Objective):
         self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor], batch: Batch, step: int
     ) -> Term:
         """The sum over known labels; `accuracy` as metric, of the decisions at even odds for binary columns."""
-        targets, known = self.reader.targets(batch.meta)
+        targets, known = self.reader.targets(self._metas(batch))
         if not known.any():
-            return Term(torch.zeros(()))
+            return Term(torch.zeros((), device=encodings[self.views[0]].tokens.device))
         if self.settings.task == "regression":
             targets = (targets - self.centre) / self.scale
         if self.settings.smoothing:
@@ -205,7 +208,12 @@ class Supervised(Objective):
         parts = [self._view_term(encodings[view], view, targets, known, batch, step) for view in self.views]
         loss, right = (torch.stack(values).mean(dim=0) for values in zip(*parts, strict=True))
         metrics = {} if self.settings.task == "regression" else {"accuracy": right.sum().detach()}
-        return Term(loss.sum(), metrics, loss.detach())
+        return Term(loss.sum(), metrics, spread(loss.detach(), batch.rows(self.views[0]), len(batch)))
+
+    def _metas(self, batch: Batch) -> list[Mapping[str, Any]]:
+        """Metadata of the samples that the view is made of."""
+        named = zip(batch.streams, batch.meta, strict=True)
+        return [meta for stream, meta in named if self.streams is None or stream in self.streams]
 
     def scores(self, encoding: Encoding) -> torch.Tensor:
         """What is predicted, fp32 [B, C]: probabilities of classes or of binary columns, or numbers. Nothing drawn."""
@@ -219,11 +227,11 @@ class Supervised(Objective):
     def _view_term(
         self, encoding: Encoding, view: str, targets: torch.Tensor, known: torch.Tensor, batch: Batch, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What each sample adds to the loss and to the right decisions, [B] each."""
+        """What each sample that the view is made of adds to the loss and to the right decisions, [R] each."""
         pooled = self.head.pooled(encoding)
         device = pooled.device
         out = self.head(self._thinned(pooled, view, batch, step))
-        shares = torch.ones(len(batch))
+        shares = torch.ones(len(targets))
         if self.alpha is not None:
             shares = draw_shares(self.alpha, seed=self.seed, step=step, view=view, batch=batch)
         weights = known * shares.view(-1, 1)
@@ -260,5 +268,5 @@ class Supervised(Objective):
             return pooled
         slots = {"first": batch.first_slot, "slots": len(batch), "each": pooled.shape[1]}
         drawn = uniform_by_slot(self.seed, "dropout", view, step, **slots)
-        kept = torch.from_numpy(drawn >= rate).to(pooled.device, non_blocking=True)
+        kept = only(torch.from_numpy(drawn >= rate).to(pooled.device, non_blocking=True), batch.rows(view))
         return pooled * kept.to(pooled.dtype) / (1 - rate)

@@ -5,6 +5,7 @@ step or on their slot; `test_every_world.py` then shows that no number of proces
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,17 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 {"kind": "masked_video", "view": "stills", "decoder": DECODER, "target": "pixels"},
             ],
         },
+        "clips and stills by stream, a part decoded, copies, drop path": {
+            "encoder": {**CLIP_ENCODER, "drop_path": 0.3},
+            "views": {
+                "clips": {"streams": ["wild"], "clip": CLIP, "copies": 2, "mask": {"ratio": 0.75, "copies": 2}},
+                "stills": {"streams": ["laboratory"], "mask": {"ratio": 0.5}},
+            },
+            "objectives": [
+                {"kind": "masked_video", "view": "clips", "decoder": {**DECODER, "kind": "cross", "fraction": 0.5}},
+                {"kind": "masked_video", "view": "stills", "weight": 0.5, "decoder": DECODER},
+            ],
+        },
     },
     "contrastive_image": {
         "groups of a micro-batch": {
@@ -122,6 +134,15 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "sound_encoder": HEARS,
             "objectives": [{"kind": "contrastive", "loss": "sigmoid", "levels": LEVELS[:1], "exclude": ["subject"]}],
         },
+        "a picture and its sound of some streams": {
+            "views": {"main": {**MASKED, "streams": ["wild"]}, "whole": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": {**HEARS, "drop_path": 0.3},
+            "objectives": [
+                {"kind": "contrastive", "group": 16, "levels": LEVELS, "exclude": ["source"]},
+                {"kind": "contrastive", "between": ["whole", "main"]},
+            ],
+        },
         "two views": {
             "views": {"main": MASKED, "other": {"mask": None}},
             "objectives": [{"kind": "contrastive", "between": ["main", "other"], "levels": LEVELS[1:]}],
@@ -135,6 +156,15 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "objectives": [
                 {"kind": "masked_image", "decoder": DECODER},
                 {"kind": "masked_audio", "decoder": DECODER},
+            ],
+        },
+        "beneath a view of some streams": {
+            "views": {"main": {**MASKED, "streams": ["wild"]}, "whole": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "objectives": [
+                {"kind": "masked_image", "view": "whole", "decoder": DECODER},
+                {"kind": "masked_audio", "decoder": {**DECODER, "kind": "cross", "fraction": 0.5}},
             ],
         },
         "cross, a part decoded, values, of two copies": {
@@ -175,6 +205,14 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 }
             ],
         },
+        "classes of some streams, dropout, drop path": {
+            "encoder": {**ENCODER, "drop_path": 0.3},
+            "views": {"main": {"mask": None, "streams": ["wild"]}, "whole": MASKED},
+            "objectives": [
+                {"kind": "masked_image", "view": "whole", "decoder": DECODER},
+                {"kind": "supervised", "labels": "expression", "classes": ["calm", "glad", "cross"], "dropout": 0.2},
+            ],
+        },
         "binary columns with unknowns, mixup, drop path": {
             "views": {"main": MIXED},
             "encoder": {**ENCODER, "drop_path": 0.3},
@@ -212,7 +250,8 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
         labels: Slots whose samples have a label in their metadata.
     """
     rng = generator(recipe.seed, "example", step)
-    views = {}
+    streams = [STREAMS[slot * 3 // BATCH % 2] for slot in range(BATCH)]
+    views, rows = {}, {}
     for spec in view_specs(recipe):
         image = _images(rng, spec.channels, spec.image_size)
         if spec.clip is not None:
@@ -224,12 +263,19 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
             visible = torch.from_numpy(np.array(drawn))
             visible = visible[:, 0] if spec.mask.copies == 1 else visible
         views[spec.name] = ViewBatch(image, visible)
+        if spec.streams is not None:
+            rows[spec.name] = torch.tensor([slot for slot, name in enumerate(streams) if name in spec.streams])
+            views[spec.name] = replace(views[spec.name].of(rows[spec.name].tolist()), rows=rows[spec.name])
     sounds = {spec.name: _sound(rng, spec) for spec in sound_specs(recipe)}
+    for sound in sound_specs(recipe):
+        if sound.beneath in rows:
+            kept = rows[sound.beneath]
+            sounds[sound.name] = replace(sounds[sound.name].of(kept.tolist()), rows=kept)
     return Batch(
         step,
         0,
         tuple(f"{step}-{slot}" for slot in range(BATCH)),
-        tuple(STREAMS[slot * 3 // BATCH % 2] for slot in range(BATCH)),
+        tuple(streams),
         views,
         tuple(_metadata(slot) | ({"label": slot % 3} if slot in labels else {}) for slot in range(BATCH)),
         sounds=sounds,

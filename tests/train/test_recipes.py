@@ -46,9 +46,15 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(tmp_path_factory.mktemp("moving") / "shards", made)
 
 
-def shrink(recipe: Recipe, shards: Path) -> Recipe:
-    """The recipe on tiny images for three steps: the same views, objectives and options, other sizes and lengths."""
+def shrink(recipe: Recipe, *shards: Path) -> Recipe:
+    """The recipe on tiny images for three steps: the same views, objectives and options, other sizes and lengths.
+
+    Args:
+        recipe: The recipe.
+        shards: A set for each of its streams.
+    """
     tree = recipe_tree(recipe)
+    names = [stream["name"] for stream in tree["data"]["streams"]]
     side = tree["encoder"]["image_size"]
     for view in tree["views"].values():
         if view["image_size"] is not None:
@@ -67,7 +73,8 @@ def shrink(recipe: Recipe, shards: Path) -> Recipe:
             sound["mel"] |= {"rate": RATE, "mels": 16}
     for objective in tree["objectives"]:
         _shrink_block(objective)
-    tree["data"] |= {"lanes": 2, "block": None, "streams": [{"name": "faces", "shards": str(shards)}]}
+    streams = [{"name": name, "shards": str(folder)} for name, folder in zip(names, shards, strict=True)]
+    tree["data"] |= {"lanes": 2, "block": None, "streams": streams}
     tree["optim"] |= {"batch_size": 8, "total": "24 samples", "warmup": "8 samples"}
     tree["checkpoint"]["every"] = "24 samples"
     tree["efficiency"] |= {"device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
@@ -97,7 +104,10 @@ def test_every_recipe_trains_all_its_weights_and_is_of_use(
     recipe = load_recipe(name)
     supervised = any(objective.label_columns() for objective in recipe.objectives)
     moving = any(view.clip is not None for view in recipe.views.values()) or recipe.sounds
-    recipe = shrink(recipe, labelled if supervised else clips if moving else shards)
+    kinds = {"stills": shards, "clips": clips}
+    one = labelled if supervised else clips if moving else shards
+    streams = [stream.name for stream in recipe.data.streams]
+    recipe = shrink(recipe, *([one] if len(streams) == 1 else [kinds[name] for name in streams]))
     run = tmp_path / "run"
     result = pretrain(recipe, run)
     assert (result.step, result.stopped) == (3, "finished")

@@ -36,8 +36,18 @@ def consumed(batch: Batch, processes: Processes) -> Consumed:
 
 def _fingerprints(batch: Batch) -> list[bytes]:
     """One digest a sample, of its views and sounds in the order of their names."""
-    tensors = batch.tensors()
-    return [_digest([tensor[place].numpy().tobytes() for tensor in tensors]) for place in range(len(batch))]
+    made = [parts[name] for parts in (batch.views, batch.sounds) for name in sorted(parts)]
+    return [
+        _digest(
+            [
+                tensor[row].numpy().tobytes()
+                for part in made
+                if (row := part.row(sample)) is not None
+                for tensor in part.contents()
+            ]
+        )
+        for sample in range(len(batch))
+    ]
 
 
 def _digest(parts: Sequence[bytes]) -> bytes:

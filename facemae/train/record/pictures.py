@@ -26,8 +26,12 @@ _HIDDEN = 0.25
 
 
 def head(batch: Batch, count: int = EXAMPLES) -> Batch:
-    """The first samples of a batch."""
-    return replace(batch.part(slice(0, count)), replaced=())
+    """The first samples of a batch; the first of each view, where views are made of some samples only."""
+    made = [*batch.views.values(), *batch.sounds.values()]
+    if all(part.rows is None for part in made):
+        return replace(batch.part(slice(0, count)), replaced=())
+    first = torch.arange(len(batch))
+    return batch.of(sorted({s for part in made for s in (first if part.rows is None else part.rows)[:count].tolist()}))
 
 
 @torch.no_grad()
@@ -83,7 +87,7 @@ def _sound_rows(sound: SoundBatch, predicted: torch.Tensor, grid: tuple[int, ...
     if sound.visible is not None and grid is not None:
         mask = MaskSpec("random", (grid[0], grid[1]), sound.visible.shape[1])
         shown.insert(0, _darken(shown[-1], sound.visible.cpu(), mask))
-    return [np.flip(np.swapaxes(images, 1, 2), axis=1) for images in shown]
+    return [np.flip(np.swapaxes(images[:EXAMPLES], 1, 2), axis=1) for images in shown]
 
 
 def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:
@@ -117,7 +121,7 @@ def _channels_last(images: torch.Tensor) -> Pixels:
 def _rows(shown: Sequence[Pixels]) -> list[Pixels]:
     """Rows of pictures: images of all samples; of clips the frames of one sample after another."""
     if shown[0].ndim == 4:
-        return list(shown)
+        return [images[:EXAMPLES] for images in shown]
     return [images[sample] for sample in range(min(CLIPS, len(shown[0]))) for images in shown]
 
 
