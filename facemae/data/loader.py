@@ -365,12 +365,12 @@ def build_loader(
         _open_stream(i, stream, data, seed, (pinned or {}).get(stream.name)) for i, stream in enumerate(data.streams)
     ]
     for stream in streams:
-        check_regions(stream.name, stream.index, specs)
+        made = [spec for spec in specs if spec.streams is None or stream.name in spec.streams]
+        check_regions(stream.name, stream.index, made)
+        if len(streams) > 1:
+            check_views(stream.name, stream.index.extensions, made)
     plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
     plan.check_world(world)
-    if len(streams) > 1:
-        for stream in streams:
-            check_views(stream.name, stream.index.extensions, specs)
     readers = {stream.name: ShardReader(stream.index) for stream in streams}
     dataset = StepDataset(plan, readers, specs, seed=seed, rank=rank, world=world, sounds=sounds)
     if workers is None:

@@ -44,15 +44,13 @@ def check_views(stream: str, extensions: Collection[str], specs: Iterable[ViewSp
     Args:
         stream: Its name.
         extensions: Of all members of its shard set.
-        specs: The views.
+        specs: The views made of it.
 
     Raises:
         DataError: Its set has no clips, or no pictures; says which view asks for them.
     """
     moving = clip_extension(extensions) is not None
     for spec in specs:
-        if spec.streams is not None and stream not in spec.streams:
-            continue
         if spec.clip is not None and not moving:
             needed = "clips, mjpeg or mp4"
         elif spec.clip is None and not moving and image_extension(extensions) is None:

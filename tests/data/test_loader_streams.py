@@ -1,6 +1,7 @@
 """Views of some streams: rows of their samples alone, the same however a batch is read and cut."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from facemae.config import DataConfig, StreamConfig
 from facemae.data.loader import build_loader
 from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import Batch, ClipSpec, MaskSpec, SoundSpec, ViewSpec
-from facemae.errors import DataError
+from facemae.errors import ConfigError, DataError
 from facemae.train.processes.process_group import OneProcess
 from facemae.train.record.audit import consumed
 from tests.data.test_loader_clips import LONG, MEL, SIDE, equal, members, write
@@ -126,3 +127,9 @@ def test_a_view_that_a_stream_cannot_give_is_an_error_before_the_first_batch(set
     message = "view 'clips' is made of stream 'photo', whose samples have only json, png"
     assert message in str(caught.value)
     assert "name in views.clips.streams those that it can be made of" in str(caught.value)
+
+
+def test_region_maps_are_asked_of_a_views_own_streams_alone(sets: Sets) -> None:
+    guided = replace(STILLS, mask=MaskSpec("region", (4, 4), 3))
+    with pytest.raises(ConfigError, match="the shards of stream 'photo'"):
+        load(sets, CLIPS, guided, stop_step=0)
