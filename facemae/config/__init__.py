@@ -10,6 +10,7 @@ Every field carries a docstring; an unknown key is an error that names the neare
 from facemae.config.base import Config, Span, SpanConfig
 from facemae.config.beneath import sound_copies, sound_frames
 from facemae.config.data import DataConfig, StreamConfig
+from facemae.config.fusion import FusionConfig
 from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, LabelCounts, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
@@ -40,6 +41,7 @@ __all__ = [
     "DecoderConfig",
     "EfficiencyConfig",
     "EncoderConfig",
+    "FusionConfig",
     "HeadConfig",
     "LabelCounts",
     "LogConfig",

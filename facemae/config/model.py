@@ -16,6 +16,12 @@ class EncoderConfig(Config):
 
     name: str = "vit_base_patch16_224"
     """timm model name; gives width, depth and heads."""
+    width: int | None = Field(default=None, ge=1)
+    """Token dimension; null: as the named model has it."""
+    depth: int | None = Field(default=None, ge=1)
+    """Number of blocks; likewise."""
+    heads: int | None = Field(default=None, ge=1)
+    """Attention heads; likewise."""
     image_size: int = Field(default=224, ge=1)
     """Side of the square input in pixels."""
     patch_size: int = Field(default=16, ge=1)
@@ -168,6 +174,10 @@ class ObjectiveConfig(Config):
 
     def either_names(self) -> tuple[str, ...]:
         """What it encodes beside, be it a view or a sound; likewise."""
+        return ()
+
+    def fused_names(self) -> tuple[str, ...]:
+        """Those of them that it takes after fusion."""
         return ()
 
     def group_size(self, batch_size: int) -> int:

@@ -105,6 +105,12 @@ class SoundEncoderConfig(Config):
 
     name: str = "vit_base_patch16_224"
     """timm model name; gives width, depth and heads."""
+    width: int | None = Field(default=None, ge=1)
+    """Token dimension; null: as the named model has it."""
+    depth: int | None = Field(default=None, ge=1)
+    """Number of blocks; likewise."""
+    heads: int | None = Field(default=None, ge=1)
+    """Attention heads; likewise."""
     frames: int = Field(default=256, ge=1)
     """Frames of the spectrogram. HiCMAE 256; MMA-DFER 512; AudioMAE and CAV-MAE 1024."""
     mels: int = Field(default=128, ge=1)
@@ -115,8 +121,9 @@ class SoundEncoderConfig(Config):
     """Extra learned tokens beside the class token."""
     class_token: bool | None = None
     """Whether there is a class token; null: as the named model has it."""
-    position: Literal["sincos", "learned"] = "sincos"
-    """Fixed sine-cosine positions in time and frequency, or learned ones that start from them."""
+    position: Literal["sincos", "learned", "sequence"] = "sincos"
+    """Fixed sine-cosine positions in time and frequency, or learned ones that start from them; `sequence` is HiCMAE's:
+    sine-cosine of a patch's number, moment by moment."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth, as `encoder.drop_path`."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from facemae.errors import UsageError
-from facemae.models.clip_positions import Position, clip_positions, fixed_tables
+from facemae.models.clip_positions import Position, fixed_tables
 from facemae.models.encoder import MaskedEncoder
 from facemae.models.tubelets import as_clips, tubeletify
 
@@ -24,18 +24,10 @@ class ClipEncoder(MaskedEncoder):
     """
 
     def __init__(self, vit: Any, *, position: Position, drop_path: float = 0.0) -> None:
-        super().__init__(vit, learned_positions=False, drop_path=drop_path)
+        super().__init__(vit, learned_positions=False, drop_path=drop_path, position=position)
         self.tubelet = int(vit.patch_embed.tubelet)
         self.steps = int(vit.patch_embed.frames) // self.tubelet
-        self._position = position
-        self._tables = fixed_tables(position, (self.steps, *self.grid), self.width)
-
-    @torch.no_grad()
-    def reset_positions(self) -> None:
-        """Set the positions; the class token and registers have position zero."""
-        if self.vit.pos_embed is not None:
-            grid = (self.steps, *self.grid)
-            self.vit.pos_embed.copy_(clip_positions(self._position, grid, self.width, self._placed_prefix))
+        self._tables = fixed_tables(position, self._native, self.width)
 
     def _grid_of(self, pixels: torch.Tensor) -> tuple[int, ...]:
         steps = pixels.shape[1] // self.tubelet if pixels.ndim == 5 else 1

@@ -61,11 +61,14 @@ def _sequence(grid: ClipGrid, native: ClipGrid, width: int) -> torch.Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).float()
 
 
+def fixed_kind(position: str) -> Position:
+    """The kind of fixed positions that a recipe names, or that learned ones start from."""
+    return "sequence" if position == "sequence" else "sincos"
+
+
 def fixed_positions(position: Position, grid: tuple[int, ...], width: int) -> torch.Tensor:
     """Positions [patches, width] of a native grid: rows and columns of stills, or steps, rows and columns of clips."""
-    if len(grid) == 2:
-        return sincos_positions((grid[0], grid[1]), width)[0]
-    return clip_positions(position, _clip(grid), width)[0]
+    return _scaled(position, grid, width, grid)
 
 
 def fixed_tables(position: Position, native: tuple[int, ...], width: int) -> GridTables:
@@ -74,11 +77,12 @@ def fixed_tables(position: Position, native: tuple[int, ...], width: int) -> Gri
 
 
 def _scaled(position: Position, native: tuple[int, ...], width: int, grid: tuple[int, ...]) -> torch.Tensor:
-    if len(grid) == 2:
+    if len(grid) == 2 and position == "sincos":
         return sincos_positions((grid[0], grid[1]), width, native=(native[0], native[1]))[0]
     return clip_positions(position, _clip(grid), width, native=_clip(native))[0]
 
 
 def _clip(grid: tuple[int, ...]) -> ClipGrid:
-    steps, rows, columns = grid
+    """Steps, rows and columns; rows and columns alone are those of one step."""
+    steps, rows, columns = grid if len(grid) == 3 else (1, *grid)
     return steps, rows, columns

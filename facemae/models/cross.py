@@ -62,10 +62,19 @@ class CrossSelfBlock(Block):  # type: ignore[misc]  # timm has no types
         # A place where stochastic depth can leave the branch out: `facemae.models.drop_path`.
         self.drop_path_cross = nn.Identity()
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """Tokens [B, N, width] and context [B, K, context_width] give [B, N, width]."""
-        return super().forward(self.look(x, context))  # type: ignore[no-any-return]
+    def forward(self, x: torch.Tensor, context: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens [B, N, width] and context [B, K, context_width] give [B, N, width].
 
-    def look(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """The first part alone: [B, N, width]."""
-        return x + self.drop_path_cross(self.cross(self.cross_norm(x), self.context_norm(context)))  # type: ignore[no-any-return]
+        Args:
+            x: The tokens.
+            context: What they look at.
+            present: Bool [B], which samples have a context; the others' tokens look at nothing. None where all have.
+        """
+        return super().forward(self.look(x, context, present))  # type: ignore[no-any-return]
+
+    def look(self, x: torch.Tensor, context: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+        """The first part alone: [B, N, width]; arguments as for `forward`."""
+        seen: torch.Tensor = self.drop_path_cross(self.cross(self.cross_norm(x), self.context_norm(context)))
+        if present is not None:
+            seen = torch.where(present.view(-1, 1, 1), seen, 0.0)
+        return x + seen

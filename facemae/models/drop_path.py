@@ -33,7 +33,14 @@ def give_branches(blocks: nn.Module) -> None:
                 setattr(module, name, Branch())
 
 
-def run_block(block: nn.Module, x: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+def count_branches(blocks: nn.ModuleList) -> list[int]:
+    """For each block, how many of its branches can be left out."""
+    return [sum(isinstance(part, Branch) for part in block.modules()) for block in blocks]
+
+
+def run_block(
+    block: nn.Module, x: torch.Tensor, factors: torch.Tensor | None, *further: torch.Tensor | None
+) -> torch.Tensor:
     """A block's output, its branches scaled.
 
     Sets the factors in the very call that uses them, so that a block that is computed again in the backward pass leaves
@@ -43,14 +50,15 @@ def run_block(block: nn.Module, x: torch.Tensor, factors: torch.Tensor | None) -
         block: One of `give_branches`.
         x: [R, tokens, D].
         factors: [R, branches], or None.
+        further: What the block takes beside x.
     """
     if factors is None:
-        return block(x)  # type: ignore[no-any-return]
+        return block(x, *further)  # type: ignore[no-any-return]
     branches = [module for module in block.modules() if isinstance(module, Branch)]
     for number, branch in enumerate(branches):
         branch.factors = factors[:, number].view(-1, 1, 1)
     try:
-        return block(x)  # type: ignore[no-any-return]
+        return block(x, *further)  # type: ignore[no-any-return]
     finally:
         for branch in branches:
             branch.factors = None

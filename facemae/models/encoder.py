@@ -17,11 +17,11 @@ from torch import nn
 from facemae.config import EncoderConfig, SoundEncoderConfig
 from facemae.errors import ConfigError, UsageError
 from facemae.models.attention import prepare_attention
-from facemae.models.clip_positions import Position
-from facemae.models.drop_path import Branch, give_branches, run_block
+from facemae.models.clip_positions import Position, fixed_kind, fixed_positions, fixed_tables
+from facemae.models.drop_path import count_branches, give_branches, run_block
 from facemae.models.encoding import Encoding
 from facemae.models.patches import patchify, take
-from facemae.models.positions import Grid, GridTables, resampling, scaled_tables, sincos_positions
+from facemae.models.positions import Grid, GridTables, resampling
 from facemae.models.tubelets import TubeletEmbed
 
 
@@ -35,11 +35,20 @@ def timm_arguments(config: EncoderConfig) -> dict[str, Any]:
         "patch_size": config.patch_size,
         "in_chans": config.channels,
         "reg_tokens": config.registers,
+        **_further_arguments(config),
+    }
+
+
+def _further_arguments(config: EncoderConfig | SoundEncoderConfig) -> dict[str, Any]:
+    """What holds for encoders of every kind."""
+    own = {"class_token": config.class_token, "embed_dim": config.width, "depth": config.depth}
+    own["num_heads"] = config.heads
+    return {
         "num_classes": 0,
         "global_pool": "",
         "fc_norm": False,
         "dynamic_img_size": False,
-        **({} if config.class_token is None else {"class_token": config.class_token}),
+        **{name: value for name, value in own.items() if value is not None},
     }
 
 
@@ -55,8 +64,7 @@ def build_encoder(config: EncoderConfig) -> "MaskedEncoder":
 
         embed = partial(TubeletEmbed, frames=config.steps * config.tubelet, tubelet=config.tubelet)
         vit = _build_vit(config, {**arguments, "embed_layer": embed}, "encoder", TubeletEmbed)
-        position: Position = "sequence" if config.position == "sequence" else "sincos"
-        return ClipEncoder(vit, position=position, drop_path=config.drop_path)
+        return ClipEncoder(vit, position=fixed_kind(config.position), drop_path=config.drop_path)
     vit = _build_vit(config, arguments, "encoder")
     return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
 
@@ -65,7 +73,7 @@ def build_sound_encoder(config: SoundEncoderConfig) -> "MaskedEncoder":
     """Build an encoder of spectrograms, [B, 1, frames, mels]: rows of its grid are moments, columns are bands.
 
     So positions are those of AudioMAE (Huang et al., "Masked Autoencoders that Listen", 2022): sine-cosine, the first
-    half of the features for frequency, the second for time.
+    half of the features for frequency, the second for time; with position `sequence` they are HiCMAE's.
 
     Raises:
         ConfigError: As `build_encoder`.
@@ -75,14 +83,11 @@ def build_sound_encoder(config: SoundEncoderConfig) -> "MaskedEncoder":
         "patch_size": config.patch_size,
         "in_chans": 1,
         "reg_tokens": config.registers,
-        "num_classes": 0,
-        "global_pool": "",
-        "fc_norm": False,
-        "dynamic_img_size": False,
-        **({} if config.class_token is None else {"class_token": config.class_token}),
+        **_further_arguments(config),
     }
     vit = _build_vit(config, arguments, "sound_encoder")
-    return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
+    learned, position = config.position == "learned", fixed_kind(config.position)
+    return MaskedEncoder(vit, learned_positions=learned, drop_path=config.drop_path, position=position)
 
 
 def _build_vit(
@@ -142,11 +147,13 @@ class MaskedEncoder(nn.Module):
         branches: For each block, how many residual branches can be left out; 0 where the rate is 0.
     """
 
-    def __init__(self, vit: Any, *, learned_positions: bool, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, vit: Any, *, learned_positions: bool, drop_path: float = 0.0, position: Position = "sincos"
+    ) -> None:
         super().__init__()
         self.vit: Any = vit
         self.drop_path = drop_path
-        self.branches = [sum(isinstance(part, Branch) for part in block.modules()) for block in vit.blocks]
+        self.branches = count_branches(vit.blocks)
         self.width = int(vit.embed_dim)
         self.depth = len(vit.blocks)
         self.grid: Grid = tuple(vit.patch_embed.grid_size)
@@ -155,9 +162,9 @@ class MaskedEncoder(nn.Module):
         if vit.pos_embed is not None:
             # Fixed positions stay a parameter, so that they travel with the weights and plain timm finds them.
             vit.pos_embed.requires_grad_(learned_positions)
-        self._learned_positions = learned_positions
+        self._learned_positions, self._position = learned_positions, position
         resampled = GridTables(partial(resampling, self.grid))
-        self._tables = resampled if learned_positions else scaled_tables(self.grid, self.width)
+        self._tables = resampled if learned_positions else fixed_tables(position, self.grid, self.width)
 
     @property
     def patches(self) -> int:
@@ -171,9 +178,10 @@ class MaskedEncoder(nn.Module):
 
     @torch.no_grad()
     def reset_positions(self) -> None:
-        """Set the positions to sine-cosine; the class token and registers have position zero, as in MAE."""
+        """Set the positions to fixed ones; the class token and registers have position zero, as in MAE."""
         if self.vit.pos_embed is not None:
-            self.vit.pos_embed.copy_(sincos_positions(self.grid, self.width, self._placed_prefix))
+            fixed = fixed_positions(self._position, self._native, self.width)
+            self.vit.pos_embed.copy_(torch.cat([torch.zeros(self._placed_prefix, self.width), fixed]).unsqueeze(0))
 
     def forward(
         self,

@@ -23,6 +23,7 @@ class Encoding:
         masks: Masked versions of each sample.
         norm: The encoder's final norm, which `layers` lack; None where nobody asks for it.
         normed: Blocks' outputs after that norm, as far as they are known; see `level`.
+        fused: Tokens after fusion with those of another encoding, [R, prefix + K, D]; None where there is none.
     """
 
     tokens: torch.Tensor
@@ -33,6 +34,7 @@ class Encoding:
     masks: int = 1
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None
     normed: dict[int, torch.Tensor] = field(default_factory=dict)
+    fused: torch.Tensor | None = None
 
     @property
     def patches(self) -> torch.Tensor:
@@ -54,6 +56,11 @@ class Encoding:
         visible = None if self.visible is None else self.visible[:count]
         layers = {number: tokens[:count] for number, tokens in self.layers.items()}
         return replace(self, tokens=self.tokens[:count], visible=visible, layers=layers, normed={})
+
+    def after_fusion(self) -> "Encoding":
+        """The encoding whose tokens are those after fusion; its layers stay what the encoder gave."""
+        assert self.fused is not None, "asked for with Need.fused"
+        return replace(self, tokens=self.fused, fused=None)
 
     def first_mask(self) -> "Encoding":
         """The first masked version of each sample: R is then the number of samples."""

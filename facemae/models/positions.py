@@ -1,7 +1,6 @@
 """Where a patch lies: sine-cosine positions, and positions for other grids than the one a model was built for."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from timm.layers import freq_bands, resample_abs_pos_embed
@@ -64,15 +63,6 @@ def resampling(old: Grid, new: Grid) -> torch.Tensor:
     unit = torch.eye(old[0] * old[1]).unsqueeze(0)
     matrix: torch.Tensor = resample_abs_pos_embed(unit, list(new), list(old), num_prefix_tokens=0)
     return matrix[0]
-
-
-def scaled_tables(native: Grid, width: int) -> "GridTables":
-    """Sine-cosine positions, [rows * columns, width], of other grids than a native one; see `sincos_positions`."""
-    return GridTables(partial(_scaled, native, width))
-
-
-def _scaled(native: Grid, width: int, grid: Grid) -> torch.Tensor:
-    return sincos_positions(grid, width, native=native)[0]
 
 
 class GridTables:

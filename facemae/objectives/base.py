@@ -21,10 +21,12 @@ class Need:
     Attributes:
         view: Name of the view, or of the sound.
         layers: 0-based blocks whose outputs are needed beside the last.
+        fused: Whether its tokens after fusion are needed too: `Encoding.fused`.
     """
 
     view: str
     layers: tuple[int, ...] = ()
+    fused: bool = False
 
 
 @dataclass(frozen=True)

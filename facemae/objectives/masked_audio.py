@@ -7,6 +7,7 @@ import torch
 from facemae.config import DecoderConfig, ObjectiveConfig, sound_copies
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
+from facemae.models.clip_positions import fixed_kind
 from facemae.models.patches import patchify, unpatchify
 from facemae.objectives.base import Setting
 from facemae.objectives.checks import heard
@@ -14,7 +15,7 @@ from facemae.objectives.masked_patches import (
     Masked,
     MaskedPatches,
     MaskedPatchesConfig,
-    normalise_patches,
+    channel_statistics,
     patch_statistics,
 )
 
@@ -28,9 +29,10 @@ class MaskedAudioConfig(MaskedPatchesConfig):
     """The sound whose hidden patches are predicted."""
     decoder: DecoderConfig = DecoderConfig()
     """The decoder. HiCMAE 4 blocks of width 384; CAV-MAE 8 of width 512."""
-    target: Literal["norm_patch", "values"] = "norm_patch"
-    """`norm_patch` normalises each patch by its own mean and variance, as AudioMAE, HiCMAE and CAV-MAE; `values` takes
-    the normalised spectrogram as it is."""
+    target: Literal["norm_patch", "norm_pix", "values"] = "norm_patch"
+    """`norm_patch` normalises each patch by its own mean and variance, as AudioMAE and CAV-MAE; `norm_pix` too, with
+    the epsilon beside the root of the variance, not beneath it, as HiCMAE and `masked_video`; `values` takes the
+    normalised spectrogram as it is."""
 
     def sound_names(self) -> tuple[str, ...]:
         """The one sound."""
@@ -41,7 +43,7 @@ class MaskedAudio(MaskedPatches):
     """Mean squared error of the decoded hidden patches; samples without sound count for nothing.
 
     With all hidden patches and sound everywhere the loss is AudioMAE's: the mean over the hidden patches of the batch.
-    HiCMAE divides by the deviation plus 1e-6 where the variance plus 1e-6 stands under the root here, as in AudioMAE.
+    HiCMAE divides by the deviation plus 1e-6, `norm_pix`; AudioMAE has the variance plus 1e-6 under the root.
     """
 
     Config: ClassVar[type[ObjectiveConfig]] = MaskedAudioConfig
@@ -59,6 +61,7 @@ class MaskedAudio(MaskedPatches):
             depth=encoder.depth,
             grid=encoder.config.grid,
             patch_values=encoder.config.patch_size**2,
+            position=fixed_kind(encoder.config.position),
         )
         super().__init__(config, setting, masked)
         self.settings = config
@@ -78,11 +81,21 @@ class MaskedAudio(MaskedPatches):
 
     def targets(self, patches: torch.Tensor) -> torch.Tensor:
         """Patches, or AudioMAE's normalised ones."""
-        return normalise_patches(patches) if self.settings.target == "norm_patch" else patches
+        if self.settings.target == "values":
+            return patches
+        mean, deviation = self._statistics(patches)
+        return (patches - mean) / deviation
 
     def restore(self, predicted: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
         """Values from a prediction, with the true mean and contrast where it is a normalised one."""
         if self.settings.target == "values":
             return predicted
-        mean, deviation = patch_statistics(patches)
+        mean, deviation = self._statistics(patches)
         return predicted * deviation + mean
+
+    def _statistics(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation of each patch, [B, M, 1]."""
+        if self.settings.target == "norm_patch":
+            return patch_statistics(patches)
+        mean, deviation = channel_statistics(patches.unsqueeze(-1))
+        return mean.squeeze(-1), deviation.squeeze(-1)

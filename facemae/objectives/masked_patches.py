@@ -28,6 +28,13 @@ class MaskedPatchesConfig(ObjectiveConfig):
 
     decoder: DecoderConfig = DecoderConfig()
     """The decoder."""
+    fused: bool = False
+    """Whether the decoder gets the visible tokens after fusion (block `fusion`), as in HiCMAE; what it skips to are the
+    encoder's own blocks all the same."""
+
+    def fused_names(self) -> tuple[str, ...]:
+        """What it predicts, where it is taken after fusion."""
+        return (*self.view_names(), *self.sound_names()) if self.fused else ()
 
 
 class MaskedViewConfig(MaskedPatchesConfig):
@@ -98,7 +105,7 @@ class MaskedPatches(Objective):
         super().__init__(config)
         check_mix(config.decoder.mix_layers, masked.depth)
         check_skips(config.decoder.skips, masked.depth)
-        self.names, self.grid = masked.names, masked.grid
+        self.names, self.grid, self.fused = masked.names, masked.grid, config.fused
         self.seed = setting.seed
         self.decoding = config.decoder
         self.decoder = build_decoder(
@@ -128,7 +135,7 @@ class MaskedPatches(Objective):
     def needs(self) -> tuple[Need, ...]:
         """One encoding of each copy; the last layer, and those that the decoder mixes with it or skips to."""
         layers = (*(self.decoding.mix_layers or ())[:-1], *sorted(set(self.decoding.skips or ())))
-        return tuple(Need(name, layers) for name in self.names)
+        return tuple(Need(name, layers, fused=self.fused) for name in self.names)
 
     def present(self, batch: Batch) -> torch.Tensor | None:
         """Bool [R], which of the view's or sound's samples have what is predicted; None where all do."""
@@ -152,8 +159,9 @@ class MaskedPatches(Objective):
             return Term(nothing.sum(), samples=nothing)
         errors = []
         for copy, name in enumerate(self.names):
-            hidden = self._to_decode(encodings[name], batch, step, copy)
-            errors.append(self._error(encodings[name], pixels[name], hidden))
+            encoding = self._taken(encodings[name])
+            hidden = self._to_decode(encoding, batch, step, copy)
+            errors.append(self._error(encoding, pixels[name], hidden))
         error = torch.cat(errors, dim=1).mean(dim=1)
         present = self.present(batch)
         if present is not None:
@@ -177,6 +185,10 @@ class MaskedPatches(Objective):
         chosen = chosen.to(hidden.device, non_blocking=True)
         return hidden.gather(1, only(chosen, batch.rows(self.names[copy]), masks))
 
+    def _taken(self, encoding: Encoding) -> Encoding:
+        """What the decoder gets."""
+        return encoding.after_fusion() if self.fused else encoding
+
     def _hidden(self, encoding: Encoding) -> torch.Tensor:
         """The patches that an encoding does not show, [R, M]."""
         assert encoding.visible is not None
@@ -197,7 +209,7 @@ class MaskedPatches(Objective):
         A normalised prediction has neither mean nor contrast; it is shown with the true ones of its patch.
         """
         name = self.names[0]
-        encoding, image = encodings[name].first_mask(), pixels[name]
+        encoding, image = self._taken(encodings[name]).first_mask(), pixels[name]
         hidden = self._hidden(encoding)
         patches = self.cut(image.float())
         predicted = self.restore(self.decoder(encoding, hidden).float(), take(patches, hidden))
@@ -218,6 +230,15 @@ def normalise_patches(patches: torch.Tensor) -> torch.Tensor:
     """MAE's norm-pix target: each patch less its mean, over its deviation. [B, M, values]."""
     mean, deviation = patch_statistics(patches)
     return (patches - mean) / deviation
+
+
+def channel_statistics(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each channel of each tubelet, [B, M, 1, C], of [B, M, values of a channel, C].
+
+    The variance is the unbiased one, and EPSILON is added to its root, as VideoMAE does; MAE adds it to the variance.
+    """
+    variance, mean = torch.var_mean(levels, dim=-2, keepdim=True)
+    return mean, variance.sqrt() + EPSILON
 
 
 def draw_subset(

@@ -6,13 +6,14 @@ import torch
 
 from facemae.config import ObjectiveConfig, copy_names
 from facemae.errors import ConfigError
+from facemae.models.clip_positions import fixed_kind
 from facemae.models.tubelets import as_clips, tubeletify, untubeletify
 from facemae.objectives.base import Setting
 from facemae.objectives.masked_patches import (
-    EPSILON,
     Masked,
     MaskedPatches,
     MaskedViewConfig,
+    channel_statistics,
     masked_view,
     normalise_patches,
     patch_statistics,
@@ -65,7 +66,7 @@ class MaskedVideo(MaskedPatches):
             depth=setting.encoder_depth,
             grid=(encoder.steps, encoder.grid, encoder.grid),
             patch_values=encoder.tubelet * encoder.patch_size**2 * encoder.channels,
-            position="sequence" if encoder.position == "sequence" else "sincos",
+            position=fixed_kind(encoder.position),
         )
         super().__init__(config, setting, masked)
         self.settings = config
@@ -121,12 +122,3 @@ class MaskedVideo(MaskedPatches):
     def _scale(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         settings = self._normalisation
         return patches.new_tensor(settings.mean), patches.new_tensor(settings.std)
-
-
-def channel_statistics(levels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each channel of each tubelet, [B, M, 1, C], of [B, M, values of a channel, C].
-
-    The variance is the unbiased one, and EPSILON is added to its root, as VideoMAE does; MAE adds it to the variance.
-    """
-    variance, mean = torch.var_mean(levels, dim=-2, keepdim=True)
-    return mean, variance.sqrt() + EPSILON

@@ -1,17 +1,19 @@
 """The whole model of a pretraining run: encoders, objectives, and the plan that encodes each view and sound once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import torch
 from torch import nn
 
-from facemae.config import NormaliseConfig, ObjectiveConfig, Recipe, copy_names
+from facemae.config import NormaliseConfig, ObjectiveConfig, Recipe, copy_names, sound_copies
 from facemae.data.preprocess import normalise
 from facemae.data.schema import Batch, SoundBatch, ViewBatch
 from facemae.models.drop_path import draw_factors
 from facemae.models.encoder import MaskedEncoder, build_encoder, build_sound_encoder
 from facemae.models.encoding import Encoding
+from facemae.models.fusion import Fusion
 from facemae.models.init import initialise
 from facemae.objectives.base import Objective, Setting, SoundSetting
 from facemae.objectives.exchange import Alone, Exchange
@@ -59,10 +61,30 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
         for copy in copy_names(recipe.views, name)
     }
     model = PretrainModel(
-        encoder, objectives, normalisation, streams, seed=recipe.seed, mixups=mixups, sound_encoder=sound_encoder
+        encoder,
+        objectives,
+        normalisation,
+        streams,
+        seed=recipe.seed,
+        mixups=mixups,
+        sound_encoder=sound_encoder,
+        fused=_fused_pairs(recipe, encoder, sound_encoder),
     )
     initialise(model, recipe.seed)
     return model
+
+
+def _fused_pairs(
+    recipe: Recipe, encoder: MaskedEncoder, sound_encoder: MaskedEncoder | None
+) -> tuple[Fusion, tuple[tuple[str, str], ...]] | None:
+    """The recipe's fusion, and the names of what it brings together: a view and its sound, or a pair for each copy."""
+    fusion = recipe.fusion
+    if fusion is None or sound_encoder is None:
+        return None
+    views = copy_names(recipe.views, fusion.view)
+    sounds = sound_copies(fusion.sound, recipe.sounds[fusion.sound], recipe.views)
+    module = Fusion(fusion, width=encoder.width, sound_width=sound_encoder.width)
+    return module, tuple(zip(views, sounds, strict=True))
 
 
 class PretrainModel(nn.Module):
@@ -71,6 +93,7 @@ class PretrainModel(nn.Module):
     Attributes:
         encoder: The encoder of views.
         sound_encoder: That of sounds; None where no objective hears any.
+        fusion: What brings the two together; None without.
         objectives: The objectives, in the recipe's order.
         names: What each objective is called in the log: its kind, numbered where a kind occurs twice.
     """
@@ -85,14 +108,19 @@ class PretrainModel(nn.Module):
         seed: int = 0,
         mixups: Mapping[str, float] = MappingProxyType({}),
         sound_encoder: MaskedEncoder | None = None,
+        fused: tuple[Fusion, tuple[tuple[str, str], ...]] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.sound_encoder = sound_encoder
+        self.fusion: Fusion | None
+        self.fusion, pairs = fused or (None, ())
+        asked = {need.view for objective in objectives for need in objective.needs() if need.fused}
+        self._pairs = [pair for pair in pairs if asked & {*pair}]
         self.objectives = nn.ModuleList(objectives)
         self.normalisation = normalisation
         self.names = objective_names([objective.config for objective in objectives])
-        self._plan = encode_plan(objectives)
+        self._plan = encode_plan(objectives, [name for pair in self._pairs for name in pair])
         self._streams = StreamLosses(streams)
         self._seed, self._mixups = seed, dict(mixups)
 
@@ -135,7 +163,7 @@ class PretrainModel(nn.Module):
         return torch.stack(losses).sum(), metrics
 
     def encode(self, batch: Batch, step: int | None = None) -> tuple[dict[str, torch.Tensor], dict[str, Encoding]]:
-        """Normalised pixels, fp32, and encodings, by view and sound: each that the objectives need is encoded once.
+        """Normalised pixels, fp32, and encodings, by view and sound: each that is needed is encoded and fused once.
 
         Args:
             batch: The batch.
@@ -156,9 +184,24 @@ class PretrainModel(nn.Module):
                 pixels[name] = normalise(given.image, settings.mean, settings.std, torch.float32)
                 if step is not None:
                     pixels[name] = self._mixed(pixels[name], name, batch, step)
-            factors = [] if step is None else self._factors(encoder, name, batch, step)
+            factors = self._factors(encoder, name, batch, step)
             encodings[name] = _encode(encoder, pixels[name], given.visible, layers, factors)
+        for pair in self._pairs:
+            encodings |= zip(pair, self._fuse(pair, encodings, batch, step), strict=True)
         return pixels, encodings
+
+    def _fuse(
+        self, pair: tuple[str, str], encodings: Mapping[str, Encoding], batch: Batch, step: int | None
+    ) -> tuple[Encoding, Encoding]:
+        """The encodings of a view and its sound with their tokens after fusion."""
+        assert self.fusion is not None
+        view, sound = (encodings[name] for name in pair)
+        present = batch.sounds[pair[1]].present
+        if not len(present):
+            # A part of a batch without samples of the view's streams: what is made of nothing is nothing.
+            return replace(view, fused=view.tokens), replace(sound, fused=sound.tokens)
+        drawn = [self._factors(self.fusion, name, batch, step, "/fusion") for name in pair]
+        return self.fusion(view, sound, present, *drawn)  # type: ignore[no-any-return]
 
     def _mixed(self, pixels: torch.Tensor, view: str, batch: Batch, step: int) -> torch.Tensor:
         alpha = self._mixups.get(view)
@@ -166,15 +209,17 @@ class PretrainModel(nn.Module):
             return pixels
         return mix(pixels, draw_shares(alpha, seed=self._seed, step=step, view=view, batch=batch))
 
-    def _factors(self, encoder: MaskedEncoder, name: str, batch: Batch, step: int) -> list[torch.Tensor]:
-        if not encoder.drop_path:
+    def _factors(
+        self, encoder: MaskedEncoder | Fusion, name: str, batch: Batch, step: int | None, place: str = ""
+    ) -> list[torch.Tensor]:
+        if not encoder.drop_path or step is None:
             return []
         drawn = draw_factors(
             encoder.drop_path,
             encoder.branches,
             seed=self._seed,
             step=step,
-            view=name,
+            view=name + place,
             first_slot=batch.first_slot,
             slots=len(batch),
         )
@@ -223,10 +268,17 @@ def compared_groups(recipe: Recipe) -> dict[str, int]:
     return dict(zip(objective_names(recipe.objectives), sizes, strict=True))
 
 
-def encode_plan(objectives: Sequence[Objective]) -> dict[str, tuple[int, ...]]:
-    """The views and sounds to encode and, of each, the layers any objective needs, ascending."""
+def encode_plan(objectives: Sequence[Objective], fused: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
+    """The views and sounds to encode and, of each, the layers any objective needs, ascending.
+
+    Args:
+        objectives: The objectives.
+        fused: Names that are encoded in any case, to be fused.
+    """
     wanted: dict[str, set[int]] = {}
     for objective in objectives:
         for need in objective.needs():
             wanted.setdefault(need.view, set()).update(need.layers)
+    for name in fused:
+        wanted.setdefault(name, set())
     return {view: tuple(sorted(layers)) for view, layers in wanted.items()}

@@ -22,6 +22,7 @@ VARIANTS = {
     ),
     "layer scale, qk norm": TINY.model_copy(update={"name": "test_vit3", "channels": 3}),
     "learned positions": TINY.model_copy(update={"position": "learned"}),
+    "sizes of its own": TINY.model_copy(update={"width": 48, "depth": 7, "heads": 3}),
 }
 
 
@@ -110,6 +111,13 @@ def test_weights_load_into_timm_with_its_own_defaults() -> None:
     plain.load_state_dict(encoder.vit.state_dict(), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(plain(images(TINY)), encoder(images(TINY)).tokens[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_sizes_of_its_own_go_before_those_of_the_name() -> None:
+    encoder = build(VARIANTS["sizes of its own"])
+    assert (encoder.width, encoder.depth, encoder.vit.blocks[0].attn.num_heads) == (48, 7, 3)
+    with pytest.raises(ConfigError, match=r"timm cannot build 'test_vit' with .*'embed_dim': 50"):
+        build(TINY.model_copy(update={"width": 50, "heads": 4}))
 
 
 def test_fixed_positions_take_no_gradient_and_learned_ones_start_from_them() -> None:

@@ -24,7 +24,7 @@ def spectrograms() -> torch.Tensor:
     return torch.randn(3, 1, 24, 16, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("position", ["sincos", "learned"])
+@pytest.mark.parametrize("position", ["sincos", "learned", "sequence"])
 def test_full_forward_equals_timm(position: str) -> None:
     encoder, mel = build(TINY.model_copy(update={"position": position})), spectrograms()
     with torch.no_grad():
@@ -42,6 +42,16 @@ def test_positions_are_time_and_frequency() -> None:
                 angle = place / 10000 ** (i / quarter)
                 found = table[moment, band, half * 2 * quarter + i], table[moment, band, (half * 2 + 1) * quarter + i]
                 assert [float(value) for value in found] == pytest.approx([math.sin(angle), math.cos(angle)], abs=1e-5)
+
+
+def test_positions_of_a_sequence_are_those_of_a_patchs_number() -> None:
+    encoder = build(TINY.model_copy(update={"position": "sequence"}))
+    assert not encoder.vit.pos_embed[0, 0].any()
+    for patch in (0, 1, 23):
+        for i in (0, 1, encoder.width // 2 - 1):
+            angle = patch / 10000 ** (2 * i / encoder.width)
+            found = encoder.vit.pos_embed[0, 1 + patch, 2 * i : 2 * i + 2].tolist()
+            assert found == pytest.approx([math.sin(angle), math.cos(angle)], abs=1e-5)
 
 
 def test_hidden_patches_change_nothing_and_visible_ones_are_those_of_the_grid() -> None:

@@ -31,6 +31,7 @@ HEAD = {"depth": 2, "hidden": 24, "out": 12}
 DECODER = {"width": 24, "depth": 1, "heads": 2}
 
 MIXED = {"mask": None, "mixup": {"alpha": 0.8}}
+SKIPPING = {**DECODER, "depth": 3, "skips": [5, 2]}
 UNITS = ["AU1", "AU2", "AU4"]
 
 HEARS = {"name": "test_vit", "frames": 24, "mels": 16, "patch_size": 8}
@@ -74,7 +75,7 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
         "blocks of the decoder look at those of the encoder, several masks": {
             "encoder": CLIP_ENCODER,
             "views": {"main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5, "copies": 2}}},
-            "objectives": [{"kind": "masked_video", "decoder": {**DECODER, "depth": 3, "skips": [5, 2]}}],
+            "objectives": [{"kind": "masked_video", "decoder": SKIPPING}],
         },
         "clips and stills": {
             "encoder": CLIP_ENCODER,
@@ -177,6 +178,28 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                     "target": "values",
                     "decoder": {**DECODER, "kind": "cross", "fraction": 0.5, "mix_layers": [0, 5]},
                 }
+            ],
+        },
+        "after fusion with a clip, all that HiCMAE learns from, drop path": {
+            "encoder": {**CLIP_ENCODER, "drop_path": 0.2},
+            "views": {"main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5}}},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": {**HEARS, "position": "sequence", "class_token": False},
+            "fusion": {"heads": 2, "drop_path": 0.3},
+            "objectives": [
+                {"kind": "masked_video", "fused": True, "difference": True, "decoder": SKIPPING},
+                {"kind": "masked_audio", "fused": True, "target": "norm_pix", "decoder": SKIPPING},
+                {"kind": "contrastive", "weight": 0.0025, "group": 4, "levels": LEVELS[1:]},
+            ],
+        },
+        "after fusion with a picture, of two copies": {
+            "views": {"main": {**MASKED, "copies": 2}},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "fusion": {"heads": 2, "depth": 1},
+            "objectives": [
+                {"kind": "masked_image", "fused": True, "decoder": DECODER},
+                {"kind": "masked_audio", "fused": True, "decoder": {**DECODER, "kind": "cross", "mix_layers": [0, 5]}},
             ],
         },
     },

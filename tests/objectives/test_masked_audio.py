@@ -39,15 +39,16 @@ def reference(mel: torch.Tensor, visible: list[int], predicted: torch.Tensor, ta
     for row, patch in zip(predicted, hidden, strict=True):
         top, left = patch // COLUMNS * PATCH, patch % COLUMNS * PATCH
         values = mel[top : top + PATCH, left : left + PATCH].flatten()
-        if target == "norm_patch":
+        if target != "values":
             mean = values.sum() / len(values)
             variance = ((values - mean) ** 2).sum() / (len(values) - 1)
-            values = (values - mean) / (variance + 1e-6) ** 0.5
+            deviation = (variance + 1e-6) ** 0.5 if target == "norm_patch" else variance**0.5 + 1e-6
+            values = (values - mean) / deviation
         losses.append(((row - values) ** 2).sum() / len(values))
     return torch.stack(losses).sum() / len(losses)
 
 
-@pytest.mark.parametrize("target", ["norm_patch", "values"])
+@pytest.mark.parametrize("target", ["norm_patch", "norm_pix", "values"])
 @pytest.mark.parametrize("kind", ["joint", "cross"])
 def test_the_loss_is_audiomaes_over_samples_with_sound(target: str, kind: str) -> None:
     asked = recipe(target=target, decoder={**DECODER, "kind": kind})

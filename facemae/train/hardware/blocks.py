@@ -29,6 +29,8 @@ def prepare_blocks(model: PretrainModel, *, compiled: bool, checkpointing: bool)
             module.compile()
     for encoder in filter(None, (model.encoder, model.sound_encoder)):
         encoder.vit.set_grad_checkpointing(checkpointing)
+    if model.fusion is not None:
+        model.fusion.checkpointing = checkpointing
     return model
 
 
