@@ -192,13 +192,14 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 {"kind": "contrastive", "weight": 0.0025, "group": 4, "levels": LEVELS[1:]},
             ],
         },
-        "after fusion with a picture, of two copies": {
-            "views": {"main": {**MASKED, "copies": 2}},
+        "after fusion with a picture, of two copies, of one stream": {
+            "views": {"main": {**MASKED, "copies": 2, "streams": ["wild"]}, "other": MASKED},
             "sounds": {"voice": VOICE},
             "sound_encoder": HEARS,
             "fusion": {"heads": 2, "depth": 1},
             "objectives": [
                 {"kind": "masked_image", "fused": True, "decoder": DECODER},
+                {"kind": "masked_image", "view": "other", "decoder": DECODER},
                 {"kind": "masked_audio", "fused": True, "decoder": {**DECODER, "kind": "cross", "mix_layers": [0, 5]}},
             ],
         },
