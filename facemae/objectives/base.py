@@ -22,11 +22,13 @@ class Need:
         view: Name of the view, or of the sound.
         layers: 0-based blocks whose outputs are needed beside the last.
         fused: Whether its tokens after fusion are needed too: `Encoding.fused`.
+        encoded: Whether it is encoded; else only its pixels are wanted.
     """
 
     view: str
     layers: tuple[int, ...] = ()
     fused: bool = False
+    encoded: bool = True
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,8 @@ class PretrainModel(nn.Module):
                 pixels[name] = normalise(given.image, settings.mean, settings.std, torch.float32)
                 if step is not None:
                     pixels[name] = self._mixed(pixels[name], name, batch, step)
+            if layers is None:
+                continue
             factors = self._factors(encoder, name, batch, step)
             encodings[name] = _encode(encoder, pixels[name], given.visible, layers, factors)
         for pair in self._pairs:
@@ -268,17 +270,21 @@ def compared_groups(recipe: Recipe) -> dict[str, int]:
     return dict(zip(objective_names(recipe.objectives), sizes, strict=True))
 
 
-def encode_plan(objectives: Sequence[Objective], fused: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
-    """The views and sounds to encode and, of each, the layers any objective needs, ascending.
+def encode_plan(objectives: Sequence[Objective], fused: Sequence[str] = ()) -> dict[str, tuple[int, ...] | None]:
+    """The views and sounds that objectives need and, of each, the layers any of them wants, ascending.
+
+    None where nobody wants it encoded but only its pixels.
 
     Args:
         objectives: The objectives.
         fused: Names that are encoded in any case, to be fused.
     """
-    wanted: dict[str, set[int]] = {}
+    wanted: dict[str, set[int] | None] = {}
     for objective in objectives:
         for need in objective.needs():
-            wanted.setdefault(need.view, set()).update(need.layers)
+            layers = wanted.setdefault(need.view, None)
+            if need.encoded:
+                wanted[need.view] = {*need.layers, *(layers or ())}
     for name in fused:
-        wanted.setdefault(name, set())
-    return {view: tuple(sorted(layers)) for view, layers in wanted.items()}
+        wanted[name] = wanted.get(name) or set()
+    return {name: None if layers is None else tuple(sorted(layers)) for name, layers in wanted.items()}

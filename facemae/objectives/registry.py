@@ -8,6 +8,7 @@ from facemae.errors import ConfigError
 from facemae.objectives.base import Objective, Setting
 
 OBJECTIVES: dict[str, str] = {
+    "audio_to_face": "facemae.objectives.audio_to_face:AudioToFace",
     "clustering": "facemae.objectives.clustering:Clustering",
     "contrastive": "facemae.objectives.contrastive:Contrastive",
     "contrastive_image": "facemae.objectives.contrastive_image:ContrastiveImage",

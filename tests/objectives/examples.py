@@ -149,6 +149,30 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "objectives": [{"kind": "contrastive", "between": ["main", "other"], "levels": LEVELS[1:]}],
         },
     },
+    "audio_to_face": {
+        "a picture from the sound around it": {
+            "views": {"main": {"mask": None}},
+            "sounds": {"voice": {**VOICE, "mask": None}},
+            "sound_encoder": {**HEARS, "drop_path": 0.3},
+            "objectives": [
+                {"kind": "audio_to_face", "still": None, "loss": "l2", "decoder": {**DECODER, "kind": "cross"}}
+            ],
+        },
+        "a part of a clip from visible patches and a still, of some streams": {
+            "encoder": {**CLIP_ENCODER, "drop_path": 0.3},
+            "views": {
+                "main": {"clip": CLIP, "mask": None, "streams": ["wild"]},
+                "still": {**MASKED, "streams": ["wild"]},
+                "whole": MASKED,
+            },
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "objectives": [
+                {"kind": "audio_to_face", "decoder": {**DECODER, "kind": "cross", "fraction": 0.5}},
+                {"kind": "masked_video", "view": "whole", "decoder": DECODER},
+            ],
+        },
+    },
     "masked_audio": {
         "joint, beside pictures": {
             "views": {"main": MASKED},
