@@ -64,14 +64,19 @@ def shrink(recipe: Recipe, *shards: Path) -> Recipe:
             view["clip"]["frames"] = 4
             if view["mask"] is not None:
                 view["mask"]["ratio"] = 0.75
-    tree["encoder"] |= {"name": "test_vit", "image_size": GRID * PATCH, "patch_size": PATCH}
+    for key in ("encoder", "sound_encoder"):
+        if tree[key] is not None:
+            tree[key] |= {"name": "test_vit", "width": None, "depth": None, "heads": None}
+    tree["encoder"] |= {"image_size": GRID * PATCH, "patch_size": PATCH}
     if tree["encoder"]["frames"] is not None:
         tree["encoder"]["frames"] = 4
     if tree["sound_encoder"] is not None:
-        tree["sound_encoder"] |= {"name": "test_vit", "frames": 32, "mels": 16, "patch_size": 8}
+        tree["sound_encoder"] |= {"frames": 32, "mels": 16, "patch_size": 8}
         for sound in tree["sounds"].values():
             sound["frames"] = 32
             sound["mel"] |= {"rate": RATE, "mels": 16}
+    if tree["fusion"] is not None:
+        tree["fusion"] |= {"depth": 1, "heads": 2}
     for objective in tree["objectives"]:
         _shrink_block(objective)
     streams = [{"name": name, "shards": str(folder)} for name, folder in zip(names, shards, strict=True)]
@@ -94,8 +99,12 @@ def _shrink_block(block: dict[str, Any]) -> None:
             block[key] = SMALL[key]
         elif key == "mix_layers" and value:
             block[key] = [0, 5]
+        elif key == "group" and value:
+            block[key] = 4
         elif key == "blocks" and value:
             block[key] = [3, 3]
+    if block.get("skips"):
+        block |= {"skips": [5, 2], "depth": 3}
 
 
 @pytest.mark.parametrize("name", list_recipes())
