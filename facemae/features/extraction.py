@@ -10,10 +10,11 @@ from typing import Any
 
 from facemae.data.schema import CropRecipe
 from facemae.errors import DataError, UsageError
-from facemae.features.extractor import FeatureExtractor, compare_crops
+from facemae.features.crops import compare_crops
+from facemae.features.extractor import FeatureExtractor
 from facemae.features.sources import JoinedSource, Source
 from facemae.features.stream import Skip
-from facemae.features.writers import check_output, open_writer
+from facemae.features.writers import check_output, feature_columns, open_writer
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done, skipped ones included, and of all."""
@@ -132,9 +133,9 @@ def extract_features(
     skipped: list[Skip] = []
     sizes = Sizes(extractor.input.image_size)
     done, began = 0, time.monotonic()
-    with open_writer(out, plan.feature_shape) as writer:
+    with open_writer(out, feature_columns(plan.feature_shape)) as writer:
         for batch in extractor.iter_images(source, on_skip=skipped.append):
-            writer.append(batch.keys, extractor.features(batch.images))
+            writer.append({"keys": batch.keys, "features": extractor.features(batch.images)})
             sizes.add(batch.sizes)
             done += len(batch.keys)
             if progress is not None:
@@ -162,10 +163,10 @@ def check_new(out: Path, overwrite: bool) -> None:
         raise UsageError(f"{out} exists", expected="a new file", fix="choose another name, or pass --overwrite")
 
 
-def _describe(extractor: FeatureExtractor, source: JoinedSource, warnings: list[str]) -> dict[str, Any]:
+def describe_model(extractor: FeatureExtractor) -> dict[str, Any]:
+    """Metadata of the model and of how it is used."""
     loaded = extractor.loaded
     return {
-        "kind": "features",
         "facemae": importlib.metadata.version("facemae"),
         "model": {
             "name": str(extractor.model) if isinstance(extractor.model, str | Path) else "in memory",
@@ -175,10 +176,17 @@ def _describe(extractor: FeatureExtractor, source: JoinedSource, warnings: list[
         "layer": extractor.resolve_layer(extractor.layer),
         "pooling": extractor.pooling,
         "precision": extractor.precision,
-        "feature_shape": list(extractor.feature_shape),
         "input": loaded.input.model_dump(mode="json"),
         "crop": {"model": loaded.crop.model_dump(mode="json")},
         "cards": {name: card.model_dump(mode="json") for name, card in loaded.cards.items()},
+    }
+
+
+def _describe(extractor: FeatureExtractor, source: JoinedSource, warnings: list[str]) -> dict[str, Any]:
+    return {
+        "kind": "features",
+        **describe_model(extractor),
+        "feature_shape": list(extractor.feature_shape),
         "sources": [
             {
                 "name": part.name,

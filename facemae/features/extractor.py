@@ -2,9 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -14,12 +14,18 @@ from facemae.config import EncoderConfig
 from facemae.data.preprocess import normalise
 from facemae.data.schema import CropRecipe, ModelInput
 from facemae.errors import UsageError
+from facemae.features.crops import compare_crops
 from facemae.features.pooling import feature_names, feature_shape, pool_tokens
 from facemae.features.sources import as_source
 from facemae.features.stream import ImageBatch, OnSkip, stream_batches
 from facemae.features.weights import LoadedEncoder, load_encoder, weights_digest
 from facemae.models.encoder import MaskedEncoder
 from facemae.parallel import usable_cores
+
+if TYPE_CHECKING:
+    from facemae.features.clips import ClipExtractor
+
+_CLIPS_ALONE = "was trained on clips alone; a picture is to it a clip of one step in which nothing moves"
 
 _log = logging.getLogger(__name__)
 
@@ -223,25 +229,66 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Tokens of several layers from one forward pass, without gradients.
 
         Args:
-            images: uint8 [B, C, S, S] from `facemae.data.preprocess.to_model_input`.
+            images: uint8 [B, C, S, S] from `facemae.data.preprocess.to_model_input`; to an encoder of clips also
+                [B, T, C, S, S], of a multiple of its tubelet's frames.
             layers: Layer numbers, negative from the end; None takes `layer`.
 
         Returns:
             By the numbers given, float32 [B, P + h·w, D] on the model's device: prefix tokens first, then patches in
-            row-major order.
+            row-major order, of clips step by step.
 
         Raises:
             UsageError: The pixels are not uint8 of the model's size and channels, or a layer does not exist.
         """
         self._check_images(images)
         wanted = {number: self.resolve_layer(number) for number in (layers if layers is not None else [self.layer])}
-        encoder, device = self.encoder, self._device()
+        return self._encode(self.encoder, images, wanted, lambda x: normalise(x, self.input.mean, self.input.std))
+
+    def clips(self, **how: Any) -> "ClipExtractor":
+        """Features of clips and sound of any length; arguments as for `facemae.features.clips.ClipExtractor`."""
+        from facemae.features.clips import ClipExtractor
+
+        return ClipExtractor(self, **how)
+
+    def encode_sound(self, mels: torch.Tensor, layers: Sequence[int] | None = None) -> dict[int, torch.Tensor]:
+        """Tokens of the encoder of sound, as `encode`.
+
+        Args:
+            mels: float32 [B, frames, mels], made with the settings of `loaded.sound.input.mel`.
+            layers: As for `encode`.
+
+        Raises:
+            UsageError: The model has no encoder of sound, the spectrograms have other bands, or no such layer.
+        """
+        sound = self.loaded.sound
+        if sound is None:
+            raise UsageError(f"{self.model} hears nothing", expected="a model with a sound_encoder")
+        bands, patch = sound.input.mel.mels, sound.input.patch
+        if mels.dtype != torch.float32 or mels.ndim != 3 or mels.shape[2] != bands or mels.shape[1] % patch:
+            raise UsageError(
+                f"spectrograms of {mels.dtype} and shape {tuple(mels.shape)}",
+                expected=f"float32 ('B', a multiple of {patch}, {bands}), normalised",
+                fix="facemae.sound.mel.log_mel makes them with loaded.sound.input.mel",
+            )
+        depth = sound.encoder.depth
+        wanted = {number: _resolve(number, depth) for number in (layers if layers is not None else [self.layer])}
+        return self._encode(sound.encoder, mels, wanted, lambda x: x.unsqueeze(1))
+
+    def _encode(
+        self,
+        encoder: MaskedEncoder,
+        given: torch.Tensor,
+        wanted: dict[int, int],
+        prepare: Callable[[torch.Tensor], torch.Tensor],
+    ) -> dict[int, torch.Tensor]:
+        """Tokens of the wanted blocks, by the numbers they are asked for under."""
+        device = self._device()
         encoder.to(device)
         last = encoder.depth - 1
         bf16 = self._check_precision() == "bf16"
         with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            pixels = normalise(images.to(device, non_blocking=True), self.input.mean, self.input.std)
-            encoding = encoder(pixels, layers=sorted({layer for layer in wanted.values() if layer != last}))
+            ready = prepare(given.to(device, non_blocking=True))
+            encoding = encoder(ready, layers=sorted({layer for layer in wanted.values() if layer != last}))
         by_layer = {**encoding.layers, last: encoding.tokens}
         return {number: by_layer[layer].float() for number, layer in wanted.items()}
 
@@ -283,6 +330,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         workers = self.workers or min(4, usable_cores())
         side = self.input.image_size
         said = False
+        if not self.loaded.saw_pictures:
+            warnings.warn(f"{self.model} {_CLIPS_ALONE}", stacklevel=2)
         for batch in stream_batches(as_source(source), self.input, batch_size=size, workers=workers, on_skip=on_skip):
             other = [found for found in batch.sizes if found != (side, side)]
             if other and not said:
@@ -303,10 +352,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             UsageError: The encoder has no such layer.
         """
-        depth = self.encoder.depth
-        if not -depth <= number < depth:
-            raise UsageError(f"layer {number}", expected=f"0 to {depth - 1}, or -1 (the last) down to {-depth}")
-        return number % depth
+        return _resolve(number, self.encoder.depth)
 
     @property
     def device_type(self) -> str:
@@ -325,12 +371,21 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _check_images(self, images: torch.Tensor) -> None:
         expected = (self.input.channels, self.input.image_size, self.input.image_size)
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
+        tubelet = self.loaded.config.tubelet
+        clips = tubelet is not None and images.ndim == 5 and images.shape[1] % tubelet == 0 and images.shape[1] > 0
+        if images.dtype != torch.uint8 or not (clips or images.ndim == 4) or tuple(images.shape[-3:]) != expected:
             raise UsageError(
                 f"images of {images.dtype} and shape {tuple(images.shape)}",
                 expected=f"uint8 pixels {('B', *expected)}, not normalised",
                 fix="facemae.data.preprocess.to_model_input makes them; transform() takes any image",
             )
+
+
+def _resolve(number: int, depth: int) -> int:
+    """A layer number as 0-based block number."""
+    if not -depth <= number < depth:
+        raise UsageError(f"layer {number}", expected=f"0 to {depth - 1}, or -1 (the last) down to {-depth}")
+    return number % depth
 
 
 def load(model: str | Path, **params: Any) -> FeatureExtractor:
@@ -345,12 +400,3 @@ def load(model: str | Path, **params: Any) -> FeatureExtractor:
         UsageError: Layer or pooling do not suit it.
     """
     return FeatureExtractor(model, **params).fit()
-
-
-def compare_crops(model: CropRecipe, data: CropRecipe) -> list[str]:
-    """What differs between how a model's training faces and these were cut, as far as both are known."""
-    return [
-        f"faces were cut otherwise than for the model: {name} is {found!r} here, {trained!r} in its training"
-        for name in ("detector", "margin", "alignment", "colour")
-        if (found := getattr(data, name)) != (trained := getattr(model, name)) and "unknown" not in (found, trained)
-    ]

@@ -17,6 +17,10 @@ _Kind = Literal["cls", "mean", "cls+mean", "grid", "tokens"]
 _PLAIN: dict[str, _Kind] = {"cls": "cls", "mean": "mean", "cls+mean": "cls+mean", "tokens": "tokens"}
 
 
+ClipGrid = tuple[int, int, int]
+"""Steps, rows and columns."""
+
+
 @dataclass(frozen=True)
 class Pooling:
     """A parsed pooling name.
@@ -101,6 +105,77 @@ def pool_tokens(tokens: Tensor, prefix: int, grid: tuple[int, int], pooling: str
         return cat([tokens[:, 0], patches.mean(dim=1)], dim=1)
     image = patches.transpose(1, 2).reshape(len(patches), -1, rows, columns)
     return F.adaptive_avg_pool2d(image, parsed.cells).flatten(2).transpose(1, 2).flatten(1)
+
+
+def pool_clip_tokens(tokens: Tensor, prefix: int, grid: ClipGrid, pooling: str) -> Tensor:
+    """As `pool_tokens`, of clips: all time steps together.
+
+    Args:
+        tokens: [B, P + t·h·w, D], patches step by step.
+        prefix: P.
+        grid: (t, h, w), steps, rows and columns.
+        pooling: As for `pool_tokens`; patches at one place are averaged over time, but for `tokens`.
+    """
+    steps, rows, columns = grid
+    if parse_pooling(pooling).kind == "tokens":
+        return tokens
+    places = tokens[:, prefix:].reshape(len(tokens), steps, rows * columns, -1).mean(dim=1)
+    return pool_tokens(cat([tokens[:, :prefix], places], dim=1), prefix, (rows, columns), pooling)
+
+
+def pool_step_tokens(tokens: Tensor, prefix: int, grid: ClipGrid, pooling: str) -> Tensor:
+    """Bring the patches of each time step of a clip together.
+
+    Args:
+        tokens: [B, P + t·h·w, D].
+        prefix: P; those tokens belong to no step.
+        grid: (t, h, w). Of a spectrogram moments, 1 and bands.
+        pooling: `mean`, `gridK` or `tokens`; of one row of bands, K cells.
+
+    Returns:
+        [B, t, F]; for `tokens` [B, t, h·w, D].
+
+    Raises:
+        UsageError: The pooling takes the class token, which has no time.
+    """
+    parsed = parse_pooling(pooling)
+    check_step_pooling(parsed, grid)
+    steps, rows, columns = grid
+    patches = tokens[:, prefix:].reshape(len(tokens), steps, rows * columns, -1)
+    if parsed.kind == "tokens":
+        return patches
+    if parsed.kind == "mean":
+        return patches.mean(dim=2)
+    images = patches.flatten(0, 1).transpose(1, 2).reshape(len(tokens) * steps, -1, rows, columns)
+    cells = F.adaptive_avg_pool2d(images, (min(parsed.cells, rows), parsed.cells))
+    return cells.flatten(2).transpose(1, 2).reshape(len(tokens), steps, -1)
+
+
+def check_step_pooling(pooling: Pooling, grid: ClipGrid) -> None:
+    """Raise `UsageError` where time steps of this shape cannot be pooled this way."""
+    if pooling.kind in ("cls", "cls+mean"):
+        raise UsageError(
+            f"pooling {pooling.kind!r} of time steps: the class token has no time", fix="use pooling='mean'"
+        )
+    _, rows, columns = grid
+    check_pooling(pooling, 0, (columns if rows == 1 else rows, columns))
+
+
+def clip_feature_shape(pooling: str, width: int, prefix: int, grid: ClipGrid) -> tuple[int, ...]:
+    """Shape of one window's features: (F,), or (tokens, width) for `tokens`."""
+    steps, rows, columns = grid
+    shape = feature_shape(pooling, width, prefix, (rows, columns))
+    return (prefix + steps * rows * columns, width) if len(shape) > 1 else shape
+
+
+def step_feature_shape(pooling: str, width: int, grid: ClipGrid) -> tuple[int, ...]:
+    """Shape of one time step's features: (F,), or (tokens, width) for `tokens`."""
+    parsed = parse_pooling(pooling)
+    check_step_pooling(parsed, grid)
+    _, rows, columns = grid
+    if parsed.kind == "tokens":
+        return (rows * columns, width)
+    return (width * (1 if parsed.kind == "mean" else min(parsed.cells, rows) * parsed.cells),)
 
 
 def feature_shape(pooling: str, width: int, prefix: int, grid: tuple[int, int]) -> tuple[int, ...]:

@@ -161,10 +161,14 @@ class ShardSource:
         """How many samples are chosen."""
         return len(self._samples)
 
-    def __iter__(self) -> Iterator[Item]:
+    def samples(self) -> Iterator[tuple[str, int]]:
+        """Keys and positions in the index of the chosen samples."""
         for number in self._samples:
-            sample = int(number)
-            yield Item(self.prefix + self.index.key(sample), partial(self._read, sample))
+            yield self.prefix + self.index.key(int(number)), int(number)
+
+    def __iter__(self) -> Iterator[Item]:
+        for key, sample in self.samples():
+            yield Item(key, partial(self._read, sample))
 
     def _read(self, sample: int) -> bytes:
         members = self.index.members(sample)

@@ -1,7 +1,6 @@
 """An encoder and what must be known to use it rightly, read from a run, a checkpoint or an export."""
 
 import hashlib
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +10,40 @@ import torch
 from pydantic import ValidationError
 
 from facemae.checkpoint import MANIFEST, Checkpoint, Manifest, check_names, find_checkpoint
-from facemae.config import EncoderConfig
+from facemae.config import EncoderConfig, SoundEncoderConfig
 from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
 from facemae.errors import CheckpointError
-from facemae.models.encoder import MaskedEncoder, build_encoder
+from facemae.features.clip_input import ClipInput, SoundInput, clip_input, sound_input
+from facemae.models.encoder import MaskedEncoder, build_encoder, build_sound_encoder
 from facemae.models.init import initialise
 
 PREFIX = "encoder.vit."
 """What the encoder's names start with in a run's checkpoint; behind it they are timm's."""
+SOUND_PREFIX = "sound_encoder.vit."
+"""Likewise of the encoder of sound."""
+SOUND_PART = "sound_encoder"
+"""Name of the tensors of an export that are the encoder's of sound."""
 DETAILS = "encoder"
 """Name of the document of an export that says how timm builds the encoder and what it must answer."""
 
 _PICKLES = (".pth", ".pt", ".ckpt", ".bin", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class LoadedSound:
+    """An encoder of sound with its papers.
+
+    Attributes:
+        encoder: The module, in evaluation mode; it takes [B, 1, frames, mels].
+        config: How it is built.
+        input: The spectrogram that it expects.
+        digest: SHA-256 over names, shapes and values of the weights.
+    """
+
+    encoder: MaskedEncoder
+    config: SoundEncoderConfig
+    input: SoundInput
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,9 @@ class LoadedEncoder:
         digest: SHA-256 over names, shapes and values of the weights; the same for a run and its export.
         about: Where it comes from: `recipe`, `step`, `samples`, `weights`, `random_init`.
         manifest: Manifest of the checkpoint that was read; None for an encoder in memory.
+        clip: Frames and rate of the clips it was trained on; None where it saw none.
+        sound: The encoder of sound beside it; None where there is none.
+        saw_pictures: Whether it was trained on pictures; False of clips alone.
     """
 
     encoder: MaskedEncoder
@@ -50,6 +74,9 @@ class LoadedEncoder:
     digest: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
     manifest: Manifest | None = None
+    clip: ClipInput | None = None
+    sound: LoadedSound | None = None
+    saw_pictures: bool = True
 
 
 def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | None = None) -> LoadedEncoder:
@@ -72,11 +99,6 @@ def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | 
             f"{checkpoint.folder / MANIFEST} describes no encoder: {error}", expected="a recipe with a block `encoder`"
         ) from error
     encoder = build_encoder(config)
-    if config.tubelet is not None and not _saw_pictures(manifest.recipe):
-        warnings.warn(
-            f"{path} was trained on clips alone; a picture is to it a clip of one step in which nothing moves",
-            stacklevel=2,
-        )
     about: dict[str, Any] = {"recipe": manifest.recipe.get("name", "unknown")}
     if random_init is None:
         part, state = _read_state(checkpoint, weights)
@@ -96,7 +118,26 @@ def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | 
         digest=weights_digest(encoder.vit.state_dict()),
         about=about,
         manifest=manifest,
+        clip=clip_input(manifest.recipe),
+        sound=_load_sound(checkpoint, weights, random_init),
+        saw_pictures=config.tubelet is None or _saw_pictures(manifest.recipe),
     )
+
+
+def _load_sound(checkpoint: Checkpoint, weights: str, random_init: int | None) -> LoadedSound | None:
+    recipe = checkpoint.manifest.recipe
+    heard = sound_input(recipe)
+    if heard is None:
+        return None
+    config = SoundEncoderConfig.model_validate(recipe["sound_encoder"])
+    encoder = build_sound_encoder(config)
+    if random_init is None:
+        _, state = _read_state(checkpoint, weights, prefix=SOUND_PREFIX, exported=SOUND_PART)
+        check_names(state, encoder.vit.state_dict(), str(checkpoint.folder))
+        encoder.vit.load_state_dict(state, strict=True)
+    else:
+        initialise(encoder, random_init, prefix="sound_encoder.")
+    return LoadedSound(encoder.eval(), config, heard, weights_digest(encoder.vit.state_dict()))
 
 
 def _saw_pictures(recipe: Mapping[str, Any]) -> bool:
@@ -148,7 +189,9 @@ def _beside_manifest(path: Path) -> bool:
     return (path.parent / MANIFEST).is_file()
 
 
-def _read_state(checkpoint: Checkpoint, weights: str) -> tuple[str, dict[str, torch.Tensor]]:
+def _read_state(
+    checkpoint: Checkpoint, weights: str, *, prefix: str = PREFIX, exported: str = DETAILS
+) -> tuple[str, dict[str, torch.Tensor]]:
     """The weights asked for, by timm's names, and what they are called."""
     if weights not in ("auto", "ema", "model"):
         raise CheckpointError(f"weights {weights!r}", expected="auto, ema or model")
@@ -159,7 +202,13 @@ def _read_state(checkpoint: Checkpoint, weights: str) -> tuple[str, dict[str, to
                 f"{checkpoint.folder} was exported from the {part} weights, not from {weights!r}",
                 fix=f"weights='{part}', or load the run itself",
             )
-        return part, checkpoint.tensors("encoder")
+        if not checkpoint.has(exported):
+            raise CheckpointError(
+                f"{checkpoint.folder} was exported without its {exported}",
+                expected=f"{exported}.safetensors, as its recipe says",
+                fix="export it anew from the run",
+            )
+        return part, checkpoint.tensors(exported)
     part = weights
     if weights == "auto":
         part = "ema" if checkpoint.has("ema") else "model"
@@ -169,10 +218,10 @@ def _read_state(checkpoint: Checkpoint, weights: str) -> tuple[str, dict[str, to
             expected="a run with optim.ema" if part == "ema" else "model.safetensors",
             fix="weights='model' takes the last ones" if part == "ema" else None,
         )
-    state = checkpoint.tensors(part, prefix=PREFIX)
+    state = checkpoint.tensors(part, prefix=prefix)
     if not state:
         raise CheckpointError(
-            f"{checkpoint.folder}/{part}.safetensors has no tensor whose name starts with {PREFIX!r}",
+            f"{checkpoint.folder}/{part}.safetensors has no tensor whose name starts with {prefix!r}",
             expected="the weights of a facemae pretraining run",
         )
     return part, state

@@ -8,7 +8,7 @@ import pytest
 
 from facemae.errors import DataError, StorageError, UsageError
 from facemae.features import writers
-from facemae.features.writers import open_writer, read_features
+from facemae.features.writers import TEXT, Column, feature_columns, open_writer, read_clip_features, read_features
 
 KINDS = [".npz", ".parquet"]
 KEYS = ["a", "folder/b.png", "ä ö\n,", "d", "e"]
@@ -23,9 +23,9 @@ def rows(count: int, *shape: int) -> np.ndarray:
 def test_rows_keys_and_metadata_come_back(tmp_path: Path, kind: str, shape: tuple[int, ...]) -> None:
     data = rows(5, *shape)
     meta = {"feature_shape": list(shape), "skipped": [{"key": "x", "reason": "bad ü"}]}
-    with open_writer(tmp_path / f"f{kind}", shape) as writer:
-        writer.append(KEYS[:2], data[:2])
-        writer.append(KEYS[2:], data[2:])
+    with open_writer(tmp_path / f"f{kind}", feature_columns(shape)) as writer:
+        writer.append({"keys": KEYS[:2], "features": data[:2]})
+        writer.append({"keys": KEYS[2:], "features": data[2:]})
         writer.finish(meta)
     found = read_features(tmp_path / f"f{kind}")
     assert found.keys.tolist() == KEYS
@@ -36,8 +36,8 @@ def test_rows_keys_and_metadata_come_back(tmp_path: Path, kind: str, shape: tupl
 
 
 def test_npz_is_plain_numpy(tmp_path: Path) -> None:
-    with open_writer(tmp_path / "f.npz", (4,)) as writer:
-        writer.append(["k"], rows(1, 4))
+    with open_writer(tmp_path / "f.npz", feature_columns((4,))) as writer:
+        writer.append({"keys": ["k"], "features": rows(1, 4)})
         writer.finish({"n": 1})
     with np.load(tmp_path / "f.npz", allow_pickle=False) as archive:
         assert sorted(archive.files) == ["features", "keys", "meta"]
@@ -48,9 +48,9 @@ def test_npz_is_plain_numpy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_rows_give_equal_files(tmp_path: Path, kind: str) -> None:
     for name, cut in (("a", 1), ("b", 4)):
-        with open_writer(tmp_path / f"{name}{kind}", (3,)) as writer:
-            writer.append(KEYS[:cut], rows(5, 3)[:cut])
-            writer.append(KEYS[cut:], rows(5, 3)[cut:])
+        with open_writer(tmp_path / f"{name}{kind}", feature_columns((3,))) as writer:
+            writer.append({"keys": KEYS[:cut], "features": rows(5, 3)[:cut]})
+            writer.append({"keys": KEYS[cut:], "features": rows(5, 3)[cut:]})
             writer.finish({})
     assert (tmp_path / f"a{kind}").read_bytes() == (tmp_path / f"b{kind}").read_bytes()
 
@@ -59,9 +59,9 @@ def test_parquet_is_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.Mo
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(writers, "_ROW_GROUP_BYTES", 4 * 3 * 2)
-    with open_writer(tmp_path / "f.parquet", (3,)) as writer:
+    with open_writer(tmp_path / "f.parquet", feature_columns((3,))) as writer:
         for i in range(5):
-            writer.append(KEYS[i : i + 1], rows(5, 3)[i : i + 1])
+            writer.append({"keys": KEYS[i : i + 1], "features": rows(5, 3)[i : i + 1]})
         writer.finish({"feature_shape": [3]})
     assert pq.ParquetFile(tmp_path / "f.parquet").metadata.num_row_groups == 3
     np.testing.assert_array_equal(read_features(tmp_path / "f.parquet").features, rows(5, 3))
@@ -73,8 +73,8 @@ def test_a_failure_leaves_nothing_and_keeps_the_old_file(tmp_path: Path, kind: s
     path.write_bytes(b"old")
 
     def fail() -> None:
-        with open_writer(path, (3,)) as writer:
-            writer.append(["a"], rows(1, 3))
+        with open_writer(path, feature_columns((3,))) as writer:
+            writer.append({"keys": ["a"], "features": rows(1, 3)})
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -90,8 +90,8 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("zipfile.ZipFile", full)
 
     def write() -> None:
-        with open_writer(tmp_path / "f.npz", (3,)) as writer:
-            writer.append(["a"], rows(1, 3))
+        with open_writer(tmp_path / "f.npz", feature_columns((3,))) as writer:
+            writer.append({"keys": ["a"], "features": rows(1, 3)})
             writer.finish({})
 
     with pytest.raises(StorageError, match="disk is full"):
@@ -100,12 +100,12 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 def test_wrong_shapes_names_and_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\.csv"), open_writer(tmp_path / "f.csv", (3,)):
+    with pytest.raises(UsageError, match=r"\.csv"), open_writer(tmp_path / "f.csv", feature_columns((3,))):
         pass
 
     def write() -> None:
-        with open_writer(tmp_path / "f.npz", (3,)) as writer:
-            writer.append(["a"], rows(1, 4))
+        with open_writer(tmp_path / "f.npz", feature_columns((3,))) as writer:
+            writer.append({"keys": ["a"], "features": rows(1, 4)})
 
     with pytest.raises(ValueError, match="expected rows"):
         write()
@@ -113,3 +113,36 @@ def test_wrong_shapes_names_and_files_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"bad{kind}").write_bytes(b"not it")
         with pytest.raises(DataError, match="not a feature file"):
             read_features(tmp_path / f"bad{kind}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_of_several_kinds_come_back(tmp_path: Path, kind: str) -> None:
+    columns = {
+        "keys": TEXT,
+        "clip": TEXT,
+        "start": Column("<f8"),
+        "real": Column("|b1"),
+        "video": Column("<f4", (2, 2)),
+    }
+    given: dict[str, Any] = {
+        "keys": KEYS,
+        "clip": ["a", "ü", "", "d", "long name"],
+        "start": np.arange(5.0),
+        "real": np.array([True, False, True, True, False]),
+        "video": np.where(rows(5, 2, 2) > 9, np.nan, rows(5, 2, 2)).astype(np.float32),
+    }
+    with open_writer(tmp_path / f"f{kind}", columns) as writer:
+        for cut in (slice(0, 3), slice(3, 5)):
+            writer.append({name: values[cut] for name, values in given.items()})
+        writer.finish({"n": 1})
+    found = read_clip_features(tmp_path / f"f{kind}")
+    assert found.meta == {"n": 1}
+    for name, values in given.items():
+        np.testing.assert_array_equal(found.columns[name], values)
+    with pytest.raises(UsageError, match="features of clips"):
+        read_features(tmp_path / f"f{kind}")
+    with open_writer(tmp_path / f"g{kind}", feature_columns((3,))) as writer:
+        writer.append({"keys": KEYS[:1], "features": rows(1, 3)})
+        writer.finish({})
+    with pytest.raises(UsageError, match="features of pictures"):
+        read_clip_features(tmp_path / f"g{kind}")

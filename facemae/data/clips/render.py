@@ -71,7 +71,7 @@ def render_frames(
     """
     with VideoSource(path) as source:
         shown = at_rate(source, fps)
-        for person, piece, own in _paths(survey, appearances, fps, settings):
+        for person, piece, own in paths(survey, appearances, fps, settings):
             found: list[bytes] = []
             taken = itertools.islice(_from(shown, piece.first), piece.count)
             boxed = ((frame, own[number - piece.first]) for number, frame in taken)
@@ -91,7 +91,7 @@ def _from(shown: Iterator[tuple[int, Frame]], first: int) -> Iterator[tuple[int,
     return itertools.dropwhile(lambda entry: entry[0] < first, shown)
 
 
-def _paths(
+def paths(
     survey: Survey, appearances: Sequence[Appearance], fps: float, settings: ClipSettings
 ) -> Iterator[tuple[Person, Piece, NDArray[np.float64]]]:
     """Each piece with its boxes, float64 [T, 3]."""
@@ -112,8 +112,13 @@ def _crops(
     for frame, box in boxed:
         if maps is not None:
             found.append(encode_map(maps.cut(frame, box)))
-        x, y, side = (float(value) for value in box)
-        yield cut(frame.image, x, y, side, size, interpolation=INTERPOLATION)
+        yield cropped(frame.image, box, size)
+
+
+def cropped(image: NDArray[np.uint8], box: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """A frame's face, uint8 [size, size, 3], by its box of centre x, centre y and side."""
+    x, y, side = (float(value) for value in box)
+    return cut(image, x, y, side, size, interpolation=INTERPOLATION)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,6 @@ def crop_warnings(source: FeatureSource, facts: dict[str, Any]) -> list[str]:
     if not isinstance(source, EncoderSource):
         return []
     from facemae.data.schema import CropRecipe
-    from facemae.features.extractor import compare_crops
+    from facemae.features.crops import compare_crops
 
     return compare_crops(source.extractor.crop, CropRecipe.model_validate(facts["crop"]))

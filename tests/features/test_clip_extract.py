@@ -1,0 +1,381 @@
+"""`facemae extract` of videos, sounds and packed clips: the same features either way, and bad input named."""
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from facemae.data.clips.pack import pack_videos
+from facemae.data.clips.settings import ClipSettings
+from facemae.data.index import ShardIndex
+from facemae.data.reader import ShardReader
+from facemae.errors import DataError, UsageError
+from facemae.features.clip_extraction import extract_clips, plan_clips
+from facemae.features.clip_listing import FilesPart, kind_of, open_clips
+from facemae.features.extractor import load
+from facemae.features.raw_sound import WaveReader
+from facemae.features.writers import ClipFeatureFile, read_clip_features, read_features
+from facemae.rng import generator
+from facemae.sound.store import encode
+from facemae.video.store import Storage
+from tests.data.clips.films import brighter, face, film, nobody
+from tests.features.clip_models import RATE, crop_recipe, save, voice
+from tests.features.conftest import picture, png
+from tests.features.test_extract import extract
+
+JPEG = 0.02
+"""Largest difference of a feature between a video and its packed clip, of features of about one: what JPEG changes."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("both"))
+
+
+@pytest.fixture(scope="module")
+def deaf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("deaf"), sound=False)
+
+
+def frames(count: int) -> list[np.ndarray]:
+    """A face in light that changes."""
+    return [brighter(face(), 2 * k) for k in range(count)]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with sound, one without, one whose sound lies beside it, in a subfolder."""
+    folder = tmp_path_factory.mktemp("videos")
+    film(folder / "a.mp4", frames(40), wave=voice(1.6))
+    film(folder / "b.mkv", frames(20))
+    film(folder / "more/c.mp4", frames(30))
+    soundfile.write(folder / "more/c.wav", voice(1.2), RATE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    settings = ClipSettings(size=48, detections=5, storage=Storage(quality=100, chroma="444"))
+    pack_videos(videos, out, settings=settings, workers=0)
+    return out
+
+
+def features(path: Path, run: Path, out: Path, *more: str | Path) -> ClipFeatureFile:
+    extract(path, "--model", run, "--out", out, "--device", "cpu", *more)
+    return read_clip_features(out)
+
+
+@pytest.mark.parametrize("per", ["window", "step"])
+def test_a_video_and_its_packed_clip_have_the_same_features(
+    tmp_path: Path, run: Path, videos: Path, packed: Path, per: str
+) -> None:
+    raw = features(videos, run, tmp_path / "raw.parquet", "--per", per)
+    stored = features(packed, run, tmp_path / "stored.npz", "--per", per)
+    # Shards are in drawn order; a row is known by its video and its time.
+    places = [list(zip(file.columns["source"], file.columns["start"].round(3), strict=True)) for file in (raw, stored)]
+    assert sorted(places[0]) == sorted(places[1])
+    order = [places[1].index(place) for place in places[0]]
+    for name in ("person", "end", "partial", "real", "has_video", "has_sound"):
+        np.testing.assert_allclose(stored.columns[name][order].astype(float), raw.columns[name].astype(float))
+    np.testing.assert_allclose(stored.columns["video"][order], raw.columns["video"], atol=JPEG)
+    np.testing.assert_allclose(stored.columns["sound"][order], raw.columns["sound"], atol=1e-4)
+    spread = raw.columns["video"].std(axis=0).max()
+    assert spread > 3 * JPEG, "features that are all alike would show nothing"
+    heard = {
+        str(source): bool(has) for source, has in zip(raw.columns["source"], raw.columns["has_sound"], strict=True)
+    }
+    assert heard == {"a.mp4": True, "b.mkv": False, "more/c.mp4": True}
+
+
+def test_rows_have_times_on_the_videos_clock_and_papers(tmp_path: Path, run: Path, videos: Path) -> None:
+    found = features(videos / "a.mp4", run, tmp_path / "f.npz")
+    columns = found.columns
+    assert columns["start"].round(2).tolist() == [0.0, 0.64, 1.28]
+    assert columns["end"].round(2).tolist() == [0.64, 1.28, 1.6]
+    assert columns["partial"].tolist() == [False, False, True]
+    assert columns["real"].tolist() == [1.0, 1.0, 0.5]
+    assert columns["person"].tolist() == [0, 0, 0]
+    assert set(columns["source"]) == {str(videos / "a.mp4")}
+    assert columns["keys"][1] == f"{videos / 'a.mp4'}#0.0@0.640"
+    meta = found.meta
+    assert (meta["kind"], meta["per"], meta["clips"], meta["rows"]) == ("clip features", "window", 1, 3)
+    assert meta["windows"]["seconds"] == pytest.approx(0.64)
+    assert meta["sound"]["mel"]["mels"] == 32
+    assert meta["sources"][0]["crop"] == crop_recipe().model_dump()
+    assert meta["warnings"] == []
+    with pytest.raises(UsageError, match="read_clip_features"):
+        read_features(tmp_path / "f.npz")
+
+
+def test_a_packed_sample_gives_its_features_alone(tmp_path: Path, run: Path, packed: Path) -> None:
+    """The call that probes of packed clips use."""
+    stored = features(packed, run, tmp_path / "f.npz")
+    reader = ShardReader(ShardIndex.open(packed))
+    extractor = load(run, device="cpu").clips()
+    for number in range(len(reader.index)):
+        sample = reader.read(number)
+        rows = extractor.of_sample(sample)
+        here = stored.columns["clip"] == sample.key
+        np.testing.assert_allclose(rows.video, stored.columns["video"][here], atol=1e-5)
+        assert rows.start.tolist() == stored.columns["start"][here].tolist()
+
+
+def test_several_people_and_stretches_are_told_apart(tmp_path: Path, run: Path) -> None:
+    both = np.concatenate([face(0), face(1)], axis=1)
+    film(tmp_path / "v/two.mp4", [both] * 30)
+    found = features(tmp_path / "v", run, tmp_path / "all.npz", "--people", "all")
+    assert sorted(set(found.columns["person"].tolist())) == [0, 1]
+    assert set(features(tmp_path / "v", run, tmp_path / "main.npz").columns["person"].tolist()) == {0}
+    empty = np.pad(nobody()[:128, :128], ((0, 0), (0, 0), (0, 0)))
+    film(tmp_path / "w/gap.mp4", [*frames(25), *[empty] * 40, *frames(25)], wave=voice(3.6))
+    gap = features(tmp_path / "w", run, tmp_path / "gap.npz").columns
+    assert sorted(set(gap["clip"])) == ["gap.mp4#0.0", "gap.mp4#0.1"]
+    assert not ((gap["start"] > 1.1) & (gap["end"] < 2.5)).any()
+    second = gap["start"][gap["clip"] == "gap.mp4#0.1"]
+    assert second[0] == pytest.approx(2.6, abs=0.25)
+
+
+def test_bad_input_is_counted_and_named(tmp_path: Path, run: Path, deaf: Path) -> None:
+    folder = tmp_path / "bad"
+    whole = film(folder / "1 good.avi", frames(30), container="mp4")
+    film(folder / "2 nobody.mp4", [nobody()] * 20)
+    film(folder / "3 broken.mkv", frames(60))
+    data = (folder / "3 broken.mkv").read_bytes()
+    (folder / "3 broken.mkv").write_bytes(data[: len(data) * 2 // 3])
+    (folder / "4 text.mp4").write_bytes(b"this is no video\n" * 100)
+    (folder / "5 empty.mov").write_bytes(b"")
+    film(folder / "6 short.mp4", frames(14))
+    film(folder / "7 silent.mp4", frames(30), wave=np.zeros(RATE, np.float32))
+    (folder / "notes.txt").write_text("x")
+    assert whole.is_file()
+    result = extract(folder, "--model", run, "--out", tmp_path / "f.npz", "--json", "--device", "cpu")
+    report = json.loads(result.stdout)
+    skipped = {skip["key"]: skip["reason"] for skip in report["skipped"]}
+    assert set(skipped) == {"2 nobody.mp4", "4 text.mp4", "5 empty.mov"}
+    assert "no face in" in skipped["2 nobody.mp4"]
+    assert "no video file" in skipped["4 text.mp4"]
+    assert "zero bytes" in skipped["5 empty.mov"]
+    assert (report["clips"], result.exit_code) == (4, 0)
+    notes = {(note["key"], note["note"]) for note in report["notes"]}
+    assert any(key == "3 broken.mkv" and "ends at" in text for key, text in notes)
+    assert ("6 short.mp4", "no sound") in notes
+    assert ("7 silent.mp4", "a silent track, which counts as none") in notes
+    columns = read_clip_features(tmp_path / "f.npz").columns
+    assert set(columns["source"]) == {"1 good.avi", "3 broken.mkv", "6 short.mp4", "7 silent.mp4"}
+    assert not columns["has_sound"].any()
+    short = columns["source"] == "6 short.mp4"
+    assert columns["real"][short].tolist() == [pytest.approx(0.56 / 0.64)]
+    assert report["meta"]["sources"][0]["other_files"] == {".txt": 1}
+    text = extract(folder, "--model", deaf, "--out", tmp_path / "g.npz", "--device", "cpu").stdout
+    assert "3 clips were left out" in text
+    assert "2 nobody.mp4" in text
+
+
+def test_a_video_without_a_face_has_features_of_its_sound_alone(tmp_path: Path, run: Path, deaf: Path) -> None:
+    film(tmp_path / "v/nobody.mp4", [nobody()] * 32, wave=voice(1.28))
+    found = features(tmp_path / "v", run, tmp_path / "f.npz")
+    assert not found.columns["has_video"].any()
+    assert found.columns["has_sound"].all()
+    assert found.columns["person"].tolist() == [-1] * len(found.columns["keys"])
+    assert any("no face: features of its sound alone" in note["note"] for note in found.meta["notes"])
+    with pytest.raises(DataError, match=r"none of 1 clips gives features; the first: .*no face in"):
+        features(tmp_path / "v", deaf, tmp_path / "g.npz")
+    assert not (tmp_path / "g.npz").exists()
+
+
+def test_sound_files_have_features_of_their_own(tmp_path: Path, run: Path, deaf: Path) -> None:
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "a.flac").write_bytes(encode(voice(1.6), RATE))
+    soundfile.write(folder / "b.flac", voice(0.5, 8000), 8000)
+    soundfile.write(folder / "silent.wav", np.zeros(RATE), RATE)
+    # The name says video, the content sound.
+    soundfile.write(folder / "x.wav", voice(0.64), RATE)
+    (folder / "x.wav").rename(folder / "wrong.mp4")
+    found = features(folder, run, tmp_path / "f.npz")
+    columns = found.columns
+    assert set(columns["source"]) == {"a.flac", "b.flac", "wrong.mp4"}
+    assert [skip["key"] for skip in found.meta["skipped"]] == ["silent.wav"]
+    assert "a silent track" in found.meta["skipped"][0]["reason"]
+    (note,) = [note["note"] for note in found.meta["notes"] if note["key"] == "wrong.mp4"]
+    assert "features of its sound alone" in note
+    here = columns["source"] == "a.flac"
+    array = load(run, device="cpu").clips().of_arrays(None, 25, wave=voice(1.6), rate=RATE)
+    assert array.sound is not None
+    np.testing.assert_allclose(columns["sound"][here], array.sound, atol=1e-4)
+    assert columns["partial"][here].tolist() == [False, False, True]
+    (folder / "wrong.mp4").unlink()
+    with pytest.raises(UsageError, match="hears nothing"):
+        features(folder, deaf, tmp_path / "g.npz")
+
+
+def test_a_sound_of_another_length_is_said(tmp_path: Path, run: Path) -> None:
+    film(tmp_path / "v/a.mp4", frames(25), wave=voice(1.0))
+    (tmp_path / "s").mkdir()
+    soundfile.write(tmp_path / "s/a.wav", voice(3.0), RATE)
+    found = features(tmp_path / "v", run, tmp_path / "f.npz", "--sound", tmp_path / "s")
+    assert any("a.wav lasts 3.00 s, the video 1.00 s" in note["note"] for note in found.meta["notes"])
+    own = features(tmp_path / "v", run, tmp_path / "g.npz")
+    assert own.meta["notes"] == []
+
+
+def test_how_a_model_was_trained_is_unknown_or_other(tmp_path: Path, videos: Path, packed: Path) -> None:
+    unknown = save(tmp_path / "unknown", sound=False, crop=crop_recipe().model_copy(update={"margin": "unknown"}))
+    result = extract(videos / "b.mkv", "--model", unknown, "--out", tmp_path / "f.npz", "--device", "cpu")
+    assert "warning: how the model's faces were cut is unknown in margin" in result.stderr
+    other = save(tmp_path / "other", crop=crop_recipe(margin=0.3, size=64, fps=12.5, sound_rate=8000))
+    result = extract(packed, "--model", other, "--out", tmp_path / "g.npz", "--device", "cpu")
+    assert "margin is '0.1 of the longer side" in result.stderr
+    assert "faces of 48 pixels are scaled to the model's 32" in result.stdout
+    # Of a video they are cut as in training.
+    meta = features(videos / "b.mkv", other, tmp_path / "h.npz").meta
+    assert meta["sources"][0]["crop"]["margin"].startswith("0.3 of")
+    assert (meta["sources"][0]["crop"]["size"], meta["warnings"]) == (64, [])
+    assert "sound of 8000 Hz is resampled to the model's 16000" in meta["converted"]
+
+
+def test_what_paths_hold(tmp_path: Path, videos: Path, packed: Path, shards: Path) -> None:
+    assert kind_of([videos]) == kind_of([packed, videos / "a.mp4"]) == "videos"
+    assert kind_of([shards]) == "images"
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/x.png").write_bytes(png(picture(0)))
+    (tmp_path / "both/x.mp4").write_bytes(b"")
+    with pytest.raises(UsageError, match="holds images and videos"):
+        kind_of([tmp_path / "both"])
+    assert kind_of([tmp_path / "both"], "images") == "images"
+    (part,) = open_clips([videos])
+    assert isinstance(part, FilesPart)
+    assert [(file.name, file.sound) for file in part.files] == [
+        ("a.mp4", None),
+        ("b.mkv", None),
+        ("more/c.mp4", videos / "more/c.wav"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["VIDEOS", "--workers", "2"], "--workers with videos or clips"),
+        (["PICTURE", "--window", "1"], "--window with images"),
+        (["VIDEOS", "--where", "split=test"], "facemae data pack"),
+        (["VIDEOS", "VIDEOS"], "given twice"),
+        (["PACKED", "--where", "split=none"], "no sample|no video"),
+        (["VIDEOS", "--detector", "yunnet"], "did you mean 'yunet'"),
+        (["NOTHING", "--files", "videos"], "no video, sound or clip in"),
+        (["TEXT", "--files", "videos"], "no ending of a video or a sound"),
+    ],
+)
+def test_wrong_usage_is_refused(
+    tmp_path: Path, run: Path, videos: Path, packed: Path, arguments: list[str], message: str
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "x.png").write_bytes(png(picture(0)))
+    (tmp_path / "x.txt").write_text("x")
+    places = {
+        "VIDEOS": videos,
+        "PACKED": packed,
+        "NOTHING": tmp_path / "nothing",
+        "PICTURE": tmp_path / "x.png",
+        "TEXT": tmp_path / "x.txt",
+    }
+    given = [str(places.get(argument, argument)) for argument in arguments]
+    with pytest.raises(UsageError, match=message):
+        extract(*given, "--model", run, "--out", tmp_path / "f.npz", "--device", "cpu")
+
+
+def test_dry_run_and_progress(tmp_path: Path, run: Path, videos: Path) -> None:
+    out = tmp_path / "f.npz"
+    plan = json.loads(extract(videos, "--model", run, "--out", out, "--dry-run", "--json").stdout)
+    assert (plan["clips"], plan["video_shape"], plan["sound_shape"]) == (3, [192], [192])
+    assert "would write features of 3 clips" in extract(videos, "--model", run, "--out", out, "--dry-run").stdout
+    assert not out.exists()
+    extractor = load(run, device="cpu").clips()
+    said: list[tuple[int, int]] = []
+    extract_clips(extractor, open_clips([videos]), out, progress=lambda *done: said.append(done))
+    assert said == [(1, 3), (2, 3), (3, 3)]
+    said.clear()
+    parts = open_clips([videos / "a.mp4"])
+    plan = plan_clips(extractor, parts)
+    extract_clips(extractor, parts, out, plan=plan, overwrite=True, progress=lambda *done: said.append(done))
+    assert said[-1] == (1, 2)
+
+
+def test_samples_of_a_stream_are_read_by_number() -> None:
+    wave = generator(0, "wave").random(100, dtype=np.float32)
+    for size in (1, 7, 100):
+        reader = WaveReader(wave[k : k + size] for k in range(0, 100, size))
+        np.testing.assert_array_equal(reader.take(-3, 10), np.concatenate([np.zeros(3, np.float32), wave[:7]]))
+        np.testing.assert_array_equal(reader.take(5, 50), wave[5:55])
+        np.testing.assert_array_equal(reader.take(60, 30), wave[60:90])
+        np.testing.assert_array_equal(reader.take(95, 10), np.pad(wave[95:], (0, 5)))
+        np.testing.assert_array_equal(reader.take(200, 4), np.zeros(4))
+
+
+def peak(video: Path, run: Path, out: Path) -> int:
+    """Largest resident size of a process that extracts features of a video, in bytes."""
+    code = "from facemae.cli import main; main()"
+    arguments = [sys.executable, "-c", code, "extract", video, "--model", run, "--out", out, "--device", "cpu"]
+    process = subprocess.Popen([*map(str, arguments), "--overwrite", "--json"], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    assert status == 0
+    return usage.ru_maxrss * 1024
+
+
+def long_film(path: Path, seconds: int) -> Path:
+    image = face()
+    shown: Any = _Repeated([brighter(image, 2 * abs(k - 12)) for k in range(25)], 25 * seconds)
+    return film(path, shown, wave=voice(float(seconds)) if seconds < 100 else np.tile(voice(10.0), seconds // 10))
+
+
+class _Repeated:
+    """Frames that are there without memory of their own."""
+
+    def __init__(self, images: list[np.ndarray], count: int) -> None:
+        self._images, self._count = images, count
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if number >= self._count:
+            raise IndexError(number)
+        return self._images[number % len(self._images)]
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
+    """Of the 10 s more, the frames are 12 MB as they are read and 1.7 MB as they are cut."""
+    run = save(tmp_path / "run", crop=crop_recipe(detections=2))
+    extractor = load(run, device="cpu").clips()
+
+    def most(seconds: int) -> int:
+        parts = open_clips([long_film(tmp_path / f"{seconds}.mp4", seconds)])
+        raw = plan_clips(extractor, parts).raw
+        assert raw is not None
+        assert isinstance(parts[0], FilesPart)
+        tracemalloc.start()
+        try:
+            count = sum(1 for _ in raw.windows_of(parts[0].files[0], lambda _: None))
+            assert count == pytest.approx(seconds / 0.64, abs=1)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    most(1)  # what is imported and kept on first use
+    short, long = most(2), most(12)
+    assert long - short < 1e6, f"grew by {(long - short) / 1e6:.1f} MB"
+
+
+@pytest.mark.slow
+def test_ten_minutes_take_the_memory_of_ten_seconds(tmp_path: Path) -> None:
+    run = save(tmp_path / "run", crop=crop_recipe(detections=2))
+    short, long = (peak(long_film(tmp_path / f"{s}.mp4", s), run, tmp_path / "f.parquet") for s in (10, 600))
+    print(f"10 s: {short / 1e6:.0f} MB, 600 s: {long / 1e6:.0f} MB")
+    assert long - short < 200e6
+    rows = read_clip_features(tmp_path / "f.parquet").columns
+    assert len(rows["keys"]) == 938
+    assert rows["end"][-1] == pytest.approx(600, abs=0.05)
