@@ -55,28 +55,8 @@ def shrink(recipe: Recipe, *shards: Path) -> Recipe:
     """
     tree = recipe_tree(recipe)
     names = [stream["name"] for stream in tree["data"]["streams"]]
-    side = tree["encoder"]["image_size"]
-    for view in tree["views"].values():
-        if view["image_size"] is not None:
-            view["image_size"] = max(1, round(GRID * view["image_size"] / side)) * PATCH
-        view["stages"] = []
-        if view["clip"] is not None:
-            view["clip"]["frames"] = 4
-            if view["mask"] is not None:
-                view["mask"]["ratio"] = 0.75
-    for key in ("encoder", "sound_encoder"):
-        if tree[key] is not None:
-            tree[key] |= {"name": "test_vit", "width": None, "depth": None, "heads": None}
-    tree["encoder"] |= {"image_size": GRID * PATCH, "patch_size": PATCH}
-    if tree["encoder"]["frames"] is not None:
-        tree["encoder"]["frames"] = 4
-    if tree["sound_encoder"] is not None:
-        tree["sound_encoder"] |= {"frames": 32, "mels": 16, "patch_size": 8}
-        for sound in tree["sounds"].values():
-            sound["frames"] = 32
-            sound["mel"] |= {"rate": RATE, "mels": 16}
-    if tree["fusion"] is not None:
-        tree["fusion"] |= {"depth": 1, "heads": 2}
+    _shrink_views(tree)
+    _shrink_encoders(tree)
     for objective in tree["objectives"]:
         _shrink_block(objective)
     streams = [{"name": name, "shards": str(folder)} for name, folder in zip(names, shards, strict=True)]
@@ -86,6 +66,32 @@ def shrink(recipe: Recipe, *shards: Path) -> Recipe:
     tree["efficiency"] |= {"device": "cpu", "precision": "fp32", "threads": 1, "workers": 0}
     tree["log"] |= {"every_steps": 1, "pictures": "16 samples"}
     return parse_recipe(tree, origin=recipe.name)
+
+
+def _shrink_views(tree: dict[str, Any]) -> None:
+    side = tree["encoder"]["image_size"]
+    for view in tree["views"].values():
+        if view["image_size"] is not None:
+            view["image_size"] = max(1, round(GRID * view["image_size"] / side)) * PATCH
+        view["stages"] = []
+        if view["clip"] is not None:
+            view["clip"]["frames"] = 4
+            if view["mask"] is not None:
+                view["mask"]["ratio"] = 0.75
+    for sound in tree["sounds"].values():
+        sound["frames"] = 32
+        sound["mel"] |= {"rate": RATE, "mels": 16}
+
+
+def _shrink_encoders(tree: dict[str, Any]) -> None:
+    plain = {"name": "test_vit", "width": None, "depth": None, "heads": None}
+    tree["encoder"] |= {**plain, "image_size": GRID * PATCH, "patch_size": PATCH}
+    if tree["encoder"]["frames"] is not None:
+        tree["encoder"]["frames"] = 4
+    if tree["sound_encoder"] is not None:
+        tree["sound_encoder"] |= {**plain, "frames": 32, "mels": 16, "patch_size": 8}
+    if tree["fusion"] is not None:
+        tree["fusion"] |= {"depth": 1, "heads": 2}
 
 
 def _shrink_block(block: dict[str, Any]) -> None:
