@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from facemae.errors import ProbeError, UsageError
 from facemae_probes.choosing.folds import all_folds, best_judged, mean_judgement
 from facemae_probes.choosing.outcome import Outcome
-from facemae_probes.choosing.plan import TUNED, ProbePlan, Say
+from facemae_probes.choosing.plan import FROZEN, TUNED, ProbePlan, Say
 from facemae_probes.features.overlap import refuse_shared
 from facemae_probes.features.pool import Pool, TestSet, joined
 from facemae_probes.features.sources import EncoderSource, FeatureSource, Setting
@@ -79,7 +79,7 @@ def run_probe(
         protocol: How training and test samples are told apart; None takes the official split.
         test_set: Another shard set, to be tested on in place of this one's test part.
         clips: Which samples are frames of one clip; None takes each sample for itself.
-        where: Only samples with these values.
+        where: Only samples with these values; of two sets, of the one that is learnt from (`TestSet.where`).
         slices: Test parts that are reported too, each `column=value`.
         groups: Columns by whose values the test part is cut, with the largest gap between two of them.
         unit: Column whose values are independent; None takes subject, else source, else cluster, else sample.
@@ -94,8 +94,10 @@ def run_probe(
     Raises:
         ProbeError: Labels, splits or units are missing, do not suit the protocol, or what is tested on another set is
             learnt from too.
-        UsageError: Probe, layer, pooling or metric do not exist.
+        UsageError: Probe, layer, pooling or metric do not exist, or both a protocol and a test set are given.
     """
+    if test_set is not None and protocol is not None:
+        raise UsageError(f"protocol {protocol.name} with a test_set", expected="one of them")
     plan = plan or ProbePlan()
     source = as_feature_source(model)
     pool = Pool.of(Path(shards), *([test_set.shards] if test_set is not None else []))
@@ -124,7 +126,7 @@ def run_probe(
         tuner = _tuner(pool, source, task, plan, read.frames is not None, out, say)
         table.compute(plan, also)
         result = _run(pool, source, task, plan, table, tuner, say)
-    result.data["warnings"] += [*read.warnings, *([f"only samples with {_listed(where)}"] if where else [])]
+    result.data["warnings"] += [*read.warnings, *_filters(pool, where, test_set)]
     if benchmark is not None:
         result.data["benchmark"] = benchmark
         result.data["warnings"] += benchmark["warnings"]
@@ -294,6 +296,7 @@ def _run(
             *(text for each in facts for text in crop_warnings(source, each)),
             *pretraining_warnings(source, pool, facts, task),
             *_linear_warnings(outcomes, tables),
+            *_left_out(plan, outcomes),
         ],
         "versions": versions(),
     }
@@ -307,6 +310,26 @@ def _run(
         {name: np.isin(test, rows) for name, rows in task.slices.items()},
         {name: outcome.thresholds for name, outcome in outcomes.items() if outcome.thresholds is not None},
     )
+
+
+def _filters(pool: Pool, where: Mapping[str, str] | None, test_set: TestSet | None) -> list[str]:
+    """What a reader has to know of samples that were left out by `where`."""
+    if test_set is None:
+        return [f"only samples with {_listed(where)}"] if where else []
+    filtered = ((pool.names[0], "learnt", where), (pool.names[1], "tested", test_set.where))
+    return [f"only samples of the {part} set {name} with {_listed(given)}" for name, part, given in filtered if given]
+
+
+def _left_out(plan: ProbePlan, outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Probes that were asked for by name and that these features or samples do not have."""
+    if set(FROZEN) <= set(plan.probes):
+        return []
+    reasons = {"attentive": "the tokens of stills by an encoder", "temporal": "the frames of clips"}
+    return [
+        f"probe {kind} is left out: it reads {reasons[kind]}, which are not here"
+        for kind in plan.probes
+        if kind not in outcomes
+    ]
 
 
 def _listed(where: Mapping[str, str]) -> str:

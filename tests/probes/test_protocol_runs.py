@@ -65,6 +65,54 @@ def test_leaving_one_subject_out_predicts_all_once_and_pools(few_subjects: Path,
     assert MARK not in shown.stdout
 
 
+def test_the_probe_too_is_chosen_in_each_fold_by_itself(few_subjects: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, strengths=(10.0, 0.1), neighbours=(1, 9))
+    result = run_probe(few_subjects, PIXELS, "emotion", plan=plan, protocol=KFold(4), out=tmp_path)
+    found = result.data["results"]
+    assert set(found) == {"linear", "knn", "choice"}
+    assert result.chosen == "choice"
+    assert result.data["chosen"]["valid"] == pytest.approx(
+        np.mean([row["valid"] for row in found["choice"]["settings"]])
+    )
+    taken = []
+    for row in found["choice"]["settings"]:
+        rivals = [each for kind in ("linear", "knn") for each in found[kind]["settings"] if each["fold"] == row["fold"]]
+        assert row["valid"] == max(each["valid"] for each in rivals)
+        assert row in rivals
+        taken.append(row["probe"])
+    # A sample's scores are those of the probe that its fold chose, so no mean over folds is behind them.
+    scores = result.scores["choice"]
+    of = {kind: (scores == result.scores[kind]).all(axis=-1) for kind in ("linear", "knn")}
+    assert (of["linear"] | of["knn"]).all()
+    for kind in ("linear", "knn"):
+        assert of[kind].any() == (kind in taken)
+    assert set(run_probe(few_subjects, PIXELS, "emotion", plan=plan).scores) == {"linear", "knn"}
+
+
+def test_probes_that_are_named_and_not_there_are_said(few_subjects: Path) -> None:
+    named = replace(PLAN, probes=("knn", "temporal"))
+    (text,) = [
+        text for text in run_probe(few_subjects, PIXELS, "emotion", plan=named).data["warnings"] if "left out" in text
+    ]
+    assert text == "probe temporal is left out: it reads the frames of clips, which are not here"
+    every = replace(PLAN, probes=("linear", "knn", "attentive", "temporal"))
+    assert not any(
+        "left out" in text for text in run_probe(few_subjects, PIXELS, "emotion", plan=every).data["warnings"]
+    )
+
+
+def test_a_protocol_beside_a_test_set_is_refused(few_subjects: Path) -> None:
+    with pytest.raises(UsageError, match="protocol kfold:2 with a test_set"):
+        run_probe(few_subjects, PIXELS, "emotion", plan=PLAN, protocol=KFold(2), test_set=TestSet(few_subjects))
+
+
+def test_a_share_of_the_training_units_may_be_drawn_for_any_labels(few_subjects: Path) -> None:
+    result = run_probe(few_subjects, PIXELS, "AU*", plan=PLAN, protocol=FewShot(0.4, draws=2))
+    assert result.scores["linear"].shape[0] == 2
+    with pytest.raises(ProbeError, match="few-shot:3 of labels of kind multilabel"):
+        run_probe(few_subjects, PIXELS, "AU*", plan=PLAN, protocol=FewShot(3, draws=2))
+
+
 def test_binary_columns_get_thresholds_of_their_own_fold(few_subjects: Path, tmp_path: Path) -> None:
     result = run_probe(few_subjects, PIXELS, "AU*", plan=PLAN, protocol=KFold(4), out=tmp_path)
     thresholds = result.thresholds["linear"]

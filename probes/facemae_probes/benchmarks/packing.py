@@ -1,7 +1,7 @@
 """From the owner's folder to shards that a probe can read, with the benchmark's labels, splits and units."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +22,7 @@ from facemae_probes.benchmarks.counts import compare
 from facemae_probes.benchmarks.doctor import row_reader
 from facemae_probes.benchmarks.listing import Listing, Row
 from facemae_probes.benchmarks.open_layout import Found, expected_layouts, find_layout, match_files, read_layout
+from facemae_probes.tasks.units import tells
 
 _QUALITY = 95
 
@@ -45,7 +46,8 @@ def pack_benchmark(
         benchmark: The benchmark.
         data: The owner's folder.
         out: Shard set to make.
-        clusters: Look for near-duplicate images where they are the benchmark's unit; else samples count as independent.
+        clusters: Look for near-duplicate images where they are the benchmark's unit, or where its list names neither
+            persons nor sources; else samples count as independent.
         resize: Scale larger images down to this shorter side in pixels.
         shard_size: Samples a shard.
         overwrite: Replace an older shard set under `out`.
@@ -60,7 +62,7 @@ def pack_benchmark(
     there, absent, unlisted = match_files(listing, found.root)
     readers = [_cut(row, found.root) for row in there]
     extra: list[dict[str, Any]] = [{} for _ in there]
-    if benchmark.unit == CLUSTER and clusters:
+    if clusters and (benchmark.unit == CLUSTER or not _names_units(there)):
         extra = _units(there, near_duplicates(readers, progress=progress))
     keys = make_keys([row.path for row in there])
     items = [
@@ -101,6 +103,11 @@ def _open(benchmark: Benchmark, data: Path) -> tuple[Found, Listing]:
     if not listing.rows:
         raise DataError(f"{data} lists no images of {benchmark.title}", expected=found.layout.name, fix=doctor)
     return found, listing
+
+
+def _names_units(rows: Sequence[Row]) -> bool:
+    """Whether the list says which images show one person or come from one source."""
+    return any(tells(values) for values in ([row.subject for row in rows], [row.source for row in rows]))
 
 
 def _units(rows: list[Row], cluster: "np.ndarray[Any, Any]") -> list[dict[str, Any]]:

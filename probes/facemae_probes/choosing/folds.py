@@ -1,6 +1,7 @@
 """All folds of a task: choose in each on its training rows, then predict its test rows once."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,20 @@ from facemae_probes.choosing.selection import Seen, choose, finish
 from facemae_probes.features.table import FeatureTable
 from facemae_probes.finetune.contest import Finetuner
 from facemae_probes.protocols.base import Fold
+from facemae_probes.tasks.targets import Scores, Targets
 from facemae_probes.tasks.task import Task
+
+CHOICE = "choice"
+"""Name in results of what is chosen in each fold among the probe kinds."""
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """What a probe kind gave in one fold; see `Outcome.put`."""
+
+    scores: Scores
+    row: dict[str, Any]
+    judged: tuple[Targets, Scores] | None
 
 
 def all_folds(
@@ -28,7 +42,9 @@ def all_folds(
         say: Told how it goes.
 
     Returns:
-        Outcomes by probe kind; and the table of all candidates where there is a single fold, else an empty one.
+        Outcomes by probe kind; and the table of all candidates where there is a single fold, else an empty one. Where
+        all samples are tested in turn, what a fold is judged on is tested in another: there the kind too is chosen in
+        each fold by itself, and `CHOICE` has the predictions of these.
     """
     outcomes: dict[str, Outcome] = {}
     tables: list[dict[str, Any]] = []
@@ -38,42 +54,44 @@ def all_folds(
         for fold in folds:
             seen = Seen.of(fold, task.targets, metric, on_test=task.splits.on_test)
             best, table = choose(features, seen, plan, say if count == 1 else _quiet)
-            tables += table if count == 1 else []
-            for kind, candidate in best.items():
-                outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
-                _predict(outcome, repeat, fold, candidate, features, seen, plan)
+            found = {str(kind): _predict(candidate, features, seen, fold, plan) for kind, candidate in best.items()}
             for kind in [kind for kind in plan.probes if kind in TUNED]:
                 assert tuner is not None
                 tuned = tuner.run(kind, fold, seen)
-                outcome = outcomes.setdefault(str(kind), Outcome(task.targets, task.splits))
-                outcome.put(repeat, fold, tuned.scores, tuned.row, tuned.judged)
-                tables += tuned.table if count == 1 else []
+                found[kind] = _Tested(tuned.scores, tuned.row, tuned.judged)
+                table += tuned.table
+            tables += table if count == 1 else []
+            if len(folds) > 1 and len(found) > 1:
+                found[CHOICE] = _best(found)
+            for name, tested in found.items():
+                outcome = outcomes.setdefault(name, Outcome(task.targets, task.splits))
+                outcome.put(repeat, fold, tested.scores, tested.row, tested.judged)
             done += 1
             if count > 1:
                 say(f"{task.splits.protocol}: fold {done} of {count} ({fold.name})")
     return outcomes, tables
 
 
-def _predict(
-    outcome: Outcome,
-    repeat: int,
-    fold: Fold,
-    candidate: Candidate,
-    features: FeatureTable,
-    seen: Seen,
-    plan: ProbePlan,
-) -> None:
+def _predict(candidate: Candidate, features: FeatureTable, seen: Seen, fold: Fold, plan: ProbePlan) -> _Tested:
     own = features.load(candidate.probe, [candidate.setting])[candidate.setting]
     scores, facts = finish(candidate, own, seen, fold.test, plan)
     judged = None
     if candidate.judged is not None:
         rows, found = candidate.judged
         judged = (seen.labels(rows), found)
-    outcome.put(repeat, fold, scores, {**candidate.row(), **facts}, judged)
+    return _Tested(scores, {**candidate.row(), **facts}, judged)
+
+
+def _best(found: Mapping[str, _Tested]) -> _Tested:
+    """What was judged best in a fold, of what was judged; the first where nothing was."""
+    judged = [tested for tested in found.values() if tested.row["valid"] is not None]
+    return max(judged, key=lambda tested: float(tested.row["valid"])) if judged else next(iter(found.values()))
 
 
 def best_judged(outcomes: Mapping[str, Outcome]) -> str:
-    """The probe that was judged best, of those that were judged in every fold; the first where none was."""
+    """The headline: `CHOICE` where there is one, else the probe that was judged best; the first where none was."""
+    if CHOICE in outcomes:
+        return CHOICE
     judged = {name: value for name, outcome in outcomes.items() if (value := mean_judgement(outcome)) is not None}
     return max(judged or outcomes, key=lambda name: judged.get(name, 0.0))
 

@@ -27,6 +27,7 @@ TestData = Annotated[
     Path | None, typer.Option(help="Another shard set to be tested on: learn from --data, predict this one.")
 ]
 TestLabel = Annotated[str | None, typer.Option(help="Its label column; default that of --data.")]
+TestWhere = Annotated[Texts, typer.Option(help="COLUMN=VALUE; only such samples of --test-data. Repeatable.")]
 Mapping = Annotated[Texts, typer.Option("--map", help="THEIRS=OURS: a label of --test-data. Repeatable.")]
 Clip = Annotated[str | None, typer.Option(help="COLUMN: samples with one value are the frames of one clip.")]
 Frame = Annotated[str | None, typer.Option(help="COLUMN that orders the frames; default the order of keys.")]
@@ -47,7 +48,9 @@ Poolings = Annotated[
         help="Comma-separated: mean, cls, cls+mean, gridK; `all`: mean, grid2, grid4, and cls if the encoder has one."
     ),
 ]
-Where = Annotated[Texts, typer.Option(help="COLUMN=VALUE; only such samples. Repeatable.")]
+Where = Annotated[
+    Texts, typer.Option(help="COLUMN=VALUE; only such samples, with --test-data of those learnt from. Repeatable.")
+]
 Slices = Annotated[
     Texts,
     typer.Option("--slice", help="COLUMN=VALUE, or @FILE with a key a line; report this part of test too. Repeatable."),

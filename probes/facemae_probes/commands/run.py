@@ -39,6 +39,7 @@ def run(
     draws: options.Draws = 10,
     test_data: options.TestData = None,
     test_label: options.TestLabel = None,
+    test_where: options.TestWhere = None,
     mapping: options.Mapping = None,
     clip: options.Clip = None,
     frame: options.Frame = None,
@@ -77,7 +78,7 @@ def run(
         plan=options.read_plan(probe, layers, pooling, seed, metric or question.metric, finetune),
         kind=question.kind,
         protocol=parse_protocol(protocol or question.protocol, draws=draws),
-        test_set=_test_set(test_data, test_label, mapping, protocol),
+        test_set=_test_set(test_data, test_label, mapping, test_where, protocol),
         clips=_clips(clip, frame),
         where=options.parse_pairs(where, "--where", "COLUMN=VALUE"),
         slices=question.slices,
@@ -142,14 +143,21 @@ def _clips(clip: str | None, frame: str | None) -> "ClipColumns | None":
 
 
 def _test_set(
-    data: Path | None, label: str | None, mapping: list[str] | None, protocol: str | None
+    data: Path | None, label: str | None, mapping: list[str] | None, where: list[str] | None, protocol: str | None
 ) -> "TestSet | None":
     from facemae_probes.features.pool import TestSet
 
     if data is None:
-        if label is not None or mapping:
-            raise UsageError("--test-label or --map without --test-data", expected="another shard set to be tested on")
+        if label is not None or mapping or where:
+            raise UsageError(
+                "--test-label, --test-where or --map without --test-data", expected="another shard set to be tested on"
+            )
         return None
     if protocol is not None:
         raise UsageError(f"--protocol {protocol} with --test-data", expected="one of them")
-    return TestSet(data, label, options.parse_pairs(mapping, "--map", "THEIRS=OURS"))
+    return TestSet(
+        data,
+        label,
+        options.parse_pairs(mapping, "--map", "THEIRS=OURS"),
+        options.parse_pairs(where, "--test-where", "COLUMN=VALUE"),
+    )

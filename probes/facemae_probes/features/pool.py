@@ -168,6 +168,7 @@ def joined(
     known = {value for value in first.require(label, "of labels") if value is not None}
     texts = second.require(own, f"of labels in {name}")
     mapped = [None if text is None else test.mapping.get(text, text) for text in texts]
+    _refuse_codes(known, texts, test.mapping, pool.names)
     if unused := sorted(set(test.mapping) - set(texts)):
         raise ProbeError(f"--map names {', '.join(unused)}", expected=f"labels of {name}: {_some(texts)}")
     left = [text for text, ours in zip(texts, mapped, strict=True) if text is not None and ours not in known]
@@ -191,6 +192,20 @@ def joined(
     values[label] = one.values[label] + [mapped[row] for row in tested]
     values["split"] = [served[row] for row in trained] + ["test"] * len(tested)
     return Columns(np.concatenate([one.samples, other.samples + pool.offsets[1]]), values), warnings
+
+
+def _refuse_codes(
+    known: Collection[str], texts: Sequence[str | None], mapping: Mapping[str, str], names: Sequence[str]
+) -> None:
+    """Numbers of two owners mean the same only if somebody says so: RAF-DB counts from 1, AffectNet from 0."""
+    codes = sorted({text for text in texts if text is not None and text.isdecimal() and text not in mapping})
+    if codes and all(text.isdecimal() for text in known):
+        raise ProbeError(
+            f"{names[0]} and {names[1]} both have numbers for classes, and nothing says that "
+            f"{', '.join(codes[:8])} mean the same in both",
+            expected="each of them in --map",
+            fix=" ".join(f"--map {code}=OURS" for code in codes[:8]) + ", also where the numbers are the same",
+        )
 
 
 def _refuse_others(columns: Columns, label: str, kind: str) -> None:

@@ -1,11 +1,12 @@
 """Metrics of decisions: accuracy, recall, precision and F1.
 
 True and false positives and negatives are pooled over everything given, before any ratio. Classes that a model never
-predicts, or that a test part or a draw lacks, stay in every mean with the value zero: leaving them out would make a
-small test set look better than it is. So MEGC2019 defines UF1 and UAR over the pooled predictions of all subjects (See
-et al., MEGC 2019: the second facial micro-expressions grand challenge, FG 2019). A binary column with no coded label at
-all is another matter: it says nothing of the model and has no value. So is a class that a tested data set never had
-where a model learnt from another: `Targets.meant` leaves it out.
+predicts, or that a test part lacks, stay in every mean with the value zero: leaving them out would make a small test
+set look better than it is. So MEGC2019 defines UF1 and UAR over the pooled predictions of all subjects (See et al.,
+MEGC 2019: the second facial micro-expressions grand challenge, FG 2019). A binary column with no coded label at all is
+another matter: it says nothing of the model and has no value. So is a class that a tested data set never had where a
+model learnt from another: `Targets.meant` leaves it out. A class that the test part has and a bootstrap draw of it
+lacks has no value in that draw: zero would tell of the draw, and even a perfect model's interval would reach far down.
 
 Point values come from scikit-learn; the sums here are for draws.
 """
@@ -121,10 +122,13 @@ def _of_counts(
 
     def statistic(predicted: Predicted, units: Units) -> Statistic:
         sums = tally(predicted, units, fitted=fitted)
+        lacking = sums.true.sum(axis=1)[:, None] == 0
 
         def of_draws(counts: Array) -> Array:
-            values = compute(sums.hit @ counts, sums.guessed @ counts, sums.true @ counts)
-            return np.where((sums.known @ counts > 0) & _meant(predicted), values, np.nan)
+            true = sums.true @ counts
+            values = compute(sums.hit @ counts, sums.guessed @ counts, true)
+            drawn = (true > 0) | lacking
+            return np.where((sums.known @ counts > 0) & drawn & _meant(predicted), values, np.nan)
 
         return of_draws
 

@@ -5,9 +5,10 @@ and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; Davison and Hink
 Application, 1997, section 3.8). Most metrics are functions of sums over samples: one pass gives the sums of each unit,
 and all replicates are a product with the draw counts. Areas under curves are the same with sums at every score.
 
-A replicate is the metric of the drawn samples with the metric's own rules: a class that a draw lacks counts zero in
-mean recall and macro-F1, as it would in a test set that lacks it. Replicates in which a metric has no value are left
-out of the interval and counted. One unit tells nothing of the spread between units: such an interval has no ends.
+A replicate is the metric of the drawn samples with the metric's own rules, but for a class that the test part has and a
+draw lacks: it has no value there, and mean recall and macro-F1 of that draw are over the others. Replicates in which a
+metric has no value are left out of the interval and counted. One unit tells nothing of the spread between units: such
+an interval has no ends.
 """
 
 from collections.abc import Sequence

@@ -38,14 +38,19 @@ class FewShot(Protocol):
         Raises:
             ProbeError: The labels have no classes, or a part is missing.
         """
-        if samples.targets.kind not in ("classes", "distribution"):
-            raise ProbeError(f"{self.name} of labels of kind {samples.targets.kind}", expected="classes")
+        if self.shots >= 1 and not self._classes(samples):
+            raise ProbeError(
+                f"{self.name} of labels of kind {samples.targets.kind}, which have no classes to draw so many of",
+                expected="classes, or a share of the training units",
+                fix="--protocol few-shot:1%",
+            )
         train, valid, test = official_parts(samples)
         every = np.sort(np.concatenate([train, valid]))
         pool = every[~np.isin(samples.units[every], samples.units[test])]
-        if len(np.unique(samples.targets.majority()[pool])) < 2:
+        if not self._teaches(samples, pool):
             raise ProbeError(
-                f"{len(pool)} training samples whose {samples.unit} is not in test too", expected="two classes of them"
+                f"{len(pool)} training samples whose {samples.unit} is not in test too",
+                expected="two classes of them, or two samples of labels without classes",
             )
         warnings = [
             f"{len(every) - len(pool)} training samples whose {samples.unit} is in test are never drawn"
@@ -75,7 +80,7 @@ class FewShot(Protocol):
             # A draw of one class teaches nothing: it is made larger, unit by unit.
             while True:
                 rows = pool[np.isin(samples.units[pool], known[:count])]
-                if len(np.unique(samples.targets.majority()[rows])) > 1:
+                if self._teaches(samples, rows):
                     return rows, set()
                 count += 1
         classes, chosen, missing = samples.targets.majority(), [], set()
@@ -92,8 +97,15 @@ class FewShot(Protocol):
         count = INNER if self.shots < 1 else min(INNER, int(self.shots))
         ways = inner_folds(rows, samples.units, samples.targets, count, samples.seed, "few-shot", str(draw))
         # What was fitted on one class, or on one sample, judges nothing.
-        classes = samples.targets.majority()
-        return tuple(way for way in ways if len(np.unique(classes[way.fit])) > 1)
+        return tuple(way for way in ways if self._teaches(samples, way.fit))
+
+    @staticmethod
+    def _classes(samples: Samples) -> bool:
+        return samples.targets.kind in ("classes", "distribution")
+
+    def _teaches(self, samples: Samples, rows: Rows) -> bool:
+        """Whether there is something to tell apart: two classes, or two samples of other labels."""
+        return len(rows if not self._classes(samples) else np.unique(samples.targets.majority()[rows])) > 1
 
     def _chosen_on(self) -> str:
         if self.shots == 1:

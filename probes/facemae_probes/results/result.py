@@ -137,6 +137,13 @@ def paired_rows(
     same = np.array_equal(first.targets.values, second.targets.values, equal_nan=first.targets.kind == "regression")
     if first.targets.kind != second.targets.kind or not same:
         raise ProbeError("the results have different true labels for the same keys")
+    units = [result.data["task"]["unit"] for result in (first, second)]
+    if units[0] != units[1]:
+        raise ProbeError(
+            f"the results have different units of independence, {units[0]} and {units[1]}",
+            expected="one unit, over which the difference's interval is drawn",
+            fix="run one of them again with --unit of the other",
+        )
     if part is not None and part not in first.slices:
         raise ProbeError(f"the result has no slice {part!r}", expected=f"one of {', '.join(first.slices) or 'none'}")
     return np.ones(len(first.keys), dtype=bool) if part is None else first.slices[part]

@@ -24,7 +24,7 @@ from facemae_probes.benchmarks.registry import benchmark
 from facemae_probes.commands import app
 from facemae_probes.tasks.columns import read_columns
 from facemae_probes.tasks.task import make_task
-from tests.probes.benchmarks.conftest import MADE, OTHER, TRAIN, blob, make_raf, write_image
+from tests.probes.benchmarks.conftest import MADE, OTHER, TRAIN, blob, make_raf, write_image, write_table
 
 Know = Callable[..., Benchmark]
 
@@ -116,6 +116,22 @@ def test_sources_of_a_manifest_are_units_and_files_keep_their_names(tmp_path: Pa
     assert not listed.problems
     assert {row.path for row in listed.rows} == {row.split(",")[0] for row in rows}
     assert make_task(columns, "label").unit == "source"
+
+
+def test_a_manifest_that_names_neither_persons_nor_sources_gets_clusters(tmp_path: Path) -> None:
+    rows = []
+    for number in range(24):
+        write_image(tmp_path / f"data/faces/{number}.png", blob(number % 6, number % 3))
+        rows.append([f"faces/{number}.png", "train" if number < 12 else "test", "abc"[number % 3]])
+    write_table(tmp_path / "data/manifest.csv", ["path", "split", "label"], rows)
+    pack_benchmark(benchmark("custom"), tmp_path / "data", tmp_path / "shards")
+    columns = read_columns(tmp_path / "shards")
+    task = make_task(columns, "label")
+    # Six pictures, each there four times and in both parts.
+    assert (task.unit, len(np.unique(task.units))) == ("cluster", 6)
+    assert set(columns.text("crosses_splits")) == {"1"}
+    pack_benchmark(benchmark("custom"), tmp_path / "data", tmp_path / "plain", clusters=False)
+    assert make_task(read_columns(tmp_path / "plain"), "label").unit == "sample"
 
 
 def _labels(shards: Path) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The bootstrap against a plain loop with the same draws, and against what it promises."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,11 +142,20 @@ def test_replicates_without_a_value_are_left_out_and_counted() -> None:
     assert (never.value, never.low, never.high, never.undefined) == (None, None, None, 20)
 
 
-def test_a_class_that_a_draw_lacks_counts_zero() -> None:
+def test_a_class_that_a_draw_lacks_has_no_value_in_it() -> None:
     targets = Targets("classes", ("a", "b"), np.array([0] * 29 + [1]))
     scores = np.eye(2, dtype=np.float32)[targets.values]
     found = interval(targets, scores, np.arange(30), "uar", unit="sample", replicates=500)
-    assert (found.value, found.low, found.high, found.undefined) == (1, 0.5, 1, 0)
+    assert (found.value, found.low, found.high, found.undefined) == (1, 1, 1, 0)
+    # A class that the whole test part lacks is another matter: the model could only get it wrong.
+    lacking = replace(targets, names=("a", "b", "c"))
+    found = interval(
+        lacking, np.eye(3, dtype=np.float32)[targets.values], np.arange(30), "uar", unit="sample", replicates=500
+    )
+    assert found.value == pytest.approx(2 / 3)
+    # Draws without b are over a and c, the others over all three.
+    assert found.low == pytest.approx(1 / 2)
+    assert found.high == pytest.approx(2 / 3)
 
 
 def test_one_unit_gives_no_ends() -> None:

@@ -23,6 +23,7 @@ from facemae_probes.runner import run_probe
 from facemae_probes.tasks.clips import ClipColumns, as_clips
 from facemae_probes.tasks.columns import Columns
 from facemae_probes.tasks.targets import Targets
+from facemae_probes.tasks.task import make_task
 from tests.probes.conftest import make_items
 
 PIXELS = PixelSource(ModelInput(image_size=16, channels=1, mean=(0.5,), std=(0.5,)))
@@ -213,3 +214,44 @@ def test_a_set_without_test_split_is_tested_whole_and_that_is_said(
     columns, warnings = joined(pool, "emotion", TestSet(second))
     assert columns.values["split"].count("test") == tested
     assert warnings == ([f"no labelled sample of two has split test: all {tested} are tested"] if warned else [])
+
+
+def test_each_set_has_the_units_that_it_knows(make: Make, tmp_path: Path) -> None:
+    first = make("one", 48, ("train", "valid"))
+    second = make("two", 24, ("test",), cluster=lambda n: f"c{n // 4}")
+    read_of = Pool.of(first, second)
+    columns, _ = joined(read_of, "emotion", TestSet(second))
+    tested = columns.samples >= read_of.offsets[1]
+    columns.values["subject"] = [
+        None if new else who for new, who in zip(tested, columns.values["subject"], strict=True)
+    ]
+    columns.values["source"] = [None] * len(columns)
+    task = make_task(columns, "emotion", protocol=Cross("one", "two", read_of.offsets[1]), begins=read_of.offsets)
+    assert task.unit == "cluster"
+    assert len(np.unique(task.units[task.splits.tested])) == 6
+    learnt = task.units[task.splits.learnt]
+    assert len(np.unique(learnt)) == 8
+    assert not set(learnt) & set(task.units[task.splits.tested])
+    (text,) = [text for text in task.warnings if "unit of independence" in text]
+    assert text.startswith("the unit of independence is subject in the learnt set and cluster in the tested one")
+
+
+def test_either_set_may_be_filtered_and_the_result_says_which(make: Make, tmp_path: Path) -> None:
+    first, second = make("one", 48, ("train", "valid")), make("two", 24, ("test",))
+    given = {"where": {"odd": "1"}, "test_set": TestSet(second, where={"odd": "0"})}
+    result = run_probe(first, PIXELS, "emotion", plan=PLAN, cache=tmp_path, **given)  # type: ignore[arg-type]
+    texts = [text for text in result.data["warnings"] if "only samples" in text]
+    assert texts == ["only samples of the learnt set one with odd=1", "only samples of the tested set two with odd=0"]
+    assert result.data["task"]["counts"]["test"]["samples"] == 12
+
+
+def test_numbers_of_two_owners_are_not_taken_for_the_same(make: Make, tmp_path: Path) -> None:
+    first = make("one", 48, ("train", "valid"), code=lambda n: n % 3)
+    second = make("two", 24, ("test",), code=lambda n: 1 + n % 3)
+    with pytest.raises(
+        ProbeError, match=r"nothing says that 1, 2, 3 mean the same in both(.|\n)*--map 1=OURS --map 2=OURS"
+    ):
+        run_probe(first, PIXELS, "code", plan=PLAN, test_set=TestSet(second))
+    mapping = {"1": "0", "2": "1", "3": "2"}
+    result = run_probe(first, PIXELS, "code", plan=PLAN, test_set=TestSet(second, mapping=mapping), cache=tmp_path)
+    assert result.data["task"]["counts"]["test"] == {"samples": 24, "0": 8, "1": 8, "2": 8}

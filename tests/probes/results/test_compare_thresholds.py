@@ -50,6 +50,13 @@ def test_the_metric_of_both_choices_is_compared_unless_they_differ() -> None:
     assert compare_results(one, other, metric="macro_f1", replicates=10).metric == "macro_f1"
 
 
+def test_results_of_other_units_are_not_compared() -> None:
+    one = made_result("classes")
+    other = replace(one, data={**one.data, "task": {**one.data["task"], "unit": "sample"}})
+    with pytest.raises(ProbeError, match="different units of independence, subject and sample"):
+        compare_results(one, other, replicates=10)
+
+
 def test_without_thresholds_the_metric_is_refused() -> None:
     one = made_result("multilabel")
     with pytest.raises(ProbeError, match="threshold"):

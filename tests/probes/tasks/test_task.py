@@ -156,6 +156,15 @@ def test_near_duplicates_are_units_where_nothing_else_is_known() -> None:
     assert make_task(columns, "emotion").unit == "cluster"
 
 
+def test_where_nothing_says_what_belongs_together_that_is_said() -> None:
+    task = make_task(_columns(subject=[None] * 24), "emotion")
+    assert task.unit == "sample"
+    assert any("each counts as independent, and intervals are too narrow" in text for text in task.warnings)
+    assert not any(
+        "independent" in text for text in make_task(_columns(subject=[None] * 24), "emotion", unit="sample").warnings
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "label", "message"),
     [
