@@ -10,13 +10,12 @@ from typing import Any
 from facemae.data.clips.settings import People
 from facemae.data.schema import CropRecipe
 from facemae.errors import DataError, UsageError
-from facemae.faces.registry import open_detector
 from facemae.features.clip_listing import ClipPart, FilesPart
 from facemae.features.clip_sources import sample_windows
 from facemae.features.clips import ClipExtractor
-from facemae.features.crops import compare_clip_crops, cutting_for
+from facemae.features.crops import compare_clip_crops
 from facemae.features.extraction import Progress, check_new, describe_model
-from facemae.features.raw_videos import MediaFile, RawMedia
+from facemae.features.raw_videos import MediaFile, RawMedia, raw_media
 from facemae.features.sources import ShardSource
 from facemae.features.stream import Skip
 from facemae.features.windows import Window
@@ -89,7 +88,7 @@ def plan_clips(
     files = [file for part in parts if isinstance(part, FilesPart) for file in part.files]
     if len(files) == clips and not any(file.video for file in files) and extractor.model.sound is None:
         raise UsageError("sound files for a model that hears nothing", expected="a model with a sound_encoder")
-    raw, unknown = _raw(extractor, detector, people) if files else (None, ())
+    raw, unknown = raw_media(extractor.model, extractor.windows, detector, people) if files else (None, ())
     warnings: dict[str, None] = {}
     converted: dict[str, None] = dict.fromkeys(extractor.windows.notes)
     sources = []
@@ -206,13 +205,6 @@ class _Walk:
     def _say(self, reached: float, end: float) -> None:
         if self.progress is not None and self.plan.clips == 1:
             self.progress(round(reached), max(1, round(end)))
-
-
-def _raw(extractor: ClipExtractor, detector: str, people: People) -> tuple[RawMedia, tuple[str, ...]]:
-    model = extractor.model
-    heard = None if model.sound is None else model.sound.input.mel.rate
-    cutting = cutting_for(model.crop, side=model.input.image_size, sound_rate=heard, detector=detector, people=people)
-    return RawMedia(model, extractor.windows, cutting.settings, open_detector(detector)), cutting.unknown
 
 
 def _crop(part: ClipPart, raw: RawMedia | None) -> CropRecipe:

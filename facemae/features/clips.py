@@ -1,13 +1,15 @@
 """Features of clips of any length: pictures, sound or both, by window or by time step."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from facemae.data.clips.settings import People
 from facemae.data.schema import Sample
 from facemae.errors import UsageError
 from facemae.features.clip_input import check_normalisation
@@ -158,6 +160,32 @@ class ClipExtractor:
         from facemae.features.clip_sources import sample_windows
 
         return self._all(sample_windows(sample, self.model, self.windows))
+
+    def of_file(
+        self,
+        path: Path | str,
+        *,
+        sound: Path | str | None = None,
+        people: People = "main",
+        detector: str = "default",
+        note: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[ClipRows]:
+        """Features of a video or sound file of any length, a batch at a time; its faces are cut as in training.
+
+        Args:
+            path: The file.
+            sound: A file with a video's sound; None takes its own.
+            people: As for packing: `main`, or `all`.
+            detector: As for packing.
+            note: Told what is odd about the file.
+
+        Raises:
+            DataError: Nothing of the file can be used, such as a video without a face of a model that does not hear.
+            StorageError: The file cannot be read.
+        """
+        from facemae.features.raw_videos import open_file
+
+        yield from self.rows(open_file(path, self.model, self.windows, sound, people, detector, note))
 
     def of_arrays(
         self,

@@ -25,8 +25,6 @@ from facemae.parallel import usable_cores
 if TYPE_CHECKING:
     from facemae.features.clips import ClipExtractor
 
-_CLIPS_ALONE = "was trained on clips alone; a picture is to it a clip of one step in which nothing moves"
-
 _log = logging.getLogger(__name__)
 
 
@@ -246,9 +244,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def clips(self, **how: Any) -> "ClipExtractor":
         """Features of clips and sound of any length; arguments as for `facemae.features.clips.ClipExtractor`."""
-        from facemae.features.clips import ClipExtractor
+        from facemae.features import clips
 
-        return ClipExtractor(self, **how)
+        return clips.ClipExtractor(self, **how)
 
     def encode_sound(self, mels: torch.Tensor, layers: Sequence[int] | None = None) -> dict[int, torch.Tensor]:
         """Tokens of the encoder of sound, as `encode`.
@@ -331,7 +329,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         side = self.input.image_size
         said = False
         if not self.loaded.saw_pictures:
-            warnings.warn(f"{self.model} {_CLIPS_ALONE}", stacklevel=2)
+            alone = "was trained on clips alone; a picture is to it a clip of one step in which nothing moves"
+            warnings.warn(f"{self.model} {alone}", stacklevel=2)
         for batch in stream_batches(as_source(source), self.input, batch_size=size, workers=workers, on_skip=on_skip):
             other = [found for found in batch.sizes if found != (side, side)]
             if other and not said:

@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from facemae.data.clips.people import choose
 from facemae.data.clips.pieces import Piece
 from facemae.data.clips.render import cropped, paths
-from facemae.data.clips.settings import ClipSettings
+from facemae.data.clips.settings import ClipSettings, People
 from facemae.data.clips.survey import Survey, survey
+from facemae.data.ingest.folder import ending
+from facemae.data.ingest.videos import SOUND_ENDINGS
 from facemae.data.preprocess import to_model_input
 from facemae.errors import DataError, DecodeError
 from facemae.faces.detector import Detector
+from facemae.faces.registry import open_detector
+from facemae.features.crops import cutting_for
 from facemae.features.raw_sound import RawSound, Stretch
 from facemae.features.sources import to_pixels
 from facemae.features.weights import LoadedEncoder
@@ -219,6 +223,33 @@ class RawMedia:
         place = Place(file.name, file.name, -1, 0.0, seconds)
         for reader in sound.walk([whole]):
             yield from cut_windows(place, self.windows, rate=mel.rate, waves=reader.take, mel=mel)
+
+
+def raw_media(
+    model: LoadedEncoder, windows: Windows, detector: str, people: People
+) -> tuple[RawMedia, tuple[str, ...]]:
+    """Open the detector; the second is what the model's crop recipe does not say (`facemae.features.crops.Cutting`)."""
+    heard = None if model.sound is None else model.sound.input.mel.rate
+    side = model.input.image_size
+    cutting = cutting_for(model.crop, side=side, sound_rate=heard, detector=detector, people=people)
+    return RawMedia(model, windows, cutting.settings, open_detector(detector)), cutting.unknown
+
+
+def open_file(
+    path: Path | str,
+    model: LoadedEncoder,
+    windows: Windows,
+    sound: Path | str | None,
+    people: People,
+    detector: str,
+    note: Note,
+) -> Iterator[Window]:
+    """Windows of one file; see `facemae.features.clips.ClipExtractor.of_file`."""
+    raw, unknown = raw_media(model, windows, detector, people)
+    if unknown:
+        note(f"how the model's faces were cut is unknown in {', '.join(unknown)}: as packing usually does")
+    video = ending(Path(path).name) not in SOUND_ENDINGS
+    yield from raw.windows_of(MediaFile(Path(path), str(path), video, None if sound is None else Path(sound)), note)
 
 
 def _remarks(seen: Survey) -> Iterator[str]:

@@ -16,6 +16,7 @@ from facemae.data.clips.pack import pack_videos
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.index import ShardIndex
 from facemae.data.reader import ShardReader
+from facemae.data.schema import CropRecipe
 from facemae.errors import DataError, UsageError
 from facemae.features.clip_extraction import extract_clips, plan_clips
 from facemae.features.clip_listing import FilesPart, kind_of, open_clips
@@ -126,6 +127,24 @@ def test_a_packed_sample_gives_its_features_alone(tmp_path: Path, run: Path, pac
         here = stored.columns["clip"] == sample.key
         np.testing.assert_allclose(rows.video, stored.columns["video"][here], atol=1e-5)
         assert rows.start.tolist() == stored.columns["start"][here].tolist()
+
+
+def test_a_file_gives_its_features_in_python(tmp_path: Path, run: Path, videos: Path) -> None:
+    said: list[str] = []
+    extractor = load(run, device="cpu", batch_size=8).clips()
+    parts = list(extractor.of_file(videos / "a.mp4", sound=videos / "more/c.wav", note=said.append))
+    assert [len(part.keys) for part in parts] == [1, 1, 1]
+    stored = features(videos / "a.mp4", run, tmp_path / "f.npz")
+    np.testing.assert_allclose(np.concatenate([part.video for part in parts]), stored.columns["video"], atol=1e-5)
+    assert said == []
+    (alone,) = load(run, device="cpu").clips().of_file(videos / "more/c.wav")
+    assert not alone.has_video.any()
+    assert alone.person.tolist() == [-1, -1]
+    unknown = save(tmp_path / "unknown", crop=CropRecipe())
+    next(load(unknown, device="cpu").clips().of_file(videos / "b.mkv", note=said.append))
+    assert said[0].startswith("how the model's faces were cut is unknown in size, fps, margin, smoothing, detector")
+    with pytest.raises(DataError, match="no video file"):
+        list(extractor.of_file(Path(__file__)))
 
 
 def test_several_people_and_stretches_are_told_apart(tmp_path: Path, run: Path) -> None:
