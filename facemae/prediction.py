@@ -181,6 +181,7 @@ def _input(recipe: Recipe, head: Supervised) -> ModelInput:
         mean=view.normalise.mean,
         std=view.normalise.std,
         interpolation=view.crop.interpolation,
+        part=view.crop.part,
     )
 
 

@@ -145,6 +145,7 @@ def _view_spec(name: str, view: ViewConfig, encoder: EncoderConfig) -> ViewSpec:
         scale=view.crop.scale,
         ratio=view.crop.ratio,
         interpolation=view.crop.interpolation,
+        part=view.crop.part,
         flip=view.flip,
         photometric=_photometric_spec(view),
         mask=_mask_spec(view.mask, size // encoder.patch_size, _steps(view, encoder), f"views.{name}.mask.ratio"),
@@ -254,6 +255,7 @@ def model_input(recipe: Recipe) -> ModelInput:
         mean=view.normalise.mean,
         std=view.normalise.std,
         interpolation=view.crop.interpolation,
+        part=view.crop.part,
     )
 
 

@@ -196,6 +196,11 @@ def test_every_field_has_a_docstring() -> None:
         ("fmae_tiny", "views.main.colour={hue: 0.1}", "views.main.colour.hue is 0.1 and encoder.channels is 1"),
         ("fmae_tiny", "views.main.colour={saturation: 0.2}", "colour.saturation is 0.2 and encoder.channels is 1"),
         ("fmae_tiny", "views.main.grey=0.2", "views.main.grey is 0.2 and encoder.channels is 1: grey has no colour"),
+        (
+            "fmae",
+            "views.main.crop.part=[0.2, 0.5, 0.2, 1]",
+            "part [0.2, 0.5, 0.2, 1.0] is none of a picture: left, top",
+        ),
         ("fmae", "views.main.colour={}", "changes nothing: set brightness, contrast, saturation or hue"),
         ("fmae", "views.main.colour={hue: 0.6}", "views.main.colour.hue"),
         ("fmae", "views.main.blur={sigma: [0, 1]}", "sigma [0.0, 1.0] is no range of deviations"),

@@ -22,9 +22,18 @@ class CropConfig(Config):
     """Range of the part's width over height."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How pixels are resampled; always with antialiasing."""
+    part: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    """Left, top, right and bottom of the part of the picture that is cropped, as shares of its sides: the
+    lower middle of a face, with the mouth, is [0.2, 0.5, 0.8, 1]."""
 
     @model_validator(mode="after")
     def _ranges(self) -> "CropConfig":
+        left, top, right, bottom = self.part
+        if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+            raise ValueError(
+                f"part {list(self.part)} is none of a picture: left, top, right and bottom, "
+                "0 <= left < right <= 1, 0 <= top < bottom <= 1"
+            )
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"scale {list(self.scale)} is no range of shares: 0 < lowest <= highest <= 1")

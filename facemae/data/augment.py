@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from facemae.data.masks import draw_mask
 from facemae.data.photometric import change
-from facemae.data.preprocess import Box, Pixels, resize
+from facemae.data.preprocess import Box, Pixels, part_box, resize
 from facemae.data.regions import Map, cut_map, mirrored
-from facemae.data.schema import MaskSpec, ViewSpec
+from facemae.data.schema import WHOLE, MaskSpec, ViewSpec
 from facemae.rng import generator
 
 Place = tuple[Box | None, bool]
@@ -111,9 +111,11 @@ def place_regions(maps: Map, shape: tuple[int, int], size: int, place: Place) ->
 def _draw_place(image: Pixels, spec: ViewSpec, seed: int, path: tuple[str | int, ...]) -> Place:
     """Which part of the image is taken, None for all of it, and whether it is mirrored."""
     rng = generator(seed, "crop", *path)
-    box = None
+    left, top, width, height = part_box(spec.part, image.shape[1], image.shape[0])
+    box = None if spec.part == WHOLE else (left, top, width, height)
     if spec.crop == "random_resized":
-        box = random_box(image.shape[1], image.shape[0], spec.scale, spec.ratio, rng)
+        x, y, width, height = random_box(width, height, spec.scale, spec.ratio, rng)
+        box = left + x, top + y, width, height
     return box, bool(spec.flip and rng.random() < 0.5)
 
 

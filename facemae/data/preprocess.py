@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from facemae.data.schema import ModelInput
+from facemae.data.schema import WHOLE, ModelInput, Part
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
@@ -43,8 +43,14 @@ def resize(image: Pixels, size: int, *, box: Box | None = None, interpolation: s
     return np.ascontiguousarray(scaled[0].permute(1, 2, 0).numpy())
 
 
+def part_box(part: Part, width: int, height: int) -> Box:
+    """A part of a picture in whole pixels, at least one in each direction."""
+    left, top = min(round(part[0] * width), width - 1), min(round(part[1] * height), height - 1)
+    return left, top, max(1, round(part[2] * width) - left), max(1, round(part[3] * height) - top)
+
+
 def to_model_input(image: Pixels, model_input: ModelInput) -> Pixels:
-    """The deterministic preprocessing of evaluation: the whole image scaled to the encoder's square.
+    """The deterministic preprocessing of evaluation: the whole image, or the model's part of it, scaled to a square.
 
     It is what crop kind `resize` does in training. The aspect ratio is not kept; face crops are square by convention.
 
@@ -57,7 +63,8 @@ def to_model_input(image: Pixels, model_input: ModelInput) -> Pixels:
     """
     if image.ndim != 3 or image.shape[2] != model_input.channels:
         raise ValueError(f"image has shape {image.shape}; expected [H, W, {model_input.channels}]")
-    scaled = resize(image, model_input.image_size, interpolation=model_input.interpolation)
+    box = None if model_input.part == WHOLE else part_box(model_input.part, image.shape[1], image.shape[0])
+    scaled = resize(image, model_input.image_size, box=box, interpolation=model_input.interpolation)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 

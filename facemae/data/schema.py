@@ -15,6 +15,10 @@ from facemae.data.made import Made
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 """Extensions of a sample's still image, in the order they are looked for."""
+Part = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, as shares of its sides."""
+WHOLE: Part = (0.0, 0.0, 1.0, 1.0)
+"""All of it."""
 
 
 class CropRecipe(BaseModel):
@@ -64,6 +68,8 @@ class ModelInput(BaseModel):
     """Divides pixels after the mean."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Resampling to the input size, with antialiasing."""
+    part: Part = WHOLE
+    """The part of a picture that is scaled to the input size."""
 
 
 class DatasetCard(BaseModel):
@@ -209,6 +215,7 @@ class ViewSpec:
         scale: Range of the crop's area as a share of the image.
         ratio: Range of the crop's width over height.
         interpolation: `bilinear` or `bicubic`.
+        part: Left, top, right and bottom of the part of the picture that is cropped, as shares of its sides.
         flip: Mirror half of the samples.
         photometric: Random changes of pixel values, or None.
         mask: The mask, or None.
@@ -224,6 +231,7 @@ class ViewSpec:
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
     interpolation: str = "bilinear"
+    part: Part = WHOLE
     flip: bool = True
     photometric: PhotometricSpec | None = None
     mask: MaskSpec | None = None

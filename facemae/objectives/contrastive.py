@@ -1,6 +1,7 @@
 """Contrast between two encodings: what belongs to one sample is alike, be it views, or a view and a sound."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +38,19 @@ class LevelConfig(Config):
     head: HeadConfig | None = None
     """A projection of its own for each of the two; null compares the means themselves, as HiCMAE and CAV-MAE, which
     needs encoders of one width."""
+    steps: int | None = Field(default=None, ge=1)
+    """Into how many equal stretches of time clips and sounds are cut. Each has a mean of its own, projected by one head
+    for all, and what is compared is the mean of their cosines: what is alike must be so at the same time. null takes
+    one mean over all, as HiCMAE and CAV-MAE."""
+    centre: bool = False
+    """Of several stretches: what they have in common is subtracted from each before the projection, so that what stays
+    the same in time, who speaks and where among it, does not count."""
+
+    @model_validator(mode="after")
+    def _several(self) -> "LevelConfig":
+        if self.centre and (self.steps or 1) < 2:
+            raise ValueError("centre subtracts the mean of several stretches of time; set steps to 2 or more")
+        return self
 
 
 class ContrastiveConfig(ContrastConfig):
@@ -89,6 +103,7 @@ class Contrastive(Objective):
         sides = tuple(_side(name, setting) for name in config.between)
         for level in config.levels:
             _check_level(config.between, sides, level)
+            _check_steps(config.between, level, setting)
         self.levels = nn.ModuleList(Level(config, level, sides) for level in config.levels)
 
     def needs(self) -> tuple[Need, ...]:
@@ -186,14 +201,15 @@ class Level(nn.Module):
 
     def __init__(self, config: ContrastiveConfig, level: LevelConfig, sides: tuple[tuple[int, int], ...]) -> None:
         super().__init__()
-        self.settings, self.blocks = config, level.blocks
+        self.settings, self.blocks, self.steps = config, level.blocks, level.steps or 1
+        self.centre = level.centre
         self.heads = None if level.head is None else nn.ModuleList(ProjectionHead(level.head, w) for w, _ in sides)
         self.log_scale, self.bias = learned_numbers(config)
 
     def forward(
         self, first: Encoding, second: Encoding, rows: Sequence[torch.Tensor | None], samples: int
     ) -> torch.Tensor:
-        """Vectors of length one of both sides, fp32 [B, 2, D]; zeros where a sample lacks a side.
+        """Vectors of both sides, fp32 [B, 2, D]; zeros where a sample lacks a side.
 
         Args:
             first: The first side.
@@ -201,12 +217,20 @@ class Level(nn.Module):
             rows: Of each, the samples that it was made of; None for all.
             samples: Samples B of the batch.
         """
-        vectors = []
-        for side, encoding in enumerate((first, second)):
-            mean = _level_tokens(encoding, None if self.blocks is None else self.blocks[side]).mean(dim=1)
-            vector = F.normalize(mean.float(), dim=-1) if self.heads is None else self.heads[side](mean)
-            vectors.append(spread(vector, rows[side], samples))
+        vectors = [
+            spread(self.vector(encoding, side), rows[side], samples) for side, encoding in enumerate((first, second))
+        ]
         return torch.stack(vectors, dim=1)
+
+    def vector(self, encoding: Encoding, side: int) -> torch.Tensor:
+        """Vectors of length one of one side, fp32 [R, D]; of several stretches of time one behind the other."""
+        means = step_means(
+            _level_tokens(encoding, None if self.blocks is None else self.blocks[side]), encoding, self.steps
+        )
+        if self.centre:
+            means = means - means.mean(dim=1, keepdim=True)
+        found = F.normalize(means.float(), dim=-1) if self.heads is None else self.heads[side](means)
+        return found.flatten(1) / math.sqrt(self.steps)
 
     def loss(self, own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """The loss of each own sample, [n].
@@ -232,6 +256,24 @@ def _level_tokens(encoding: Encoding, block: int | None) -> torch.Tensor:
     if block is None:
         return encoding.patches
     return encoding.level(block)[:, encoding.prefix :]
+
+
+def step_means(tokens: torch.Tensor, encoding: Encoding, steps: int) -> torch.Tensor:
+    """Means over the visible tokens in equal stretches of time, [B, steps, D]; zeros where a stretch shows none.
+
+    Args:
+        tokens: [B, K, D], those of an encoding's visible patches.
+        encoding: The encoding, whose grid begins with time.
+        steps: How many stretches, a divisor of the grid's steps in time.
+    """
+    if steps == 1:
+        return tokens.mean(dim=1, keepdim=True)
+    assert encoding.grid is not None, "encoders give theirs"
+    each = math.prod(encoding.grid) // steps
+    if encoding.visible is None:
+        return tokens.reshape(len(tokens), steps, each, -1).mean(dim=2)
+    belongs = F.one_hot(encoding.visible // each, steps).to(tokens.dtype)
+    return belongs.mT @ tokens / belongs.sum(dim=1).clamp(min=1).unsqueeze(-1)
 
 
 def _allowed(own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -289,3 +331,19 @@ def _check_level(between: tuple[str, str], sides: tuple[tuple[int, int], ...], l
             f"{between[1]!r}",
             fix="give each level a head, or choose encoders of one width",
         )
+
+
+def _check_steps(between: tuple[str, str], level: LevelConfig, setting: Setting) -> None:
+    """Raise ConfigError where a side has no such stretches of time."""
+    for name in between if level.steps is not None else ():
+        if name in setting.sounds:
+            moments = heard("contrastive", setting).config.grid[0]
+        else:
+            clip = setting.views[name].clip
+            moments = 1 if clip is None else clip.frames // (setting.encoder.tubelet or 1)
+        if level.steps is not None and moments % level.steps:
+            legal = [str(count) for count in range(1, moments + 1) if moments % count == 0]
+            raise ConfigError(
+                f"objective 'contrastive' cuts {name!r} into {level.steps} stretches of time; it has {moments} moments",
+                expected=f"one of {', '.join(legal)}",
+            )

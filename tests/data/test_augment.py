@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from facemae.data.augment import make_view, planes, random_box
-from facemae.data.preprocess import resize
+from facemae.data.preprocess import part_box, resize
 from facemae.data.schema import MaskSpec, ViewSpec
 from facemae.rng import generator
 
@@ -49,6 +49,25 @@ def test_flip_off_never_mirrors() -> None:
     expected = resize(IMAGE, 32).transpose(2, 0, 1)
     for sample in range(20):
         np.testing.assert_array_equal(make_view(IMAGE, spec, 0, "faces", 0, sample)[0], expected)
+
+
+PART = (0.25, 0.5, 0.75, 1.0)
+
+
+def test_a_part_is_all_that_a_view_sees() -> None:
+    whole = ViewSpec("main", 32, 3, crop="resize", flip=False, part=PART)
+    inside = np.ascontiguousarray(IMAGE[30:60, 12:36])
+    np.testing.assert_array_equal(make_view(IMAGE, whole, 0, "faces", 0, 1)[0], planes(resize(inside, 32)))
+    # Random crops are those of the part alone, drawn alike.
+    cropped = ViewSpec("main", 32, 3, part=PART)
+    for sample in range(20):
+        expected, _ = make_view(inside, replace(cropped, part=(0, 0, 1, 1)), 0, "faces", 0, sample)
+        np.testing.assert_array_equal(make_view(IMAGE, cropped, 0, "faces", 0, sample)[0], expected)
+
+
+def test_the_smallest_part_has_a_pixel() -> None:
+    assert part_box((0.0, 0.0, 0.001, 0.001), 48, 60) == (0, 0, 1, 1)
+    assert part_box((0.999, 0.999, 1.0, 1.0), 48, 60) == (47, 59, 1, 1)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -52,6 +52,13 @@ def test_model_input_is_planes_of_the_whole_image() -> None:
         to_model_input(NOISE[:, :, :1], model_input)
 
 
+def test_model_input_may_be_a_part_of_the_image() -> None:
+    height, width = NOISE.shape[:2]
+    model_input = ModelInput(image_size=32, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3, part=(0.0, 0.5, 0.5, 1.0))
+    left = np.ascontiguousarray(NOISE[round(height / 2) :, : round(width / 2)])
+    np.testing.assert_array_equal(to_model_input(NOISE, model_input), resize(left, 32).transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalise_agrees_with_torchvision(channels: int) -> None:
     from torchvision.transforms.functional import normalize, to_tensor

@@ -105,8 +105,8 @@ def _shrink_block(block: dict[str, Any]) -> None:
             block[key] = SMALL[key]
         elif key == "mix_layers" and value:
             block[key] = [0, 5]
-        elif key == "group" and value:
-            block[key] = 4
+        elif key in {"group", "steps"} and value:
+            block[key] = 4 if key == "group" else 2
         elif key == "blocks" and value:
             block[key] = [3, 3]
     if block.get("skips"):

@@ -84,6 +84,7 @@ def _view(loaded: "LoadedEncoder", plan: FinetunePlan) -> dict[str, Any]:
             "scale": change.scale,
             "ratio": change.ratio,
             "interpolation": pixels.interpolation,
+            "part": pixels.part,
         },
         "flip": change.flip,
         "colour": colour if change.colour and (change.brightness or change.contrast) else None,

@@ -143,6 +143,50 @@ def equal_time(
         typer.echo((out / "report" / "report.md").read_text(encoding="utf-8"))
 
 
+@app.command("av-retrieval")
+def av_retrieval(
+    data: Annotated[Path, typer.Option(help="Indexed shard set of clips with sound, packed with --subject-column.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the recipe, such as efficiency.threads=1.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe with a contrast of clips and the sound beneath.")] = "sync_tiny",
+    subject: Annotated[
+        str | None, typer.Option(help="Speaker that is learned from; the one with most clips unless given.")
+    ] = None,
+    held: Annotated[int, typer.Option(min=2, help="Clips of that speaker that are held out.")] = 30,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the held-out clips and of intervals.")] = 0,
+    tune: Annotated[
+        int | None,
+        typer.Option(min=2, help="For choosing settings: hold out so many training clips, look at no held-out one."),
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
+) -> None:
+    """Train on one speaker's clips, and look for the sound of held-out seconds by their pictures, and back.
+
+    Against the same run with the contrast off, the sound shifted inside the clip, random weights, a linear map, and
+    other speakers. Intervals are over clips.
+
+    Example: facemae study av-retrieval --data shards/grid --out studies/retrieval efficiency.threads=1
+    """
+    import json
+
+    from facemae_probes.studies.retrieval.study import Asked, run_study
+
+    asked = Asked(recipe, tuple(overrides or ()), subject, held, seed, tune)
+    options = {"recipe": recipe, "held": str(held), "seed": str(seed)}
+    options |= {"subject": subject} if subject else {}
+    options |= {"tune": str(tune)} if tune else {}
+    results = run_study(
+        data,
+        out,
+        asked,
+        command=_command("av-retrieval", data, out, options, overrides),
+        say=lambda text: typer.echo(text, err=True),
+    )
+    typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
+
+
 @app.command("leak")
 def leak(
     data: Annotated[
