@@ -11,7 +11,7 @@ from facemae.config.base import Config, Span, SpanConfig
 from facemae.config.beneath import sound_copies, sound_frames
 from facemae.config.data import DataConfig, StreamConfig
 from facemae.config.fusion import FusionConfig
-from facemae.config.model import DecoderConfig, EncoderConfig, HeadConfig, LabelCounts, ObjectiveConfig
+from facemae.config.model import CriticConfig, DecoderConfig, EncoderConfig, HeadConfig, LabelCounts, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.recipe import Recipe
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig, SpikeConfig
@@ -36,6 +36,7 @@ __all__ = [
     "ClipConfig",
     "ColourConfig",
     "Config",
+    "CriticConfig",
     "CropConfig",
     "DataConfig",
     "DecoderConfig",

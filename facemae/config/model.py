@@ -140,6 +140,16 @@ class DecoderConfig(Config):
             )
 
 
+class CriticConfig(Config):
+    """A critic that tells reconstructed patches from real ones, as MARLIN: a Wasserstein GAN in one backward pass."""
+
+    weight: float = Field(default=0.01, gt=0)
+    """How much the reconstruction is to please the critic; of the squared error's weight of 1. The critic's own loss
+    has weight 1."""
+    hidden: int | None = Field(default=None, ge=1)
+    """Numbers between its two layers; null takes MARLIN's, four times the decoder's width."""
+
+
 class HeadConfig(Config):
     """A projection head: an MLP whose output is scaled to length one."""
 

@@ -9,10 +9,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from facemae.config import DecoderConfig, ObjectiveConfig, ViewConfig
+from facemae.config import CriticConfig, DecoderConfig, ObjectiveConfig, ViewConfig
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.models.clip_positions import Position
+from facemae.models.critic import PatchCritic
 from facemae.models.encoding import Encoding
 from facemae.models.patches import hidden_patches, take
 from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
@@ -21,6 +22,7 @@ from facemae.objectives.rows import only, spread
 from facemae.rng import uniform_by_slot
 
 EPSILON = 1e-6
+_ERROR, _FAKE, _REAL = "reconstruction", "critic_fake", "critic_real"
 
 
 class MaskedPatchesConfig(ObjectiveConfig):
@@ -31,6 +33,10 @@ class MaskedPatchesConfig(ObjectiveConfig):
     fused: bool = False
     """Whether the decoder gets the visible tokens after fusion (block `fusion`), as in HiCMAE; what it skips to are the
     encoder's own blocks all the same."""
+    critic: CriticConfig | None = None
+    """A critic of the reconstruction, MARLIN's; null for none. The log then has `reconstruction`, the squared error
+    alone, and `critic_fake` and `critic_real`, how reconstructed and real patches score; the loss is the sum of the
+    error and the critic's own loss, the first score less the second."""
 
     def fused_names(self) -> tuple[str, ...]:
         """What it predicts, where it is taken after fusion."""
@@ -115,6 +121,11 @@ class MaskedPatches(Objective):
             patch_values=masked.patch_values,
             position=masked.position,
         )
+        self.critic = config.critic
+        # By this name its gradients are clipped apart from the others.
+        self.adversary: PatchCritic | None = None
+        if self.critic is not None:
+            self.adversary = PatchCritic(masked.patch_values, self.critic.hidden or 4 * config.decoder.width)
 
     @abstractmethod
     def cut(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -156,18 +167,24 @@ class MaskedPatches(Objective):
         if not len(given):
             # A part of a batch in which no sample is one of the view's streams.
             nothing = given.new_zeros(len(batch))
-            return Term(nothing.sum(), samples=nothing)
-        errors = []
+            parts = () if self.adversary is None else (_ERROR, _FAKE, _REAL)
+            return Term(nothing.sum(), dict.fromkeys(parts, nothing.sum()), samples=nothing)
+        found: dict[str, list[torch.Tensor]] = {}
         for copy, name in enumerate(self.names):
             encoding = self._taken(encodings[name])
             hidden = self._to_decode(encoding, batch, step, copy)
-            errors.append(self._error(encoding, pixels[name], hidden))
-        error = torch.cat(errors, dim=1).mean(dim=1)
+            for part, values in self._compare(encoding, pixels[name], hidden).items():
+                found.setdefault(part, []).append(values)
+        means = {part: torch.cat(values, dim=1).mean(dim=1) for part, values in found.items()}
         present = self.present(batch)
         if present is not None:
             # What stands for a missing one gives finite numbers: they are left out, not multiplied away.
-            error = torch.where(present, error, 0.0)
-        return Term(error.sum(), samples=spread(error.detach(), rows, len(batch)))
+            means = {part: torch.where(present, values, 0.0) for part, values in means.items()}
+        loss = means[_ERROR]
+        if self.adversary is not None:
+            loss = loss + means[_FAKE] - means[_REAL]
+        sums = {} if self.adversary is None else {part: values.sum() for part, values in means.items()}
+        return Term(loss.sum(), sums, samples=spread(loss.detach(), rows, len(batch)))
 
     def _to_decode(self, encoding: Encoding, batch: Batch, step: int, copy: int) -> torch.Tensor:
         """The hidden patches that are decoded of a copy of the view, [R, M]: all, or some that are drawn."""
@@ -194,14 +211,20 @@ class MaskedPatches(Objective):
         assert encoding.visible is not None
         return hidden_patches(encoding.visible, math.prod(encoding.grid or self.grid))
 
-    def _error(self, encoding: Encoding, image: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Mean squared error of the hidden patches to be decoded, [samples, masks]."""
+    def _compare(self, encoding: Encoding, image: torch.Tensor, hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Means over the hidden patches to be decoded, [samples, masks]: of the squared error and of scores."""
         predicted: torch.Tensor = self.decoder(encoding, hidden)
         # Small differences of large numbers: the target and the error are computed in fp32.
         with torch.autocast(image.device.type, enabled=False):
             patches = take(self.cut(image.float()), hidden.reshape(len(image), -1)).view_as(predicted)
-            error = (predicted.float() - self.targets(patches)).square()
-            return error.mean(dim=(1, 2)).view(len(image), -1)
+            wanted = self.targets(patches)
+            error = (predicted.float() - wanted).square()
+            found = {_ERROR: error.mean(dim=(1, 2)).view(len(image), -1)}
+        if self.adversary is not None and self.critic is not None:
+            scores = self.adversary(predicted, wanted, self.critic.weight)
+            for part, values in zip((_FAKE, _REAL), scores, strict=True):
+                found[part] = values.mean(dim=1).view(len(image), -1)
+        return found
 
     def reconstruct(self, encodings: Mapping[str, Encoding], pixels: Mapping[str, torch.Tensor]) -> Reconstruction:
         """All hidden patches predicted, also where training decodes a part of them; of the first copy and mask.

@@ -193,7 +193,9 @@ class Trainer:
         if self._average is not None and lengths.ema is not None:
             self._average.update(averaging_rate(lengths.ema, before + lengths.batch, lengths.batch))
         # All processes know the norm; the bag adds up over processes.
-        self._bag.add({**totals, "grad_norm": update.norm / self._processes.world}, update.bad)
+        norms = {"grad_norm": update.norm, "grad_norm_adversary": update.adversary}
+        known = {name: norm / self._processes.world for name, norm in norms.items() if norm is not None}
+        self._bag.add({**totals, **known}, update.bad)
         return update
 
     def _global_counts(self, batch: Batch, parts: Sequence[Batch]) -> list[int]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from facemae.config import Recipe
 from facemae.data.masks import draw_mask
-from facemae.data.schema import Batch, SoundBatch, SoundSpec, ViewBatch
+from facemae.data.schema import Batch, SoundBatch, SoundSpec, ViewBatch, ViewSpec
 from facemae.data.sound_masks import draw_sound_mask
 from facemae.recipe import sound_specs, view_specs
 from facemae.rng import generator
@@ -76,6 +76,13 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "encoder": CLIP_ENCODER,
             "views": {"main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5, "copies": 2}}},
             "objectives": [{"kind": "masked_video", "decoder": SKIPPING}],
+        },
+        "by region, with a critic, of several copies": {
+            "encoder": CLIP_ENCODER,
+            "views": {
+                "main": {"clip": CLIP, "copies": 2, "streams": ["wild"], "mask": {"kind": "region", "ratio": 0.5}}
+            },
+            "objectives": [{"kind": "masked_video", "decoder": DECODER, "target": "pixels", "critic": {"weight": 0.3}}],
         },
         "clips and stills": {
             "encoder": CLIP_ENCODER,
@@ -192,6 +199,12 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 {"kind": "masked_audio", "decoder": {**DECODER, "kind": "cross", "fraction": 0.5}},
             ],
         },
+        "joint, with a critic": {
+            "views": {"main": MASKED},
+            "sounds": {"voice": VOICE},
+            "sound_encoder": HEARS,
+            "objectives": [{"kind": "masked_audio", "decoder": DECODER, "critic": {"weight": 0.3, "hidden": 16}}],
+        },
         "cross, a part decoded, values, of two copies": {
             "views": {"main": {**MASKED, "copies": 2}},
             "sounds": {"voice": {**VOICE, "mask": {"kind": "time_frequency", "ratio": 0.6}}},
@@ -307,7 +320,8 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
             image = torch.stack([image, *later], dim=1)
         visible = None
         if spec.mask is not None:
-            drawn = [[draw_mask(spec.mask, rng) for _ in range(spec.mask.copies)] for _ in range(BATCH)]
+            regions = [_regions(rng, spec) for _ in range(BATCH)]
+            drawn = [[draw_mask(spec.mask, rng, regions[n]) for _ in range(spec.mask.copies)] for n in range(BATCH)]
             visible = torch.from_numpy(np.array(drawn))
             visible = visible[:, 0] if spec.mask.copies == 1 else visible
         views[spec.name] = ViewBatch(image, visible)
@@ -340,6 +354,14 @@ def _metadata(slot: int) -> dict[str, Any]:
     labels |= {name: (slot >> place) % 2 for place, name in enumerate(UNITS) if (slot + place) % 4}
     found = {"labels": labels, "path": f"take{slot // 3}.mp4"}
     return {**found, "subject": f"person{slot % 5}"} if slot % 2 else found
+
+
+def _regions(rng: np.random.Generator, spec: ViewSpec) -> np.ndarray | None:
+    """Where the mask needs it, a map of large squares for each step."""
+    if spec.mask is None or spec.mask.kind != "region":
+        return None
+    squares = rng.integers(0, 17, (spec.mask.steps, 2, 2)).astype(np.uint8)
+    return np.asarray(squares.repeat(spec.image_size // 2, 1).repeat(spec.image_size // 2, 2), np.uint8)
 
 
 def _sound(rng: np.random.Generator, spec: SoundSpec) -> SoundBatch:

@@ -120,13 +120,21 @@ def sequence_table(tokens: int, width: int) -> torch.Tensor:
 def reference_loss(
     weights: dict[str, torch.Tensor], given: Batch, target: str = "norm_pix", *, difference: bool = False
 ) -> torch.Tensor:
-    """Encode what is visible, append mask tokens with the positions of what is hidden, decode, compare."""
+    """The mean squared error over all hidden tubelets."""
+    made, wanted = reference_patches(weights, given, target, difference=difference)
+    return torch.stack([((one - other) ** 2).mean() for one, other in zip(made, wanted, strict=True)]).mean()
+
+
+def reference_patches(
+    weights: dict[str, torch.Tensor], given: Batch, target: str, *, difference: bool = False
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Encode what is visible, append mask tokens with the positions of what is hidden, decode; and what is wanted."""
     view = given.views["main"]
     tubelets = reference_tubelets(view.image)
     seen = tubelets.sub(torch.tensor(MEAN)).div(torch.tensor(STD)).permute(0, 1, 5, 2, 3, 4)
     kernel = weights["encoder.vit.patch_embed.proj.weight"]
     width = kernel.shape[0]
-    total, decoder = [], "objectives.0.decoder"
+    made, wanted, decoder = [], [], "objectives.0.decoder"
     depth = sum("encoder" in name and name.endswith("norm1.weight") for name in weights)
     assert view.visible is not None
     for sample, visible in enumerate(view.visible.tolist()):
@@ -142,9 +150,9 @@ def reference_loss(
         y = reference_norm(y[:, len(visible) :], weights, f"{decoder}.norm")
         y = F.linear(y, weights[f"{decoder}.pred.weight"], weights[f"{decoder}.pred.bias"])[0]
         for place, token in enumerate(hidden):
-            wanted = reference_target(tubelets[sample, token], target, difference=difference)
-            total.append(((y[place] - wanted) ** 2).mean())
-    return torch.stack(total).mean()
+            made.append(y[place])
+            wanted.append(reference_target(tubelets[sample, token], target, difference=difference))
+    return made, wanted
 
 
 def built(given: Recipe) -> tuple[PretrainModel, MaskedVideo]:

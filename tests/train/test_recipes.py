@@ -10,6 +10,8 @@ import pytest
 from facemae.checkpoint import find_checkpoint
 from facemae.config import Recipe
 from facemae.data.pack import pack_samples
+from facemae.data.regions import MEMBER, encode_map
+from facemae.data.synthetic import render, sample_params
 from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.objectives.pretraining import build_pretrain_model
@@ -41,8 +43,9 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Clips of growing brightness with a tone beneath, of one second and more."""
-    made = {f"clip{number:02d}": members(25 + number) for number in range(12)}
+    """Clips of growing brightness with a tone beneath, of one second and more, with a region map."""
+    regions = {MEMBER: encode_map(render(sample_params(0, 0, 0), 32).regions)}
+    made = {f"clip{number:02d}": {**members(25 + number), **regions} for number in range(12)}
     return write(tmp_path_factory.mktemp("moving") / "shards", made)
 
 

@@ -66,6 +66,14 @@ def rate_factor(name: str, depth: int, decay: float | None) -> float:
     return float(decay ** (depth + 1)) if name.removeprefix(encoder).startswith(_BELOW) else 1.0
 
 
+def is_adversary(name: str) -> bool:
+    """Whether a parameter belongs to an adversary of the rest; see `facemae.models.reversal`.
+
+    Its gradients are clipped apart: they grow and shrink with another loss, and would change how far the rest steps.
+    """
+    return ".adversary." in name
+
+
 def encoder_of(name: str) -> str | None:
     """The prefix of the encoder that a parameter belongs to, or None."""
     return next((prefix for prefix in _ENCODERS if name.startswith(prefix)), None)

@@ -17,12 +17,13 @@ class Update:
     """What an update was, still on the device; the same on every process.
 
     Attributes:
-        norm: Gradient norm over all processes, before clipping; scalar.
+        norm: Gradient norm over all processes, before clipping; scalar. Adversaries are not in it.
         bad: 1.0 where the update was skipped: loss or gradients were not finite, or the norm stood out; scalar.
         spike: 1.0 where it was skipped for the norm alone; scalar.
         ceiling: The norm above which it stands out; scalar.
         broken: 1.0 for each parameter whose gradient, before clipping, has a norm that is not finite; float32 [T].
         names: Those T parameters: all that have a gradient on any process.
+        adversary: Gradient norm of the adversaries, likewise; None where the model has none.
     """
 
     norm: torch.Tensor
@@ -31,6 +32,7 @@ class Update:
     ceiling: torch.Tensor
     broken: torch.Tensor
     names: tuple[str, ...]
+    adversary: torch.Tensor | None = None
 
 
 class Strategy(Protocol):
@@ -62,7 +64,7 @@ class Strategy(Protocol):
         Args:
             loss: The step's loss on this process, detached.
             lr: Learning rate, of which each group of parameters takes its share.
-            clip: Largest gradient norm, or None.
+            clip: Largest gradient norm, of adversaries and of all others apart, or None.
             ceiling: The norm, before clipping, above which the step is skipped; a scalar on the device, or None.
         """
         ...

@@ -1,0 +1,104 @@
+"""Runs with masks by region and a critic: they resume exactly, refuse what has no maps, and say how patches score."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from facemae.config import Recipe
+from facemae.data.regions import MEMBER, Region, encode_maps
+from facemae.errors import ConfigError
+from facemae.recipe import load_recipe
+from facemae.train.record.log import read_lines
+from facemae.train.trainer import pretrain
+from tests.data.test_loader_clips import LONG, members, write
+from tests.data.test_regions import drawn
+from tests.train.conftest import result_files, run_until
+
+RECIPE = """\
+schema: 1
+name: tiny_regions
+seed: 3
+data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
+views:
+  main:
+    clip: {frames: 4, fps: 6.25}
+    normalise: {mean: [0.0], std: [1.0]}
+    mask: {kind: region, ratio: 0.75}
+encoder:
+  {name: test_vit, image_size: 16, patch_size: 4, channels: 1, tubelet: 2, frames: 4, class_token: false}
+objectives:
+  - {kind: masked_video, target: pixels, decoder: {width: 16, depth: 1, heads: 2, embed_bias: false}, critic: {}}
+optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples}
+checkpoint: {every: 8 samples}
+efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
+log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
+"""
+
+
+def sample(number: int) -> dict[str, bytes]:
+    rolled = (np.roll(drawn(number, 32), frame, axis=1) for frame in range(LONG - number))
+    return {**members(LONG - number, sound=False), MEMBER: encode_maps(rolled)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
+    """An undisturbed run."""
+    folder = tmp_path_factory.mktemp("regions")
+    shards = write(folder / "shards", {f"clip{number}": sample(number) for number in range(8)})
+    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
+    recipe = load_recipe(folder / "tiny.yaml")
+    result = pretrain(recipe, folder / "run")
+    assert (result.step, result.stopped) == (6, "finished")
+    return recipe, folder / "run"
+
+
+def test_a_run_resumes_exactly(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, run = whole
+    run_until(recipe, tmp_path / "run", 3)
+    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
+    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+
+
+def test_workers_and_micro_batches_see_the_same_masks(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, run = whole
+    efficiency = recipe.efficiency.model_copy(update={"micro_batch": 2, "workers": 1})
+    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
+    mine, theirs = (result_files(folder, 6)["keys"] for folder in (tmp_path / "run", run))
+    assert mine == theirs
+
+
+def test_the_log_says_how_patches_score(whole: tuple[Recipe, Path]) -> None:
+    lines = read_lines(whole[1] / "log/metrics.jsonl")
+    assert len(lines) == 3
+    for line in lines:
+        error, fake, real = (line[f"{name}/masked_video"] for name in ("reconstruction", "critic_fake", "critic_real"))
+        assert line["loss/masked_video"] == pytest.approx(error + fake - real, rel=1e-4, abs=1e-6)
+        assert line["grad_norm_adversary"] > 0
+        assert line["grad_norm"] > 0
+    # The critic has learned which are real.
+    assert lines[-1]["critic_real/masked_video"] > lines[-1]["critic_fake/masked_video"]
+
+
+def test_shards_without_maps_are_refused_before_a_run_starts(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare", {f"clip{number}": members(LONG, sound=False) for number in range(8)})
+    streams = (whole[0].data.streams[0].model_copy(update={"shards": str(bare)}),)
+    recipe = whole[0].model_copy(update={"data": whole[0].data.model_copy(update={"streams": streams})})
+    with pytest.raises(ConfigError, match="have no region maps"):
+        pretrain(recipe, tmp_path / "run")
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+def test_a_sample_without_a_map_is_counted_and_named(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
+    made = {f"clip{number}": sample(number) for number in range(8)}
+    del made["clip5"][MEMBER]
+    made["clip6"][MEMBER] = encode_maps([np.full((8, 8), max(Region) + 1, np.uint8)])
+    shards = write(tmp_path / "some", made)
+    tree = whole[0].model_dump(mode="json", by_alias=True)
+    tree["data"]["streams"][0]["shards"] = str(shards)
+    tree["data"]["max_damage"] = 1.0
+    assert pretrain(Recipe.model_validate(tree), tmp_path / "run").stopped == "finished"
+    named = [json.loads(line) for line in (tmp_path / "run/quarantine.jsonl").read_text().splitlines()]
+    assert {entry["requested"] for entry in named} == {"clip5", "clip6"}
+    assert {"has no region map" in entry["reason"] for entry in named} == {True, False}
