@@ -15,6 +15,7 @@ from facemae.data.card import read_card
 from facemae.data.decode import decode_image
 from facemae.data.index import FOLDER, HEAD, ShardIndex
 from facemae.data.reader import ShardReader, image_extension
+from facemae.data.regions import MEMBER
 from facemae.data.schema import IMAGE_EXTENSIONS, DatasetCard
 from facemae.data.select import select
 from facemae.errors import DataError, DecodeError, UsageError
@@ -376,7 +377,7 @@ def _walk(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS
+    return path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not path.name.endswith(f".{MEMBER}")
 
 
 def _given(value: Any) -> Any:

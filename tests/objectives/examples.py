@@ -77,12 +77,16 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "views": {"main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5, "copies": 2}}},
             "objectives": [{"kind": "masked_video", "decoder": SKIPPING}],
         },
-        "by region, with a critic, of several copies": {
+        "by region, with a critic, of several copies of some streams": {
             "encoder": CLIP_ENCODER,
             "views": {
-                "main": {"clip": CLIP, "copies": 2, "streams": ["wild"], "mask": {"kind": "region", "ratio": 0.5}}
+                "main": {"clip": CLIP, "copies": 2, "streams": ["wild"], "mask": {"kind": "region", "ratio": 0.5}},
+                "other": {"streams": ["laboratory"], "mask": {"ratio": 0.5}},
             },
-            "objectives": [{"kind": "masked_video", "decoder": DECODER, "target": "pixels", "critic": {"weight": 0.3}}],
+            "objectives": [
+                {"kind": "masked_video", "decoder": DECODER, "target": "pixels", "critic": {"weight": 0.3}},
+                {"kind": "masked_video", "view": "other", "decoder": DECODER},
+            ],
         },
         "clips and stills": {
             "encoder": CLIP_ENCODER,

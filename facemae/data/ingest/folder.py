@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from facemae.data.ingest.labels import normal_path, read_labels, split_notes
+from facemae.data.regions import MEMBER
 from facemae.data.splits import canonical_split
 from facemae.errors import DataError
 
@@ -97,7 +98,7 @@ def ending(name: str) -> str:
 
 
 def walk(source: Path, media: Media) -> Iterator[str]:
-    """Files of a kind below a folder, hidden ones left out, as relative paths with forward slashes."""
+    """Files of a kind below a folder as relative paths with forward slashes; neither hidden ones nor region maps."""
     seen: set[str] = set()
     for root, folders, files in os.walk(source, followlinks=True):
         # Linked folders are followed, each real one once, so that a circle of links ends.
@@ -108,7 +109,7 @@ def walk(source: Path, media: Media) -> Iterator[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and ending(name) in media.endings:
+            if not name.startswith(".") and not name.endswith(f".{MEMBER}") and ending(name) in media.endings:
                 yield Path(root, name).relative_to(source).as_posix()
 
 

@@ -14,6 +14,7 @@ from facemae.data.material import Material
 from facemae.data.pack import pack_folder
 from facemae.data.region_template import draw_template
 from facemae.data.regions import MEMBER, Region, encode_map, encode_maps
+from facemae.data.stats import count_shards
 from facemae.data.synthetic import render, sample_params
 from facemae.data.synthetic.talking import Film, sample_talk
 from facemae.data.synthetic.talking.dataset import make_clips
@@ -143,6 +144,10 @@ def test_images_take_maps_from_a_folder(tmp_path: Path) -> None:
     assert [path for path, _ in report.skipped] == ["0.jpg"]
     assert "holds 99" in report.skipped[0][1]
     assert "1 images have no region map" in report.notes
+    # Maps beside the images are no images.
+    (tmp_path / f"images/1.{MEMBER}").write_bytes((tmp_path / f"maps/1.{MEMBER}").read_bytes())
+    beside = pack_folder(tmp_path / "images", tmp_path / "beside", regions=tmp_path / "images")
+    assert (beside.written, count_shards(tmp_path / "beside").regions) == (4, 1)
     found = samples(tmp_path / "out")
     for key in ("1", "2"):
         np.testing.assert_array_equal(found[key].regions([0])[0], render(sample_params(0, int(key), 0), 32).regions)
