@@ -122,7 +122,10 @@ class VideoSource:
 
     @property
     def origin(self) -> float:
-        """Presentation time of the first frame on the file's own time line, in seconds; sound stands on the same."""
+        """Presentation time of the first frame on the file's own time line, in seconds; sound stands on the same.
+
+        Certain once all frames have been read: the first may have no time stamp, or a wrong one.
+        """
         return self._current.timeline.origin
 
     @property

@@ -21,7 +21,8 @@ class Timeline:
         constant: Whether the container knows a constant rate only, so that a missing timestamp is none to repair.
 
     Attributes:
-        origin: Absolute time of the first frame in seconds; 0 where the file gives none.
+        origin: Absolute time of the first frame in seconds; 0 where the file gives none. Where the first frames have
+            no stamp it is known with the first that has one, and may be below zero.
         repaired: How many frames were put at another time than their timestamp's.
     """
 
@@ -45,10 +46,9 @@ class Timeline:
         """
         if self._first is None and stamp is not None:
             self._first = stamp
-            if self._before < 0:
-                self.origin = float(stamp * self._base)
-            else:
-                self._shift = self._before + self._lasts
+            # Matroska's frames before zero come without a stamp: the first that has one stands behind them.
+            self._shift = self._before + self._lasts if self._before >= 0 else 0.0
+            self.origin = float(stamp * self._base) - self._shift
         time = self._time(stamp)
         self._lasts = float(duration * self._base) if duration else self._usual(time)
         self._before = time

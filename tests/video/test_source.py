@@ -330,6 +330,16 @@ def test_missing_timestamps_are_made_up_and_counted(tmp_path: Path) -> None:
     assert (source.repaired, source.origin) == (10, 0)
 
 
+def test_a_video_that_begins_before_zero_has_its_origin_there(tmp_path: Path) -> None:
+    """Matroska gives its frames before zero no time stamp."""
+    stamps = [40 * number - 200 for number in range(20)]
+    path = write_video(tmp_path / "x.mkv", numbered(20), stamps=stamps, muxer={"avoid_negative_ts": "disabled"})
+    numbers, times, source = read(path)
+    assert numbers == list(range(20))
+    assert times == pytest.approx([number / 25 for number in range(20)], abs=0.001)
+    assert (source.repaired, source.origin) == (5, pytest.approx(-0.2))
+
+
 def test_no_more_frames_are_held_of_a_longer_video(tmp_path: Path) -> None:
     def most_alive(count: int) -> int:
         frames = [np.full((HEIGHT, WIDTH, 3), number % 200, np.uint8) for number in range(count)]

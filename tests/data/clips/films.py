@@ -48,6 +48,7 @@ def film(
     wave: Wave | None = None,
     rate: int = 16000,
     container: str | None = None,
+    muxer: dict[str, str] | None = None,
 ) -> Path:
     """Write a video, H.264 with AAC in mp4 and mov, else with FLAC.
 
@@ -59,11 +60,12 @@ def film(
         wave: Sound [N]; None for none.
         rate: Its samples a second.
         container: FFmpeg's name, where the path does not say it.
+        muxer: Options of the container.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     base = Fraction(1, 1000) if stamps else 1 / Fraction(fps)
     codec = "aac" if path.suffix in (".mp4", ".mov") and container is None else "flac"
-    with av.open(str(path), "w", format=container) as file:
+    with av.open(str(path), "w", format=container, options=muxer or {}) as file:
         stream: Any = file.add_stream("libx264", rate=Fraction(fps), options={"preset": "ultrafast", "crf": "12"})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"

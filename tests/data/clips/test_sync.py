@@ -20,11 +20,14 @@ RATES: dict[str, Fraction | None] = {
     "2997": Fraction(30000, 1001),
     "30": Fraction(30),
     "variable": None,
+    "early": Fraction(25),
 }
 SOUND_RATES = (16000, 44100, 48000)
 AT = 0.9
 """Seconds at which the light goes on; the click is at the first frame that shows it."""
 LENGTH = 2.0
+EARLY = 0.2
+"""Seconds before its sound at which the video called so begins: Matroska gives no time stamps before zero."""
 MEL = MelSettings(hop_ms=5, window_ms=10, mels=32, pad="floor")
 FPS = 25.0
 
@@ -37,18 +40,19 @@ def times(rate: Fraction | None) -> list[float]:
     return [float(stamp) for stamp in stamps[stamps < LENGTH]]
 
 
-def make(path: Path, rate: Fraction | None, sound_rate: int) -> float:
+def make(path: Path, rate: Fraction | None, sound_rate: int, early: float = 0.0) -> float:
     """Write the video; when its light goes on."""
     shown = times(rate)
     first = next(number for number, time in enumerate(shown) if time >= AT)
     dark, light = face(), brighter(face())
     wave = np.zeros(round(LENGTH * sound_rate), np.float32)
-    click = round(shown[first] * sound_rate)
+    click = round((shown[first] - early) * sound_rate)
     length = round(0.004 * sound_rate)
     wave[click : click + length] = 0.8 * np.sin(2 * np.pi * 2000 * np.arange(length) / sound_rate)
-    stamps = None if rate is not None else [round(time * 1000) for time in shown]
+    stamps = None if rate is not None and not early else [round((time - early) * 1000) for time in shown]
     frames = [light if number >= first else dark for number in range(len(shown))]
-    film(path, frames, fps=rate or 25, stamps=stamps, wave=wave, rate=sound_rate)
+    muxer = {"avoid_negative_ts": "disabled"} if early else None
+    film(path, frames, fps=rate or 25, stamps=stamps, wave=wave, rate=sound_rate, muxer=muxer)
     return shown[first]
 
 
@@ -57,8 +61,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = tmp_path_factory.mktemp("sync") / "videos"
     for name, rate in RATES.items():
         for sound_rate in SOUND_RATES:
-            ending = "mkv" if rate is None else "mp4"
-            make(source / f"fps{name}_{sound_rate}.{ending}", rate, sound_rate)
+            early = EARLY if name == "early" else 0.0
+            ending = "mkv" if rate is None or early else "mp4"
+            make(source / f"fps{name}_{sound_rate}.{ending}", rate, sound_rate, early)
     pack_videos(source, source.parent / "shards", settings=ClipSettings(size=32, detections=4, fps=FPS), workers=0)
     return source.parent / "shards"
 
@@ -70,7 +75,9 @@ def load(shards: Path, frames: int, seeds: Sequence[int]) -> list[Batch]:
     return [
         batch
         for seed in seeds
-        for batch in build_loader(data, [view], seed=seed, batch_size=12, stop_step=1, sounds=[sound])
+        for batch in build_loader(
+            data, [view], seed=seed, batch_size=len(RATES) * len(SOUND_RATES), stop_step=1, sounds=[sound]
+        )
     ]
 
 
