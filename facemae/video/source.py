@@ -1,6 +1,7 @@
 """Video files as frames with times."""
 
 import contextlib
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +13,7 @@ from facemae.errors import DecodeError, StorageError
 from facemae.files import storage_errors
 from facemae.video.decoding import MAX_PIXELS, Damage, decoded_frames, open_container, video_stream
 from facemae.video.picture import Orientation, Pixels, ToRgb, orientation_of, square_size
-from facemae.video.timeline import Timeline
+from facemae.video.timeline import LOOK_AHEAD, Timeline
 
 if TYPE_CHECKING:
     import av
@@ -174,6 +175,7 @@ class _Reading:
             base = self._stream.time_base or Fraction(1, _MICROSECONDS)
             self.timeline = Timeline(base, float(1 / rate), constant=self._avi)
             self._decoded = decoded_frames(self._container, self._stream, self.damage)
+            self._ahead: deque[av.VideoFrame] = deque()
             self._first = next(self._decoded, None)
             if self._first is None:
                 raise DecodeError(
@@ -204,13 +206,33 @@ class _Reading:
             yield Frame(number, place[0], image, place[1])
             del image
             self._reached = max(self._reached, _byte(frame))
-            before, frame = place[0] + place[1], next(self._decoded, None)
-            if frame is not None and self.info.has_sound and self.timeline.starts_anew(self._stamps(frame)[0]):
+            end, frame = place[0] + place[1], self._next()
+            if frame is None:
+                return
+            stamp, duration = self._stamps(frame)
+            following = self._following(stamp)
+            if self.info.has_sound and (back := self.timeline.goes_back(stamp, following)):
                 self.joint = self._reached, _byte(frame)
-                self.damage.note(f"time stamps start anew at {before:.2f} s: what follows, another file, is left out")
-                frame = None
-            if frame is not None:
-                place, number = self.timeline.place(*self._stamps(frame)), number + 1
+                anew = stamp is not None and self.timeline.starts_anew(stamp)
+                self.damage.note(
+                    f"time stamps start anew at {end:.2f} s: what follows, another file, is left out"
+                    if anew
+                    else f"time stamps go back by {back:.2f} s at {end:.2f} s: what follows, whose sound is not known, "
+                    "is left out"
+                )
+                return
+            place, number = self.timeline.place(stamp, duration, following), number + 1
+
+    def _next(self) -> "av.VideoFrame | None":
+        return self._ahead.popleft() if self._ahead else next(self._decoded, None)
+
+    def _following(self, stamp: int | None) -> list[int | None]:
+        """Stamps of the next frames, where that of this one is doubtful."""
+        if not self.timeline.doubtful(stamp):
+            return []
+        while len(self._ahead) < LOOK_AHEAD and (frame := next(self._decoded, None)) is not None:
+            self._ahead.append(frame)
+        return [self._stamps(frame)[0] for frame in self._ahead]
 
     def _stamps(self, frame: "av.VideoFrame") -> tuple[int | None, int | None]:
         return (frame.dts if self._avi else frame.pts), frame.duration

@@ -126,6 +126,52 @@ def test_a_joined_video_without_sound_goes_on(tmp_path: Path) -> None:
         assert source.joint is None
 
 
+def restamped(path: Path, source: Path, moved: dict[int, int]) -> Path:
+    """The same packets, those pictures of the given numbers so many milliseconds later."""
+    with av.open(str(source)) as file, av.open(str(path), "w") as other:
+        streams: dict[int, Any] = {stream.index: other.add_stream_from_template(stream) for stream in file.streams}
+        packets = [packet for packet in file.demux() if packet.dts is not None]
+        pictures = [packet for packet in packets if packet.stream.type == "video"]
+        for number, milliseconds in moved.items():
+            picture = pictures[number]
+            assert picture.pts is not None
+            assert picture.time_base is not None
+            picture.pts += round(Fraction(milliseconds, 1000) / picture.time_base)
+        for packet in packets:
+            packet.stream = streams[packet.stream.index]
+            other.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize("name", ["moved.mkv", "moved.ts"])
+@pytest.mark.parametrize("moved", [{20: 1200}, {20: 5000, 21: 5000}, {0: 5000}])
+def test_a_wrong_time_stamp_costs_nothing(name: str, moved: dict[int, int], tmp_path: Path) -> None:
+    """It is no joint of files, and neither frames nor sound end there."""
+    whole = film(tmp_path / "whole.mp4", [face()] * 50, wave=tone(2.0, 500), rate=RATE)
+    (tmp_path / "v").mkdir()
+    path = restamped(tmp_path / "v" / name, whole, moved)
+    found, report = pack(tmp_path / "v")
+    (material,) = found.values()
+    assert material.clip is not None
+    assert material.clip.count == 50
+    heard = read_window(material.sample.members["flac"], 0.0, 2.0, name="x").wave
+    assert strength(heard, 500) > 0.45
+    assert [text for _, text in report.remarks] == [f"time stamps of {len(moved)} frames repaired"]
+    with VideoSource(path) as source:
+        assert [frame.time for frame in source] == pytest.approx([number / 25 for number in range(50)], abs=0.002)
+
+
+def test_pictures_whose_clock_is_set_back_end_there_and_it_is_told(tmp_path: Path) -> None:
+    """Which sound belongs to those behind, nothing says; it is not said to be another file."""
+    whole = sounding(tmp_path / "whole.mkv", 75, [(0.0, tone(3.0, 500))])
+    path = restamped(tmp_path / "moved.mkv", whole, dict.fromkeys(range(25, 50), 2000))
+    with VideoSource(path) as source:
+        assert sum(1 for _ in source) == 50
+    text = "time stamps go back by 1.96 s at 4.00 s: what follows, whose sound is not known, is left out"
+    assert text in str(source.damage)
+    assert source.joint is not None
+
+
 def test_sound_that_begins_late_is_missing_where_it_is(tmp_path: Path) -> None:
     sounding(tmp_path / "v/a.mkv", 75, [(1.5, noise(1.5, RATE))])
     found, report = pack(tmp_path / "v", longest=1.0)
