@@ -183,9 +183,8 @@ def pack(
     videos = media is VIDEOS
     _refuse_others(context, videos=videos)
     if dry_run:
-        if videos:
-            _check_videos(source, detector, sound)
-        _say_listing(source, media, columns, as_json)
+        more_notes = _check_videos(source, detector, sound, columns) if videos else []
+        _say_listing(source, media, columns, as_json, more_notes)
         return
     shared: dict[str, Any] = {
         "seed": seed,
@@ -256,28 +255,30 @@ def _refuse_others(context: typer.Context, *, videos: bool) -> None:
         raise UsageError(f"{names} with a folder of {kind}", expected=f"options for {kind}", fix=f"see --files {other}")
 
 
-def _check_videos(source: Path, detector: str, sound: Path | None) -> None:
-    from facemae.data.ingest.videos import list_videos, separate_sounds
+def _check_videos(source: Path, detector: str, sound: Path | None, columns: dict[str, Any]) -> list[str]:
+    """What is worth knowing before videos are packed."""
+    from facemae.data.ingest.videos import list_videos, separate_sounds, without_separate
     from facemae.faces.registry import open_detector
 
     open_detector(detector)
-    if sound is not None:
-        separate_sounds([file.path for file in list_videos(source).files], source, sound)
+    paths = [file.path for file in list_videos(source, **columns).files]
+    return without_separate(paths, separate_sounds(paths, source, sound), sound)
 
 
-def _say_listing(source: Path, media: "Media", columns: dict[str, Any], as_json: bool) -> None:
+def _say_listing(source: Path, media: "Media", columns: dict[str, Any], as_json: bool, more_notes: list[str]) -> None:
     from facemae.data.ingest.folder import list_folder
 
     listing = list_folder(source, media=media, **columns)
+    notes = [*listing.notes, *more_notes]
     if as_json:
         print(
             json.dumps(
-                {"would_pack": len(listing.files), "skipped": listing.skipped, "notes": listing.notes},
+                {"would_pack": len(listing.files), "skipped": listing.skipped, "notes": notes},
                 indent=2,
                 ensure_ascii=False,
             )
         )
         return
     print(f"{len(listing.files)} {media.name} would be packed, {len(listing.skipped)} left out")
-    for note in listing.notes:
+    for note in notes:
         print(note)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from facemae.data.ingest.folder import list_folder
+from facemae.data.ingest.folder import VIDEOS, list_folder
 from facemae.data.ingest.labels import read_labels
 from facemae.data.metadata import join_tables, metadata_row, metadata_table
 from facemae.data.splits import canonical_split
@@ -211,3 +211,40 @@ def test_a_source_is_no_label_and_joins_the_frames_of_a_video(tmp_path: Path) ->
     assert (row["source"], row["label_source"], "path" in row) == ("4.png", "party", False)
     joined = join_tables([named, metadata_table([row])])
     assert joined["source"].to_pylist() == ["party", "party", "3.png", "4.png"]
+
+
+def test_a_folder_of_videos_holds_more_than_the_usual_endings(tmp_path: Path) -> None:
+    names = (
+        "a.mpg",
+        "b.M2TS",
+        "c.mts",
+        "d.vob",
+        "e.ogv",
+        "f.asf",
+        "g.wmv",
+        "h.m2v",
+        "i.mxf",
+        "j.3g2",
+        "k.dv",
+        "l.mjpeg",
+    )
+    touch(tmp_path, *names)
+    listing = list_folder(tmp_path, media=VIDEOS)
+    assert [file.path for file in listing.files] == sorted(names)
+    assert listing.notes == []
+
+
+def test_files_beside_videos_that_end_otherwise_are_counted_and_told(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "a.wav", "a.txt", "face.png", "b.dat", "c.dat", "d.xyz", "no.folder/e", ".hidden.dat")
+    listing = list_folder(tmp_path, media=VIDEOS)
+    assert [file.path for file in listing.files] == ["a.mp4"]
+    (note,) = listing.notes
+    assert note.startswith("files with unknown endings are not looked at: 2 .dat, 1 .xyz, 1 without, such as b.dat; ")
+    table(tmp_path, "path\na.mp4\nb.dat\n")
+    assert [file.path for file in list_folder(tmp_path, media=VIDEOS).files] == ["a.mp4", "b.dat"]
+
+
+def test_a_folder_of_nothing_but_other_endings_says_so(tmp_path: Path) -> None:
+    touch(tmp_path, "a.dat")
+    with pytest.raises(DataError, match=r"holds no videos to pack; files with unknown endings .*: 1 \.dat"):
+        list_folder(tmp_path, media=VIDEOS)

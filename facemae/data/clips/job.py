@@ -172,27 +172,43 @@ def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iter
         for place, ((person, piece, picture), beneath) in enumerate(zip(pictures, sounds, strict=False)):
             report.seconds += piece.seconds(fps)
             meta = _meta(job, person, number, piece, fps, picture, beneath, settings, detector)
+            if sound is not None:
+                meta["sound"]["file"] = sound.source.path.name
             if maps is not None:
                 meta["regions"] = {"source": maps.kind}
             yield f"{job.key}-{number}-{place:04d}", _members(settings, picture, beneath, meta)
 
 
 def _sound_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> SoundTrack | None:
-    """The sound to cut; None where there is none or it cannot be used, which is noted."""
+    """The sound to cut, the separate file's if that has any; None where none can be used. What was amiss is noted."""
     if settings.sound_rate is None:
         return None
-    path = job.sound or job.file
+    separate = None if job.sound is None else _track(job.sound, seen, settings.sound_rate, separate=True)
+    if isinstance(separate, SoundTrack) and not separate.silent:
+        report.notes += [("sound", text) for text in _remarks(separate, seen, separate=True)]
+        return separate
+    own = _track(job.file, seen, settings.sound_rate, separate=False)
+    taken = isinstance(own, SoundTrack) and not own.silent
+    if job.sound is not None:
+        reason = separate if isinstance(separate, str) else "a silent track"
+        instead = "the video's own sound is taken" if taken else "the video has none of its own"
+        report.notes.append(("sound", f"{job.sound.name}: {reason}; {instead}"))
+    if isinstance(own, str):
+        report.notes.append(("sound", own))
+        return None
+    report.notes += [("sound", text) for text in _remarks(own, seen, separate=False)]
+    return own if taken else None
+
+
+def _track(path: Path, seen: Survey, rate: int, *, separate: bool) -> SoundTrack | str:
+    """The sound of a file, or why it cannot be used."""
     try:
         if not has_sound(path):
-            report.notes.append(("sound", "no sound"))
-            return None
-        origin, joint = (seen.origin, seen.joint) if job.sound is None else (0.0, None)
-        track = SoundTrack(path, origin, settings.sound_rate, joint)
+            return "no sound"
+        origin, joint = (0.0, None) if separate else (seen.origin, seen.joint)
+        return SoundTrack(path, origin, rate, joint)
     except (DecodeError, DataError) as error:
-        report.notes.append(("sound", f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"))
-        return None
-    report.notes += [("sound", text) for text in _remarks(track, job, seen)]
-    return None if track.silent else track
+        return f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"
 
 
 def _maps_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoReport) -> MapSource | None:
@@ -207,7 +223,7 @@ def _maps_of(job: VideoJob, seen: Survey, settings: ClipSettings, report: VideoR
     return maps
 
 
-def _remarks(track: SoundTrack, job: VideoJob, seen: Survey) -> Iterator[str]:
+def _remarks(track: SoundTrack, seen: Survey, *, separate: bool) -> Iterator[str]:
     """What a user must know of a sound, amounts in seconds."""
     source = track.source
     if track.silent:
@@ -225,8 +241,8 @@ def _remarks(track: SoundTrack, job: VideoJob, seen: Survey) -> Iterator[str]:
         yield f"{source.report.invalid / source.info.rate:.4f} s of the sound are no numbers, and silence here"
     if source.damage:
         yield source.damage
-    if job.sound is not None and abs(track.seconds - seen.seconds) > _LONGER:
-        yield f"{job.sound.name} lasts {track.seconds:.2f} s, the video {seen.seconds:.2f} s"
+    if separate and abs(track.seconds - seen.seconds) > _LONGER:
+        yield f"{source.path.name} lasts {track.seconds:.2f} s, the video {seen.seconds:.2f} s"
 
 
 def _members(settings: ClipSettings, picture: Picture, sound: Sound | None, meta: dict[str, Any]) -> dict[str, bytes]:

@@ -21,7 +21,7 @@ from facemae.data.clips.settings import ClipSettings
 from facemae.data.clips.workplace import plan_digest, unfinished, workplace
 from facemae.data.ingest.folder import Listing
 from facemae.data.ingest.keys import make_keys
-from facemae.data.ingest.videos import list_videos, separate_maps, separate_sounds
+from facemae.data.ingest.videos import list_videos, separate_maps, separate_sounds, without_separate
 from facemae.data.pack import PackReport, finish_set
 from facemae.data.schema import DatasetCard
 from facemae.data.shard_writer import ShardWriter, read_range
@@ -142,6 +142,7 @@ def pack_videos(
     detector = open_detector(settings.detector)
     listing = list_videos(source, **(columns or {}))
     jobs = _jobs(listing, source, sound, regions, settings)
+    notes = [*listing.notes, *without_separate([job.path for job in jobs], [job.sound for job in jobs], sound)]
     place = out.resolve()
     tidy(place)
     check_target(place, overwrite=overwrite)
@@ -170,7 +171,7 @@ def pack_videos(
         index.digest,
         time.perf_counter() - begin,
         sorted(skipped),
-        list(listing.notes),
+        notes,
         videos=len(jobs),
         seconds_stored=sum(report.seconds for report in reports),
         frames=sum(report.frames for report in reports),

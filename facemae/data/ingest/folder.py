@@ -7,6 +7,7 @@ sets, if asked.
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ EXTENSIONS = {"jpg": "jpg", "jpeg": "jpg", "jpe": "jpg", "png": "png", "webp": "
 CONVERTED = ("bmp", "tif", "tiff", "pgm", "ppm", "jp2")
 """Formats stored as PNG, without loss."""
 
+_SHOWN = 8
 _DRIVE = re.compile(r"[A-Za-z]:/")
 
 FoldersAre = Literal["class", "subject", "nothing"]
@@ -35,14 +37,31 @@ class Media:
     Attributes:
         name: What they are called in messages.
         endings: Endings of their names.
+        beside: Endings of what often lies beside them; files that end otherwise still are noted. None: none is.
     """
 
     name: str
     endings: tuple[str, ...]
+    beside: tuple[str, ...] | None = None
 
+
+SOUND_ENDINGS = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac")
+"""Files with sound, the best first."""
 
 IMAGES = Media("images", (*EXTENSIONS, *CONVERTED))
-VIDEOS = Media("videos", ("mp4", "m4v", "mpg", "mpeg", "avi", "mov", "mkv", "webm", "wmv", "flv", "3gp", "ts", "mts"))
+VIDEOS = Media(
+    "videos",
+    (
+        *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "mj2", "f4v", "mkv", "webm", "avi", "divx", "wmv", "asf", "flv"),
+        *("mpg", "mpeg", "mpe", "m1v", "m2v", "mpv", "vob", "ts", "mts", "m2ts", "m2t", "mxf", "dv", "ogv", "ivf"),
+        *("h264", "264", "h265", "265", "hevc", "mjpeg", "mjpg"),
+    ),
+    (
+        *IMAGES.endings,
+        *SOUND_ENDINGS,
+        *("csv", "tsv", "txt", "json", "jsonl", "xml", "yaml", "md", "pdf", "srt", "vtt"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,10 @@ def ending(name: str) -> str:
 
 def walk(source: Path, media: Media) -> Iterator[str]:
     """Files of a kind below a folder as relative paths with forward slashes; neither hidden ones nor region maps."""
+    return (name for name in _files(source) if ending(name) in media.endings)
+
+
+def _files(source: Path) -> Iterator[str]:
     seen: set[str] = set()
     for root, folders, files in os.walk(source, followlinks=True):
         # Linked folders are followed, each real one once, so that a circle of links ends.
@@ -109,7 +132,7 @@ def walk(source: Path, media: Media) -> Iterator[str]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if not name.startswith(".") and not name.endswith(f".{MEMBER}") and ending(name) in media.endings:
+            if not name.startswith(".") and not name.endswith(f".{MEMBER}"):
                 yield Path(root, name).relative_to(source).as_posix()
 
 
@@ -141,7 +164,8 @@ def list_folder(
     """
     if not source.is_dir():
         raise DataError(f"there is no folder {source}", expected=f"a folder of {media.name}")
-    found = list(walk(source, media))
+    files = list(_files(source))
+    found = [name for name in files if ending(name) in media.endings]
     table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
     if table is not None:
         listing = _from_table(
@@ -157,11 +181,27 @@ def list_folder(
         if any((path_column, split_column, subject_column, label_columns)):
             raise DataError(f"columns were named and {source} has no labels.csv", fix="name the table: --labels FILE")
         listing = _from_folders(source, found, folders_are)
+        listing.notes.extend(_others(files, media))
     if not listing.files:
         detail = f"; none of the {len(listing.skipped)} listed or found is both" if listing.skipped else ""
+        detail += "".join(f"; {note}" for note in listing.notes if not listing.skipped)
         endings = ", ".join(media.endings)
         raise DataError(f"{source} holds no {media.name} to pack{detail}", expected=f"files ending in {endings}")
     return listing
+
+
+def _others(files: Sequence[str], media: Media) -> list[str]:
+    """A note of the files whose endings say nothing: one may be a video all the same."""
+    known = None if media.beside is None else {*media.endings, *media.beside}
+    others = [name for name in files if known is not None and ending(name) not in known]
+    if not others:
+        return []
+    kinds = Counter(f".{ending(name)}" if "." in name.rpartition("/")[2] else "without" for name in others)
+    counted = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(_SHOWN))
+    more = f" and {len(kinds) - _SHOWN} more kinds" if len(kinds) > _SHOWN else ""
+    what = f"{counted}{more}, such as {others[0]}"
+    then = f"those that are {media.name} are packed once they are renamed, or listed in a labels.csv"
+    return [f"files with unknown endings are not looked at: {what}; {then}"]
 
 
 def _from_table(source: Path, found: list[str], path: Path, **columns: Any) -> Listing:

@@ -5,13 +5,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from facemae.data.ingest.folder import IMAGES, VIDEOS, Listing, Media, ending, list_folder, walk
+from facemae.data.ingest.folder import IMAGES, SOUND_ENDINGS, VIDEOS, Listing, Media, ending, list_folder, walk
 from facemae.data.ingest.labels import read_labels
 from facemae.data.regions import MEMBER
 from facemae.errors import DataError
-
-SOUND_ENDINGS = ("wav", "flac", "mp3", "m4a", "ogg", "opus", "aac")
-"""Files with sound, the first of these that there is."""
 
 
 def media_of(source: Path, labels: Path | None = None, path_column: str | None = None) -> Media:
@@ -66,6 +63,21 @@ def separate_sounds(paths: Sequence[str], source: Path, folder: Path | None) -> 
             expected=f"files called like the videos and ending in {', '.join(SOUND_ENDINGS)}, in the same folders",
         )
     return found
+
+
+def without_separate(paths: Sequence[str], sounds: Sequence[Path | None], folder: Path | None) -> list[str]:
+    """A note where a named folder has the sound of some of the videos only: a set then mixes two kinds of it.
+
+    Args:
+        paths: Of the videos.
+        sounds: What `separate_sounds` gave for them.
+        folder: The folder that was named; None where none was.
+    """
+    lacking = [path for path, sound in zip(paths, sounds, strict=True) if sound is None]
+    if folder is None or not lacking:
+        return []
+    named = ", ".join(lacking[:3]) + (", …" if len(lacking) > 3 else "")
+    return [f"{len(lacking)} of {len(paths)} videos have no file in {folder}, and are taken with their own: {named}"]
 
 
 def separate_maps(paths: Sequence[str], folder: Path, wanted: bool = True) -> list[Path | None]:

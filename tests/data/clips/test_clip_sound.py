@@ -176,7 +176,7 @@ def test_sound_that_begins_late_is_missing_where_it_is(tmp_path: Path) -> None:
     sounding(tmp_path / "v/a.mkv", 75, [(1.5, noise(1.5, RATE))])
     found, report = pack(tmp_path / "v", longest=1.0)
     facts = [found[f"a-0-{piece:04d}"].sample.meta["sound"] for piece in range(3)]
-    assert facts[0] == {"stored": False, "missing_s": 1.0, "level_db": -120.0}
+    assert facts[0] == {"stored": False, "missing_s": 1.0, "level_db": -120.0, "file": "a.mkv"}
     assert facts[1]["missing_s"] == pytest.approx(0.5, abs=0.002)
     assert "missing_s" not in facts[2]
     assert ["flac" in found[f"a-0-{piece:04d}"].sample.members for piece in range(3)] == [False, True, True]
@@ -191,12 +191,45 @@ def test_gaps_are_missing_and_told(tmp_path: Path) -> None:
     assert float(text.split(" s of gaps in the sound are filled with silence")[0]) == pytest.approx(0.75, abs=0.02)
 
 
+def test_a_separate_sound_that_cannot_be_used_does_not_cost_the_videos_own(tmp_path: Path) -> None:
+    for name in ("good", "garbage", "silent", "mute"):
+        film(tmp_path / f"v/{name}.mkv", [face()] * 25, wave=None if name == "mute" else tone(1.0, 500), rate=RATE)
+        soundfile.write(tmp_path / f"v/{name}.wav", tone(1.0, 2000) * (name == "good"), RATE)
+    (tmp_path / "v/garbage.wav").write_bytes(b"RIFF\x00\x00\x00\x00garbage" * 10)
+    found, report = pack(tmp_path / "v")
+    told = {path: text for path, text in report.remarks if "wav" in text}
+    assert set(told) == {"garbage.mkv", "silent.mkv", "mute.mkv"}
+    assert told["garbage.mkv"].startswith("garbage.wav: the sound is left out: no sound or video file")
+    assert told["garbage.mkv"].endswith("; the video's own sound is taken")
+    assert told["silent.mkv"] == "silent.wav: a silent track; the video's own sound is taken"
+    assert told["mute.mkv"] == "mute.wav: a silent track; the video has none of its own"
+    for name, file, hertz in (("good", "wav", 2000), ("garbage", "mkv", 500), ("silent", "mkv", 500)):
+        sample = found[f"{name}-0-0000"].sample
+        assert sample.meta["sound"]["file"] == f"{name}.{file}"
+        assert strength(read_window(sample.members["flac"], 0.0, 1.0, name="x").wave, hertz) > 0.4
+    assert "sound" not in found["mute-0-0000"].sample.meta
+
+
+def test_videos_without_a_file_in_the_folder_of_sounds_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "sounds").mkdir()
+    for name in "abc":
+        film(tmp_path / f"v/{name}.mkv", [face()] * 15, wave=tone(0.6, 500), rate=RATE)
+    soundfile.write(tmp_path / "sounds/b.wav", tone(0.6, 2000), RATE)
+    settings = ClipSettings(size=32, detections=5)
+    report = pack_videos(tmp_path / "v", tmp_path / "out", settings=settings, sound=tmp_path / "sounds", workers=0)
+    note = f"2 of 3 videos have no file in {tmp_path / 'sounds'}, and are taken with their own: a.mkv, c.mkv"
+    assert note in report.notes
+    assert note in report.lines()
+    _, report = pack(tmp_path / "v")
+    assert report.notes == []
+
+
 def test_a_silent_piece_has_no_sound_member(tmp_path: Path) -> None:
     film(tmp_path / "v/a.mkv", [face()] * 50, wave=np.concatenate([noise(1.0, 16000), np.zeros(16000, np.float32)]))
     found, _ = pack(tmp_path / "v", longest=1.0)
     assert "flac" in found["a-0-0000"].sample.members
     assert "flac" not in found["a-0-0001"].sample.members
-    assert found["a-0-0001"].sample.meta["sound"] == {"stored": False, "level_db": -120.0}
+    assert found["a-0-0001"].sample.meta["sound"] == {"stored": False, "level_db": -120.0, "file": "a.mkv"}
 
 
 def test_overlaps_clipping_and_what_is_no_number_are_told(tmp_path: Path) -> None:
