@@ -14,7 +14,7 @@ This room knows arrays only: where frames come from and where crops go is the bu
 from facemae.faces.crop import cut
 from facemae.faces.detector import Detector, Face, Frame
 from facemae.faces.registry import open_detector
-from facemae.faces.steady import jitter, share_seen, steady_path
+from facemae.faces.steady import jitter, share_inside, share_seen, steady_path
 from facemae.faces.tracks import Track, Tracker
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "cut",
     "jitter",
     "open_detector",
+    "share_inside",
     "share_seen",
     "steady_path",
 ]

@@ -5,8 +5,8 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from facemae.errors import DataError
-from facemae.faces import Track, jitter, share_seen, steady_path
-from facemae.faces.steady import per_frame
+from facemae.faces import Track, jitter, share_inside, share_seen, steady_path
+from facemae.faces.steady import agreed, per_frame
 from facemae.rng import generator
 
 TIMES = np.arange(100) / 25
@@ -71,6 +71,60 @@ def test_outliers_do_not_pull_the_box_along() -> None:
     moving = 100 + 40 * TIMES
     pulled = np.where(np.isin(np.arange(100), [40, 41]), moving + 70, moving)
     np.testing.assert_allclose(_steady(_track(pulled))[:, 0], moving, atol=2)
+
+
+def _ramp(*corners: tuple[float, float]) -> NDArray[np.float64]:
+    """Piecewise linear in time: pairs of seconds and value."""
+    return np.interp(TIMES, [seconds for seconds, _ in corners], [value for _, value in corners])
+
+
+SWAY = 160 + 96 * np.sin(2 * np.pi * 0.5 * TIMES)
+LEAN = _ramp((1.5, 160), (1.8, 240), (2.1, 240), (2.4, 160))
+
+
+@pytest.mark.parametrize(
+    ("x", "side"),
+    [
+        pytest.param(SWAY, 80.0, id="sways by more than its width"),
+        pytest.param(160 + 40 * np.sin(2 * np.pi * TIMES), 80.0, id="sways fast"),
+        pytest.param(LEAN, 80.0, id="leans aside for less than a second"),
+        pytest.param(_ramp((1.5, 160), (1.8, 280)), 80.0, id="moves and stays"),
+        pytest.param(160.0, _ramp((1, 80), (1.5, 160), (2.5, 160), (3, 80)), id="comes near and goes"),
+    ],
+)
+@pytest.mark.parametrize("rate", [10, 25])
+def test_the_face_stays_in_the_crop(x: ArrayLike, side: ArrayLike, rate: int) -> None:
+    looked = np.diff(np.ceil(np.arange(-1, 100) * rate / 25)) > 0
+    everywhere = _track(x, side=side)
+    path = steady_path(_track(x, side=side, keep=looked), TIMES[:95], margin=0.1, smoothing=1.0)
+    inside = share_inside(everywhere, TIMES[:95], path, smoothing=0)
+    assert inside.min() >= 0.85
+
+
+def test_a_box_moves_no_more_than_it_takes_to_hold_the_face() -> None:
+    """Noise beside a lean is smoothed as it is without one."""
+    x = LEAN + _noise("x", 1)
+    track = _track(x, 120 + _noise("y", 1), keep=np.arange(100) % 2 == 0)
+    path = steady_path(track, TIMES, margin=0.1, smoothing=1.0)
+    assert jitter(path[70:], 160) < 0.3 < jitter(per_frame(track, margin=0.1)[35:], 160) / 5
+    assert share_inside(track, TIMES, path, smoothing=1.0).min() > 0.8
+
+
+def test_detections_that_stand_alone_are_no_face_and_those_that_agree_are() -> None:
+    slips = np.full(100, 160.0)
+    slips[[20, 50, 51]] = 200
+    assert np.flatnonzero(~agreed(_track(slips), 1.0)).tolist() == [20, 50, 51]
+    assert agreed(_track(slips), 0).all()
+    assert agreed(_track(LEAN), 1.0).all()
+    apart = np.full(100, 160.0)
+    apart[50:53] = (200, 120, 200)
+    assert np.flatnonzero(~agreed(_track(apart), 1.0)).tolist() == [50, 51, 52]
+
+
+def test_the_share_inside_is_that_of_the_faces_area() -> None:
+    track = _track(160.0, keep=np.isin(np.arange(100), [0, 50]))
+    path = np.array([[160, 120, 80], [200, 120, 80], [160, 120, 40], [300, 120, 80]], float)
+    assert share_inside(track, TIMES[:4], path, smoothing=1.0).tolist() == [1, 0.5, 0.25, 0]
 
 
 def test_frames_without_a_detection_are_interpolated_and_ends_held() -> None:
