@@ -142,9 +142,8 @@ def _looked_at(frames: VideoSource, rate: float) -> Iterator[tuple[Frame, bool, 
 
     Faces are looked for in the first frame not earlier than each k / rate, and in the first behind each cut.
     """
-    due, finder = 0, CutFinder()
-    for frame in frames:
-        cut = finder.is_cut(frame.image)
+    due = 0
+    for frame, cut in CutFinder().mark(frames):
         look = cut or frame.time + _TIE >= due / rate
         if look:
             due = int((frame.time + _TIE) * rate) + 1
