@@ -187,6 +187,46 @@ def av_retrieval(
     typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
 
 
+@app.command("clip-labels")
+def clip_labels(
+    data: Annotated[Path, typer.Option(help="Indexed shard set of procedural clips: data synth --clips, data pack.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Changes to the recipe on clips, such as optim.total=50.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe on clips, with or without sound.")] = "hicmae_tiny",
+    still: Annotated[str, typer.Option(help="Recipe on stills that it is compared with.")] = "fmae_tiny",
+    still_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change to the recipe on stills; repeatable.")
+    ] = None,
+    layer: Annotated[int, typer.Option(help="Block whose output is pooled; -1 is the last.")] = -1,
+    pooling: Annotated[str, typer.Option(help="mean or gridK.")] = "mean",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of intervals.")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
+) -> None:
+    """Pretrain on procedural clips, and probe the frozen encoders for labels that need motion or sound.
+
+    Against the same encoders with random weights, and a recipe on stills. What is already done is not done again.
+
+    Example: facemae study clip-labels --data shards/talking --out studies/clip-labels
+    """
+    import json
+
+    from facemae_probes.studies.clip_labels import Asked, run_study
+
+    asked = Asked(recipe, still, tuple(overrides or ()), tuple(still_set or ()), layer, pooling, seed)
+    options = {"recipe": recipe, "still": still, "layer": str(layer), "pooling": pooling, "seed": str(seed)}
+    changed = [word for text in still_set or () for word in ("--still-set", text)]
+    results = run_study(
+        data,
+        out,
+        asked,
+        command=_command("clip-labels", data, out, options, [*changed, *(overrides or ())]),
+        say=lambda text: typer.echo(text, err=True),
+    )
+    typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
+
+
 @app.command("leak")
 def leak(
     data: Annotated[

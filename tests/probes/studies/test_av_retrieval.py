@@ -116,6 +116,15 @@ def test_clips_need_a_subject_sound_and_three_windows(tmp_path: Path) -> None:
         cut_windows(index, [0], VIEW, SOUND)
     with pytest.raises(DataError, match=r"clip short has 26 frames, 2.60 s\n.*3 windows of 1 s"):
         cut_windows(index, [1], VIEW, SOUND)
+    with pytest.raises(DataError, match="none of 2 clips has sound and 3 windows of 1 s"):
+        cut_windows(index, [0, 1], VIEW, SOUND, leave_out=True)
+
+
+def test_clips_may_be_left_out(tmp_path: Path) -> None:
+    index = ShardIndex.open(write(tmp_path / "s", {"mute": members(1, None, sound=False), "good": members(2, None)}))
+    found = cut_windows(index, [0, 1], VIEW, SOUND, leave_out=True)
+    assert found.clip.tolist() == [0, 0, 0]
+    torch.testing.assert_close(found.pixels, cut_windows(index, [1], VIEW, SOUND).pixels)
 
 
 def test_windows_follow_each_other_and_sounds_go_round(shards: Path) -> None:

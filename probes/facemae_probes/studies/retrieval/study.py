@@ -111,7 +111,7 @@ def run_study(
         held["other speakers"] = cut_windows(index, parts.others, pair.view, pair.sound)
     embedders = {name: load_embedder(run) for name, run in runs.items()}
     embedders["untrained"] = untrained_embedder(recipe)
-    linear = fit_linear(cut_windows(index, parts.train, pair.view, pair.sound))
+    linear = fit_linear(cut_windows(index, parts.train, pair.view, pair.sound, leave_out=True))
     say("looking at the held-out clips")
     galleries, matrices = {}, {}
     for name, windows in held.items():

@@ -63,7 +63,9 @@ class Windows:
         return torch.from_numpy(np.stack(found))
 
 
-def cut_windows(index: ShardIndex, places: Sequence[int], view: ViewSpec, sound: SoundSpec) -> Windows:
+def cut_windows(
+    index: ShardIndex, places: Sequence[int], view: ViewSpec, sound: SoundSpec, *, leave_out: bool = False
+) -> Windows:
     """Windows of clips, with the whole of what training's views are cut from, neither mirrored nor changed.
 
     Args:
@@ -71,9 +73,10 @@ def cut_windows(index: ShardIndex, places: Sequence[int], view: ViewSpec, sound:
         places: The clips, by their position in it.
         view: A view of clips.
         sound: The sound beneath it.
+        leave_out: Pass over clips that are too short or have no sound.
 
     Raises:
-        DataError: A clip is too short, or has no sound.
+        DataError: A clip is too short, or has no sound; or all that are not passed over.
         DecodeError: A clip is damaged.
     """
     assert view.clip is not None, "checked with the run"
@@ -82,24 +85,50 @@ def cut_windows(index: ShardIndex, places: Sequence[int], view: ViewSpec, sound:
     reader, pixels, waves = ShardReader(index), [], []
     for place in places:
         material = Material(reader.read(place))
-        key, count = material.sample.key, 0 if material.clip is None else material.clip.count
-        if count < (PER_CLIP - _MISSING) * seconds * material.fps:
-            raise DataError(
-                f"clip {key} has {count} frames, {count / material.fps:.2f} s",
-                expected=f"{PER_CLIP} windows of {seconds:g} s",
-                fix="pack longer clips, or choose a recipe with a shorter view",
-            )
-        extension = sound_extension(material.sample.members)
-        if extension is None:
-            raise DataError(f"clip {key} has no sound", expected="clips with sound, for retrieval between both")
-        for part in range(PER_CLIP):
-            times = part * seconds + np.arange(view.clip.frames) * view.clip.period
-            numbers = np.minimum(np.round(times * material.fps).astype(int), count - 1).tolist()
-            shape = (view.clip.frames, view.channels, view.image_size, view.image_size)
-            out = np.empty(shape, np.uint8)
-            make_clip_view(material.frames(numbers, view.channels), plain, 0, "windows", 0, place, out=out)
-            pixels.append(out)
-        member = material.sample.members[extension]
-        waves.append(read_window(member, 0.0, PER_CLIP * seconds, rate=sound.mel.rate, name=key).wave)
-    clips, parts = np.divmod(np.arange(PER_CLIP * len(places)), PER_CLIP)
+        try:
+            _check(material, seconds)
+        except DataError:
+            if leave_out:
+                continue
+            raise
+        pixels += _pictures(material, view, plain, seconds)
+        waves.append(_wave(material, PER_CLIP * seconds, sound.mel.rate))
+    if not waves:
+        raise DataError(f"none of {len(places)} clips has sound and {PER_CLIP} windows of {seconds:g} s")
+    clips, parts = np.divmod(np.arange(PER_CLIP * len(waves)), PER_CLIP)
     return Windows(clips, parts, torch.from_numpy(np.stack(pixels)), tuple(waves), sound, seconds)
+
+
+def _check(material: Material, seconds: float) -> None:
+    """Raise DataError where a clip has no three windows, or no sound."""
+    key, count = material.sample.key, 0 if material.clip is None else material.clip.count
+    if count < (PER_CLIP - _MISSING) * seconds * material.fps:
+        raise DataError(
+            f"clip {key} has {count} frames, {count / material.fps:.2f} s",
+            expected=f"{PER_CLIP} windows of {seconds:g} s",
+            fix="pack longer clips, or choose a recipe with a shorter view",
+        )
+    if sound_extension(material.sample.members) is None:
+        raise DataError(f"clip {key} has no sound", expected="clips with sound, for retrieval between both")
+
+
+def _pictures(material: Material, view: ViewSpec, plain: ViewSpec, seconds: float) -> list[NDArray[np.uint8]]:
+    """The windows of a clip, each uint8 [T, C, S, S]."""
+    assert view.clip is not None, "checked with the run"
+    assert material.clip is not None, "checked"
+    found = []
+    for part in range(PER_CLIP):
+        times = part * seconds + np.arange(view.clip.frames) * view.clip.period
+        numbers = np.minimum(np.round(times * material.fps).astype(int), material.clip.count - 1).tolist()
+        out = np.empty((view.clip.frames, view.channels, view.image_size, view.image_size), np.uint8)
+        frames = material.frames(numbers, view.channels)
+        make_clip_view(frames, plain, 0, "windows", 0, material.sample.index, out=out)
+        found.append(out)
+    return found
+
+
+def _wave(material: Material, seconds: float, rate: int) -> NDArray[np.float32]:
+    extension = sound_extension(material.sample.members)
+    assert extension is not None, "checked"
+    member, key = material.sample.members[extension], material.sample.key
+    return read_window(member, 0.0, seconds, rate=rate, name=key).wave

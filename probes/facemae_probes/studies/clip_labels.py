@@ -1,0 +1,280 @@
+"""Do frozen features of clips know what no single frame shows? A run on clips, its random start, and a run on stills.
+
+Procedural clips have labels that are drawn so that only the order of frames, only the sound, or either tells them (see
+decision 0043), and one, the expression, that a frame at its top tells. Encoders see the training persons only; a linear
+probe learns on the same persons, its strength is chosen on others, and it is tested on a third part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facemae.config import Recipe
+from facemae.data.card import read_card
+from facemae.data.index import ShardIndex
+from facemae.data.reader import ShardReader
+from facemae.errors import ProbeError, UsageError
+from facemae.features.extractor import FeatureExtractor, load
+from facemae.files import storage_errors
+from facemae_probes.choosing.plan import Say
+from facemae_probes.heads.linear import STRENGTHS, fit_path
+from facemae_probes.heads.standardise import Standardiser
+from facemae_probes.metrics.draws import bootstrap
+from facemae_probes.metrics.evaluate import judge
+from facemae_probes.metrics.intervals import summarise
+from facemae_probes.runner import versions
+from facemae_probes.studies.facts import here, pretraining_facts
+from facemae_probes.studies.ferplus_set import published_tree, study_recipe
+from facemae_probes.tasks.columns import Columns, read_columns
+from facemae_probes.tasks.targets import Targets
+
+NEEDS = {
+    "circling": "order of frames",
+    "tempo": "order of frames",
+    "rate": "order of frames, or sound",
+    "register": "sound",
+    "intonation": "sound",
+    "emotion": "a frame",
+}
+"""What a label needs. All but `emotion` are drawn evenly from two values."""
+STILL = ("emotion",)
+REPLICATES = 2000
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the study.
+
+    Attributes:
+        recipe: Recipe on clips, with sound.
+        still: Recipe on stills.
+        overrides: Changes to the first, each `a.b=c`.
+        still_overrides: Changes to the second.
+        layer: Block whose output is pooled.
+        pooling: How.
+        seed: Of intervals; runs have their recipes' seeds.
+    """
+
+    recipe: str = "hicmae_tiny"
+    still: str = "fmae_tiny"
+    overrides: tuple[str, ...] = ()
+    still_overrides: tuple[str, ...] = ()
+    layer: int = -1
+    pooling: str = "mean"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a line's probe said on the test part.
+
+    Attributes:
+        hit: float64 [M, labels], 1 where it was right, 0 where wrong, NaN where a clip has no such label.
+        strengths: Chosen L2 strength by label.
+    """
+
+    hit: NDArray[np.float64]
+    strengths: dict[str, float]
+
+
+def run_study(
+    data: Path, out: Path, asked: Asked, *, command: str | None = None, say: Say = lambda _: None
+) -> dict[str, Any]:
+    """Run or continue the study.
+
+    Args:
+        data: Indexed shard set of procedural clips with the splits train, valid and test.
+        out: Folder of the study: `runs/`, and `report/` to publish.
+        asked: What is asked.
+        command: The command line to name in the report.
+        say: Told how it goes.
+
+    Returns:
+        What is written to `report/results.json`.
+
+    Raises:
+        ProbeError: A run was stopped before its end, or a split is empty.
+        UsageError: The clips have none of the labels.
+    """
+    from facemae_probes.studies.clip_labels_report import write_report
+
+    machine, shards = here(), data.resolve()
+    columns = read_columns(shards)
+    labels = [name for name in NEEDS if name in columns.values]
+    if not labels:
+        raise UsageError(
+            f"clips of {shards.name} without labels", expected=", ".join(NEEDS), fix="facemae data synth --clips"
+        )
+    recipes = {
+        "clips": study_recipe(asked.recipe, asked.overrides, shards),
+        "stills": study_recipe(asked.still, asked.still_overrides, shards),
+    }
+    runs = {name: _train(recipe, out / "runs" / name, say) for name, recipe in recipes.items()}
+    how = {"layer": asked.layer, "pooling": asked.pooling}
+    say("extracting")
+    models = {
+        f"{asked.recipe}": load(runs["clips"], **how),
+        f"{asked.recipe}, untrained": load(runs["clips"], random_init=recipes["clips"].seed, **how),
+        f"{asked.still}": load(runs["stills"], **how),
+    }
+    features: dict[str, dict[str, Floats]] = {
+        name: clip_features(shards, columns, model) for name, model in models.items()
+    }
+    lines = {
+        (name if len(parts) == 1 or part == "all" else f"{name}, {part} alone"): rows
+        for name, parts in features.items()
+        for part, rows in parts.items()
+    }
+    answers = {name: answer(rows, columns, labels) for name, rows in lines.items()}
+    subjects = _parts(columns)[2]
+    units = np.array(columns.text("subject"))[subjects]
+    summary = {
+        "schema": 1,
+        "study": "clip-labels",
+        "how": {
+            "command": command,
+            "seed": asked.seed,
+            "machine": machine,
+            "runs": {name: pretraining_facts(run) for name, run in runs.items()},
+            "probe": {"kind": "linear", "layer": asked.layer, "pooling": asked.pooling, "strength chosen on": "valid"},
+        },
+        "recipes": {name: published_tree(recipe) for name, recipe in recipes.items()},
+        "data": {
+            "name": read_card(shards).name,
+            "digest": ShardIndex.open(shards).digest,
+            "clips": dict(zip(("train", "valid", "test"), map(len, _parts(columns)), strict=True)),
+            "subjects": len(np.unique(units)),
+        },
+        "labels": {name: NEEDS[name] for name in labels},
+        "lines": compare(answers, labels, units, asked.seed),
+        "against": {
+            name: compare_two(answers[asked.recipe], other, labels, units, asked.seed)
+            for name, other in answers.items()
+            if name in models and name != asked.recipe
+        },
+        "versions": versions(),
+    }
+    with storage_errors(out):
+        (out / "report").mkdir(parents=True, exist_ok=True)
+    write_report(out / "report", summary)
+    return summary
+
+
+def _train(recipe: Recipe, out: Path, say: Say) -> Path:
+    from facemae.train.trainer import pretrain
+
+    say(f"training {recipe.name}")
+    run = pretrain(recipe, out)
+    if run.stopped != "finished":
+        raise ProbeError(f"{recipe.name} stopped at step {run.step} ({run.stopped})", fix="run the same command again")
+    return out
+
+
+def clip_features(shards: Path, columns: Columns, model: FeatureExtractor) -> dict[str, Floats]:
+    """Features of each clip, the mean of its windows: `all`, and `video` and `sound` where the model has both.
+
+    A clip without sound has zeros in its place, after standardising the mean of the others.
+    """
+    extractor, reader = model.clips(), ShardReader(ShardIndex.open(shards))
+    video, sound = [], []
+    for sample in columns.samples.tolist():
+        rows = extractor.of_sample(reader.read(sample))
+        # The last window may be mostly held frames: whole ones speak for the clip where there are any.
+        whole = ~rows.partial if (~rows.partial).any() else np.ones(len(rows.real), dtype=bool)
+        video.append(rows.video[whole].mean(axis=0))
+        if rows.sound is not None and rows.has_sound is not None:
+            heard = whole & rows.has_sound
+            sound.append(rows.sound[heard].mean(axis=0) if heard.any() else np.full(rows.sound.shape[1:], np.nan))
+    seen = np.stack(video).astype(np.float32)
+    if not sound:
+        return {"all": seen}
+    heard_all = np.stack(sound).astype(np.float32)
+    present = ~np.isnan(heard_all).any(axis=1)
+    heard_all[~present] = heard_all[present].mean(axis=0) if present.any() else 0.0
+    return {"all": np.concatenate([seen, heard_all], axis=1), "frames": seen, "sound": heard_all}
+
+
+def _parts(columns: Columns) -> list[NDArray[np.int64]]:
+    splits = np.array(columns.require("split", "that says who trains"), dtype=object)
+    parts = [np.flatnonzero(splits == name) for name in ("train", "valid", "test")]
+    if not all(len(part) for part in parts):
+        raise ProbeError("a split without clips", expected="train, valid and test", fix="pack more persons")
+    return parts
+
+
+def answer(features: Floats, columns: Columns, labels: Sequence[str]) -> Answer:
+    """Fit a linear probe for each label, choose its strength on valid, and ask it about test.
+
+    Args:
+        features: [N, D], of all clips.
+        columns: Their metadata.
+        labels: Label columns, of classes.
+    """
+    train, valid, test = _parts(columns)
+    hit, strengths = np.full((len(test), len(labels)), np.nan), {}
+    for place, label in enumerate(labels):
+        texts = np.array([text or "" for text in columns.text(label)])
+        rows = [part[texts[part] != ""] for part in (train, valid, test)]
+        names = tuple(sorted(set(texts[rows[0]])))
+        known = [part[np.isin(texts[part], names)] for part in rows]
+        targets = [Targets("classes", names, np.searchsorted(names, texts[part])) for part in known]
+        scale = Standardiser.fit(features, known[0])
+        given = [scale(features, part) for part in known]
+        fits = list(fit_path(given[0], targets[0], strengths=STRENGTHS))
+        # The strongest of equals: fits come strongest first.
+        best = max(fits, key=lambda model: judge(targets[1], model.scores(given[1]), "accuracy"))
+        strengths[label] = best.strength
+        right = best.scores(given[2]).argmax(axis=1) == targets[2].values
+        hit[np.isin(test, rows[2]), place] = 0.0
+        hit[np.isin(test, known[2]), place] = right
+    return Answer(hit, strengths)
+
+
+def compare(
+    answers: dict[str, Answer], labels: Sequence[str], units: NDArray[Any], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Accuracy by line and label, and the mean over labels that need motion or sound, with intervals over persons."""
+    return {
+        name: {
+            "strengths": found.strengths,
+            **{key: _interval(found.hit, None, chosen, units, seed) for key, chosen in _choices(labels).items()},
+        }
+        for name, found in answers.items()
+    }
+
+
+def compare_two(
+    one: Answer, other: Answer, labels: Sequence[str], units: NDArray[Any], seed: int
+) -> dict[str, dict[str, Any]]:
+    """Paired differences, one less the other, as in `compare`."""
+    return {key: _interval(one.hit, other.hit, chosen, units, seed) for key, chosen in _choices(labels).items()}
+
+
+def _choices(labels: Sequence[str]) -> dict[str, list[int]]:
+    moving = [place for place, label in enumerate(labels) if label not in STILL]
+    return {**{label: [place] for place, label in enumerate(labels)}, "mean of motion and sound": moving}
+
+
+def _interval(
+    hit: NDArray[np.float64], less: NDArray[np.float64] | None, chosen: list[int], units: NDArray[Any], seed: int
+) -> dict[str, Any]:
+    """Mean over labels of the share of hits, less that of another line, with the same draws of units."""
+    _, unit = np.unique(units, return_inverse=True)
+    count = int(unit.max()) + 1
+    known = ~np.isnan(hit[:, chosen])
+    worth = np.where(known, hit[:, chosen] if less is None else hit[:, chosen] - less[:, chosen], 0.0)
+    sums, sizes = np.zeros((count, len(chosen))), np.zeros((count, len(chosen)))
+    np.add.at(sums, unit, worth)
+    np.add.at(sizes, unit, known)
+    draws = np.concatenate(list(bootstrap(count, REPLICATES, seed, samples=len(hit))), axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        drawn = ((sums.T @ draws) / (sizes.T @ draws)).mean(axis=0)
+        value = float((sums.sum(axis=0) / sizes.sum(axis=0)).mean())
+    found = summarise("accuracy", [value], drawn, level=0.95, unit="subject", units=count)
+    return {"value": found.value, "low": found.low, "high": found.high, "clips": int(known.any(axis=1).sum())}
