@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from facemae.config import Recipe
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import difference, recipe_tree
-from facemae.train.optim.adamw import encoder_of, group_names
+from facemae.train.optim.adamw import encoder_depths, encoder_of, group_names, rate_factor
 from tests.test_recipe_sounds import HEARS, VOICE
 
 DECODER = {"width": 16, "depth": 1, "heads": 2}
@@ -48,6 +48,15 @@ def recipe(**changes: Any) -> Recipe:
             "sounds.voice.beneath is 'side' and fusion.view 'main'",
         ),
         ({"views": {"main": {"mask": {"copies": 2}}}}, "views.main.mask.copies is 2; set 1"),
+        ({"fusion": {"kind": "joint"}}, "runs one transformer on both: set sound_encoder.blocks=shared"),
+        (
+            {"fusion": {"kind": "joint", "heads": 4}, "sound_encoder": {**HEARS, "blocks": "shared"}},
+            "heads is of kind 'cross'; kind 'joint' runs the encoder's own blocks",
+        ),
+        (
+            {"sound_encoder": {**HEARS, "blocks": "shared", "depth": 3}},
+            "sound_encoder.blocks is shared and sound_encoder.depth is 3 where encoder.depth is None",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> None:
@@ -74,3 +83,15 @@ def test_weights_of_fusion_have_names_of_their_own_and_decay_as_others() -> None
     decayed = {name for name in own if name in groups.decayed}
     assert decayed == {name for name in own if name.endswith("weight") and "norm" not in name}
     assert {encoder_of(name) for name in own} == {None}
+
+
+def test_a_joint_recipe_is_read_back() -> None:
+    joint = recipe(fusion={"kind": "joint"}, sound_encoder={**HEARS, "blocks": "shared"})
+    assert Recipe.model_validate(recipe_tree(joint)) == joint
+
+
+def test_an_encoder_that_shares_blocks_lies_below_them_for_the_learning_rate() -> None:
+    names = ["encoder.vit.blocks.3.mlp.fc1.weight", "sound_encoder.vit.patch_embed.proj.weight"]
+    depths = encoder_depths(names)
+    factors = [rate_factor(name, depths[encoder_of(name)], 0.5) for name in names]
+    assert factors == [0.5, 0.5**5]

@@ -3,29 +3,41 @@
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from facemae.config.base import Config
-from facemae.config.model import ObjectiveConfig
+from facemae.config.model import EncoderConfig, ObjectiveConfig
 from facemae.config.sounds import SoundConfig, SoundEncoderConfig
 from facemae.config.views import ViewConfig
 
 
 class FusionConfig(Config):
-    """Blocks on the visible tokens of a view and on those of the sound beneath it, which look at each other."""
+    """What the visible tokens of a view and those of the sound beneath it see of each other."""
 
-    kind: Literal["cross"] = "cross"
-    """`cross` is HiCMAE's: in each block the tokens of either side look at the other side's, then at their own."""
+    kind: Literal["cross", "joint"] = "cross"
+    """`cross` is HiCMAE's, blocks behind both encoders: in each the tokens of either side look at the other side's,
+    then at their own. `joint` runs the encoder itself on both together, in one sequence; it needs
+    sound_encoder.blocks=shared."""
     view: str = "main"
     """The view."""
     sound: str = "voice"
     """The sound, which lies beneath that view."""
     depth: int = Field(default=2, ge=1)
-    """Blocks on each side. HiCMAE 2."""
+    """Blocks on each side, of kind `cross`. HiCMAE 2."""
     heads: int = Field(default=8, ge=1)
-    """Attention heads; divides the width of both encoders. HiCMAE 8 at width 512."""
+    """Their attention heads; divides the width of both encoders. HiCMAE 8 at width 512."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
-    """Stochastic depth, as `encoder.drop_path`."""
+    """Their stochastic depth, as `encoder.drop_path`; `joint` has that of the encoder."""
+
+    @model_validator(mode="after")
+    def _has_no_blocks(self) -> "FusionConfig":
+        if self.kind == "joint":
+            for key in ("depth", "heads", "drop_path"):
+                if getattr(self, key) != FusionConfig.model_fields[key].default:
+                    raise ValueError(
+                        f"{key} is of kind 'cross'; kind 'joint' runs the encoder's own blocks: leave it out"
+                    )
+        return self
 
 
 def check_fusion(
@@ -49,6 +61,21 @@ def check_fusion(
         raise ValueError("fusion takes what a sound_encoder hears: add one")
     if not taken:
         raise ValueError("fusion would learn nothing: give an objective of its view or sound fused=true")
+    if fusion.kind == "joint" and sound_encoder.blocks != "shared":
+        raise ValueError("fusion.kind 'joint' runs one transformer on both: set sound_encoder.blocks=shared")
+
+
+def check_shared(encoder: EncoderConfig, sound_encoder: SoundEncoderConfig | None) -> None:
+    """Raise ValueError where two encoders are to share blocks and do not agree on them."""
+    if sound_encoder is None or sound_encoder.blocks == "own":
+        return
+    for key in ("name", "width", "depth", "heads", "drop_path"):
+        mine, theirs = getattr(sound_encoder, key), getattr(encoder, key)
+        if mine != theirs:
+            raise ValueError(
+                f"sound_encoder.blocks is shared and sound_encoder.{key} is {mine!r} where encoder.{key} is "
+                f"{theirs!r}; set both the same"
+            )
 
 
 def _check_sides(fusion: FusionConfig, views: Mapping[str, ViewConfig], sounds: Mapping[str, SoundConfig]) -> None:

@@ -8,7 +8,7 @@ from facemae.config.base import Config
 from facemae.config.beneath import check_sound
 from facemae.config.by_stream import check_streams
 from facemae.config.data import DataConfig
-from facemae.config.fusion import FusionConfig, check_fusion
+from facemae.config.fusion import FusionConfig, check_fusion, check_shared
 from facemae.config.model import EncoderConfig, ObjectiveConfig
 from facemae.config.monitor import MonitorConfig
 from facemae.config.run import CheckpointConfig, EfficiencyConfig, LogConfig, OptimConfig
@@ -61,6 +61,7 @@ class Recipe(Config):
             check_view(name, view, self.encoder)
         for name, sound in self.sounds.items():
             check_sound(name, sound, self.views, self.sound_encoder)
+        check_shared(self.encoder, self.sound_encoder)
         check_fusion(self.fusion, self.objectives, self.views, self.sounds, self.sound_encoder)
         check_streams(self.views, self.sounds, self.objectives, [stream.name for stream in self.data.streams])
         if self.monitor is not None and all(view.clip is not None for view in self.views.values()):

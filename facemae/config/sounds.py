@@ -111,6 +111,9 @@ class SoundEncoderConfig(Config):
     """Number of blocks; likewise."""
     heads: int | None = Field(default=None, ge=1)
     """Attention heads; likewise."""
+    blocks: Literal["own", "shared"] = "own"
+    """`shared` runs on the blocks and the final norm of `encoder`: one transformer for frames and sound, with patches
+    and positions for each. Name, width, depth, heads and drop_path must then be those of `encoder`."""
     frames: int = Field(default=256, ge=1)
     """Frames of the spectrogram. HiCMAE 256; MMA-DFER 512; AudioMAE and CAV-MAE 1024."""
     mels: int = Field(default=128, ge=1)

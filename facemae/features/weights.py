@@ -119,24 +119,33 @@ def load_encoder(path: Path | str, *, weights: str = "auto", random_init: int | 
         about=about,
         manifest=manifest,
         clip=clip_input(manifest.recipe),
-        sound=_load_sound(checkpoint, weights, random_init),
+        sound=_load_sound(checkpoint, weights, random_init, encoder),
         saw_pictures=config.tubelet is None or _saw_pictures(manifest.recipe),
     )
 
 
-def _load_sound(checkpoint: Checkpoint, weights: str, random_init: int | None) -> LoadedSound | None:
+def _load_sound(
+    checkpoint: Checkpoint, weights: str, random_init: int | None, lender: MaskedEncoder
+) -> LoadedSound | None:
+    """The encoder of sound; one that shares the blocks of the encoder of views, `lender`, gets a copy of them."""
     recipe = checkpoint.manifest.recipe
     heard = sound_input(recipe)
     if heard is None:
         return None
     config = SoundEncoderConfig.model_validate(recipe["sound_encoder"])
     encoder = build_sound_encoder(config)
+    lent: dict[str, torch.Tensor] = {}
+    if config.blocks == "shared":
+        own = lender.vit.state_dict()
+        lent = {name: value for name, value in own.items() if name.startswith(("blocks.", "norm."))}
     if random_init is None:
         _, state = _read_state(checkpoint, weights, prefix=SOUND_PREFIX, exported=SOUND_PART)
+        state = {**lent, **state}
         check_names(state, encoder.vit.state_dict(), str(checkpoint.folder))
         encoder.vit.load_state_dict(state, strict=True)
     else:
         initialise(encoder, random_init, prefix="sound_encoder.")
+        encoder.vit.load_state_dict({**encoder.vit.state_dict(), **lent})
     return LoadedSound(encoder.eval(), config, heard, weights_digest(encoder.vit.state_dict()))
 
 

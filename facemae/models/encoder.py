@@ -19,7 +19,7 @@ from facemae.errors import ConfigError, UsageError
 from facemae.models.attention import prepare_attention
 from facemae.models.clip_positions import Position, fixed_kind, fixed_positions, fixed_tables
 from facemae.models.drop_path import count_branches, give_branches, run_block
-from facemae.models.encoding import Encoding
+from facemae.models.encoding import START, Encoding
 from facemae.models.patches import patchify, take
 from facemae.models.positions import Grid, GridTables, resampling
 from facemae.models.tubelets import TubeletEmbed
@@ -69,11 +69,16 @@ def build_encoder(config: EncoderConfig) -> "MaskedEncoder":
     return MaskedEncoder(vit, learned_positions=config.position == "learned", drop_path=config.drop_path)
 
 
-def build_sound_encoder(config: SoundEncoderConfig) -> "MaskedEncoder":
+def build_sound_encoder(config: SoundEncoderConfig, shared: "MaskedEncoder | None" = None) -> "MaskedEncoder":
     """Build an encoder of spectrograms, [B, 1, frames, mels]: rows of its grid are moments, columns are bands.
 
     So positions are those of AudioMAE (Huang et al., "Masked Autoencoders that Listen", 2022): sine-cosine, the first
     half of the features for frequency, the second for time; with position `sequence` they are HiCMAE's.
+
+    Args:
+        config: Its configuration.
+        shared: The encoder of views, on whose blocks it runs with `blocks: shared`; without it the encoder has blocks
+            of its own, of the same names.
 
     Raises:
         ConfigError: As `build_encoder`.
@@ -87,7 +92,10 @@ def build_sound_encoder(config: SoundEncoderConfig) -> "MaskedEncoder":
     }
     vit = _build_vit(config, arguments, "sound_encoder")
     learned, position = config.position == "learned", fixed_kind(config.position)
-    return MaskedEncoder(vit, learned_positions=learned, drop_path=config.drop_path, position=position)
+    encoder = MaskedEncoder(vit, learned_positions=learned, drop_path=config.drop_path, position=position)
+    if shared is not None and config.blocks == "shared":
+        encoder.share(shared)
+    return encoder
 
 
 def _build_vit(
@@ -165,6 +173,23 @@ class MaskedEncoder(nn.Module):
         self._learned_positions, self._position = learned_positions, position
         resampled = GridTables(partial(resampling, self.grid))
         self._tables = resampled if learned_positions else fixed_tables(position, self.grid, self.width)
+        self._lender: tuple[MaskedEncoder, ...] = ()
+
+    @property
+    def trunk(self) -> Any:
+        """The module of timm whose blocks and final norm it runs on: its own, or that of the encoder it shares with."""
+        return self._lender[0].trunk if self._lender else self.vit
+
+    def share(self, lender: "MaskedEncoder") -> None:
+        """Run on the blocks and the final norm of another encoder instead of its own, which are dropped.
+
+        Patches, positions and leading tokens stay its own, and so does what tells its tokens from the other's: the bias
+        of the projection is added to each.
+        """
+        # In a tuple, so that the blocks are not found under a second name.
+        self._lender = (lender,)
+        self.drop_path, self.branches = lender.drop_path, lender.branches
+        self.vit.blocks, self.vit.norm = nn.Sequential(), nn.Identity()
 
     @property
     def patches(self) -> int:
@@ -200,7 +225,7 @@ class MaskedEncoder(nn.Module):
             pixels: [B, C, H, W], normalised; H and W are multiples of the patch size.
             visible: int64 [B, K], the patches to encode, or [B, M, K] for M masked versions of each image, which become
                 rows of the encoding; None encodes all.
-            layers: 0-based numbers of blocks whose outputs are wanted too.
+            layers: 0-based numbers of blocks whose outputs are wanted too; `START` for the tokens before the first one.
             norm_layers: Apply the final norm to those outputs.
             factors: For each block [B, branches], by which the branches of each sample are scaled
                 (`facemae.models.drop_path.draw_factors`); empty leaves all as they are.
@@ -214,17 +239,18 @@ class MaskedEncoder(nn.Module):
         masks = 1 if visible is None or visible.ndim == 2 else visible.shape[1]
         x = self._embed(pixels, visible, grid)
         visible = None if visible is None else visible.flatten(0, -2)
-        prepare_attention(self.vit, x)
-        kept: dict[int, torch.Tensor] = {}
-        for number, block in enumerate(self.vit.blocks):
+        trunk = self.trunk
+        prepare_attention(trunk, x)
+        kept: dict[int, torch.Tensor] = {START: x} if START in layers else {}
+        for number, block in enumerate(trunk.blocks):
             scale = factors[number].repeat_interleave(masks, dim=0) if factors else None
-            recomputed = self.vit.grad_checkpointing
+            recomputed = trunk.grad_checkpointing
             x = checkpoint(run_block, block, x, scale) if recomputed else run_block(block, x, scale)
             if number in layers:
-                kept[number] = self.vit.norm(x) if norm_layers else x
-        tokens, last = self.vit.norm(x), self.depth - 1
+                kept[number] = trunk.norm(x) if norm_layers else x
+        tokens, last = trunk.norm(x), self.depth - 1
         normed = {**(kept if norm_layers else {}), **({last: tokens} if last in kept else {})}
-        return Encoding(tokens, self.prefix, visible, kept, grid, masks, norm=self.vit.norm, normed=normed)
+        return Encoding(tokens, self.prefix, visible, kept, grid, masks, norm=trunk.norm, normed=normed)
 
     def _embed(self, pixels: torch.Tensor, visible: torch.Tensor | None, grid: tuple[int, ...]) -> torch.Tensor:
         """Tokens before the blocks, [R, prefix + K, D]."""
@@ -294,6 +320,6 @@ class MaskedEncoder(nn.Module):
         self._check_layers(layers)
 
     def _check_layers(self, layers: Sequence[int]) -> None:
-        wrong = [number for number in layers if not 0 <= number < self.depth]
+        wrong = [number for number in layers if not (0 <= number < self.depth or number == START)]
         if wrong:
             raise UsageError(f"layers {wrong}", expected=f"block numbers from 0 to {self.depth - 1}")

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+START = -1
+"""Under this number `Encoding.layers` holds the tokens before the first block, where they are asked for."""
+
 
 @dataclass(frozen=True)
 class Encoding:

@@ -12,9 +12,10 @@ from facemae.data.preprocess import normalise
 from facemae.data.schema import Batch, SoundBatch, ViewBatch
 from facemae.models.drop_path import draw_factors
 from facemae.models.encoder import MaskedEncoder, build_encoder, build_sound_encoder
-from facemae.models.encoding import Encoding
+from facemae.models.encoding import START, Encoding
 from facemae.models.fusion import Fusion
 from facemae.models.init import initialise
+from facemae.models.joint import JointPass
 from facemae.objectives.base import Objective, Setting, SoundSetting
 from facemae.objectives.exchange import Alone, Exchange
 from facemae.objectives.mixup import draw_shares, mix
@@ -32,7 +33,7 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
     """
     encoder = build_encoder(recipe.encoder)
     hears = recipe.sound_encoder
-    sound_encoder = None if hears is None else build_sound_encoder(hears)
+    sound_encoder = None if hears is None else build_sound_encoder(hears, encoder)
     setting = Setting(
         recipe.encoder,
         encoder_width=encoder.width,
@@ -76,14 +77,16 @@ def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "P
 
 def _fused_pairs(
     recipe: Recipe, encoder: MaskedEncoder, sound_encoder: MaskedEncoder | None
-) -> tuple[Fusion, tuple[tuple[str, str], ...]] | None:
+) -> tuple[Fusion | JointPass, tuple[tuple[str, str], ...]] | None:
     """The recipe's fusion, and the names of what it brings together: a view and its sound, or a pair for each copy."""
     fusion = recipe.fusion
     if fusion is None or sound_encoder is None:
         return None
     views = copy_names(recipe.views, fusion.view)
     sounds = sound_copies(fusion.sound, recipe.sounds[fusion.sound], recipe.views)
-    module = Fusion(fusion, width=encoder.width, sound_width=sound_encoder.width)
+    module: Fusion | JointPass = JointPass(encoder)
+    if fusion.kind == "cross":
+        module = Fusion(fusion, width=encoder.width, sound_width=sound_encoder.width)
     return module, tuple(zip(views, sounds, strict=True))
 
 
@@ -108,19 +111,20 @@ class PretrainModel(nn.Module):
         seed: int = 0,
         mixups: Mapping[str, float] = MappingProxyType({}),
         sound_encoder: MaskedEncoder | None = None,
-        fused: tuple[Fusion, tuple[tuple[str, str], ...]] | None = None,
+        fused: tuple[Fusion | JointPass, tuple[tuple[str, str], ...]] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.sound_encoder = sound_encoder
-        self.fusion: Fusion | None
+        self.fusion: Fusion | JointPass | None
         self.fusion, pairs = fused or (None, ())
         asked = {need.view for objective in objectives for need in objective.needs() if need.fused}
         self._pairs = [pair for pair in pairs if asked & {*pair}]
         self.objectives = nn.ModuleList(objectives)
         self.normalisation = normalisation
         self.names = objective_names([objective.config for objective in objectives])
-        self._plan = encode_plan(objectives, [name for pair in self._pairs for name in pair])
+        before = (START,) if isinstance(self.fusion, JointPass) else ()
+        self._plan = encode_plan(objectives, {name: before for pair in self._pairs for name in pair})
         self._streams = StreamLosses(streams)
         self._seed, self._mixups = seed, dict(mixups)
 
@@ -212,7 +216,7 @@ class PretrainModel(nn.Module):
         return mix(pixels, draw_shares(alpha, seed=self._seed, step=step, view=view, batch=batch))
 
     def _factors(
-        self, encoder: MaskedEncoder | Fusion, name: str, batch: Batch, step: int | None, place: str = ""
+        self, encoder: MaskedEncoder | Fusion | JointPass, name: str, batch: Batch, step: int | None, place: str = ""
     ) -> list[torch.Tensor]:
         if not encoder.drop_path or step is None:
             return []
@@ -225,7 +229,7 @@ class PretrainModel(nn.Module):
             first_slot=batch.first_slot,
             slots=len(batch),
         )
-        device, rows = next(encoder.parameters()).device, batch.rows(name)
+        device, rows = next(self.parameters()).device, batch.rows(name)
         return [only(factors.to(device, non_blocking=True), rows) for factors in drawn]
 
     def _terms(self) -> list[Objective]:
@@ -270,14 +274,16 @@ def compared_groups(recipe: Recipe) -> dict[str, int]:
     return dict(zip(objective_names(recipe.objectives), sizes, strict=True))
 
 
-def encode_plan(objectives: Sequence[Objective], fused: Sequence[str] = ()) -> dict[str, tuple[int, ...] | None]:
+def encode_plan(
+    objectives: Sequence[Objective], fused: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+) -> dict[str, tuple[int, ...] | None]:
     """The views and sounds that objectives need and, of each, the layers any of them wants, ascending.
 
     None where nobody wants it encoded but only its pixels.
 
     Args:
         objectives: The objectives.
-        fused: Names that are encoded in any case, to be fused.
+        fused: What is encoded in any case, to be fused, with the layers that fusion wants.
     """
     wanted: dict[str, set[int] | None] = {}
     for objective in objectives:
@@ -285,6 +291,6 @@ def encode_plan(objectives: Sequence[Objective], fused: Sequence[str] = ()) -> d
             layers = wanted.setdefault(need.view, None)
             if need.encoded:
                 wanted[need.view] = {*need.layers, *(layers or ())}
-    for name in fused:
-        wanted[name] = wanted.get(name) or set()
+    for name, layers_of_fusion in fused.items():
+        wanted[name] = {*layers_of_fusion, *(wanted.get(name) or ())}
     return {name: None if layers is None else tuple(sorted(layers)) for name, layers in wanted.items()}

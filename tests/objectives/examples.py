@@ -233,6 +233,22 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 {"kind": "contrastive", "weight": 0.0025, "group": 4, "levels": LEVELS[1:]},
             ],
         },
+        "one transformer for frames and sound, alone for the contrast and together for the rest": {
+            "encoder": {**CLIP_ENCODER, "drop_path": 0.2},
+            "views": {
+                "main": {"clip": CLIP, "mask": {"kind": "tube", "ratio": 0.5}, "streams": ["wild"]},
+                "all": MASKED,
+            },
+            "sounds": {"voice": VOICE},
+            "sound_encoder": {**HEARS, "class_token": False, "blocks": "shared", "drop_path": 0.2},
+            "fusion": {"kind": "joint"},
+            "objectives": [
+                {"kind": "masked_video", "fused": True, "decoder": DECODER},
+                {"kind": "masked_audio", "fused": True, "decoder": DECODER},
+                {"kind": "contrastive", "weight": 0.1, "group": 4, "levels": LEVELS[1:]},
+                {"kind": "masked_video", "view": "all", "decoder": DECODER},
+            ],
+        },
         "after fusion with a picture, of two copies, of one stream": {
             "views": {"main": {**MASKED, "copies": 2, "streams": ["wild"]}, "other": MASKED},
             "sounds": {"voice": VOICE},

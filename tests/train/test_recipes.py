@@ -93,7 +93,7 @@ def _shrink_encoders(tree: dict[str, Any]) -> None:
         tree["encoder"]["frames"] = 4
     if tree["sound_encoder"] is not None:
         tree["sound_encoder"] |= {**plain, "frames": 32, "mels": 16, "patch_size": 8}
-    if tree["fusion"] is not None:
+    if tree["fusion"] is not None and tree["fusion"]["kind"] == "cross":
         tree["fusion"] |= {"depth": 1, "heads": 2}
 
 

@@ -85,6 +85,9 @@ def encoder_depths(names: Iterable[str]) -> dict[str | None, int]:
     for name in names:
         if block := _BLOCK.match(name):
             depths[block[1]] = max(depths[block[1]], int(block[2]) + 1)
+    lender, sharing = _ENCODERS
+    # An encoder without blocks of its own lies below those that it shares.
+    depths[sharing] = depths[sharing] or depths[lender]
     return depths
 
 

@@ -1,0 +1,137 @@
+"""Runs of one transformer on clips and their sound: they resume exactly, and its weights are saved once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from facemae.checkpoint import find_checkpoint
+from facemae.config import Recipe
+from facemae.features.export import export_encoder
+from facemae.features.weights import load_encoder
+from facemae.objectives.pretraining import build_pretrain_model
+from facemae.recipe import load_recipe
+from facemae.train.record.log import read_lines
+from facemae.train.trainer import pretrain
+from tests.data.test_loader_clips import LONG, members, write
+from tests.spawn import run_in_processes
+from tests.train.conftest import result_files, run_until
+from tests.train.test_worlds import train, train_until
+
+RECIPE = """\
+schema: 1
+name: tiny_joint
+seed: 3
+data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
+views:
+  main:
+    clip: {frames: 4, fps: 6.25}
+    crop: {scale: [0.5, 1.0]}
+    normalise: {mean: [0.5], std: [0.25]}
+    mask: {kind: tube, ratio: 0.75}
+sounds:
+  voice: {frames: 32, mel: {rate: 8000, mels: 16}, mask: {ratio: 0.75}}
+encoder:
+  name: test_vit
+  depth: 3
+  image_size: 16
+  patch_size: 4
+  channels: 1
+  tubelet: 2
+  frames: 4
+  class_token: false
+  drop_path: 0.1
+sound_encoder:
+  {name: test_vit, blocks: shared, depth: 3, drop_path: 0.1, frames: 32, mels: 16, patch_size: 8, class_token: false}
+fusion: {kind: joint}
+objectives:
+  - {kind: masked_video, fused: true, decoder: {width: 16, depth: 1, heads: 2}}
+  - {kind: masked_audio, fused: true, decoder: {width: 16, depth: 1, heads: 2}}
+  - {kind: contrastive, weight: 0.1}
+optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples, layer_decay: 0.9}
+checkpoint: {every: 8 samples}
+efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
+log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
+"""
+LOSSES = ("loss/masked_video", "loss/masked_audio", "loss/contrastive")
+
+Runs = tuple[Recipe, Path]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """An undisturbed run; every third clip has no sound."""
+    folder = tmp_path_factory.mktemp("joint")
+    made = {f"clip{number}": members(LONG - number, sound=number % 3 > 0) for number in range(9)}
+    shards = write(folder / "shards", made)
+    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
+    recipe = load_recipe(folder / "tiny.yaml")
+    result = pretrain(recipe, folder / "run")
+    assert (result.step, result.stopped) == (6, "finished")
+    return recipe, folder / "run"
+
+
+def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
+    recipe, run = whole
+    run_until(recipe, tmp_path / "run", 3)
+    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
+    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+
+
+def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: Runs, tmp_path: Path) -> None:
+    recipe, run = whole
+    run_in_processes(train, 2, recipe, tmp_path / "whole")
+    run_in_processes(train_until, 2, recipe, tmp_path / "run", 3, 1)
+    run_in_processes(train, 2, recipe, tmp_path / "run")
+    assert result_files(tmp_path / "run", 6) == result_files(tmp_path / "whole", 6)
+    two, one = (read_lines(folder / "log/metrics.jsonl") for folder in (tmp_path / "whole", run))
+    for first, second in zip(two, one, strict=True):
+        assert [first[name] for name in LOSSES] == pytest.approx([second[name] for name in LOSSES], rel=1e-3)
+
+
+def test_recomputed_blocks_learn_the_same(whole: Runs, tmp_path: Path) -> None:
+    recipe, run = whole
+    efficiency = recipe.efficiency.model_copy(update={"checkpointing": True})
+    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
+    mine, theirs = (read_lines(folder / "log/metrics.jsonl") for folder in (tmp_path / "run", run))
+    for first, second in zip(mine, theirs, strict=True):
+        assert [first[name] for name in LOSSES] == pytest.approx([second[name] for name in LOSSES], rel=1e-4)
+
+
+def test_the_blocks_are_saved_once_and_patches_of_sound_are_learned(whole: Runs) -> None:
+    checkpoint = find_checkpoint(whole[1])
+    model, state = (checkpoint.tensors(part) for part in ("model", "optimizer"))
+    own = {name for name in model if name.startswith("sound_encoder.")}
+    learned = {"sound_encoder.vit.patch_embed.proj.weight", "sound_encoder.vit.patch_embed.proj.bias"}
+    assert own == learned | {"sound_encoder.vit.pos_embed"}
+    assert not [name for name in model if name.startswith("fusion.")]
+    for name in learned:
+        assert bool(state[f"exp_avg/{name}"].any()), name
+    for line in read_lines(whole[1] / "log/metrics.jsonl"):
+        assert all(np.isfinite(line[name]) for name in LOSSES)
+
+
+def test_an_export_hears_with_the_blocks_of_the_run(whole: Runs, tmp_path: Path) -> None:
+    recipe, run = whole
+    with pytest.warns(UserWarning, match="trained on clips alone"):
+        export_encoder(run, tmp_path / "exported", weights="model")
+    model = build_pretrain_model(recipe)
+    model.load_state_dict(find_checkpoint(run).tensors("model"))
+    assert model.sound_encoder is not None
+    mel = torch.randn(2, 32, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model.sound_encoder(mel.unsqueeze(1)).tokens
+    for where, options in ((run, {"weights": "model"}), (tmp_path / "exported", {})):
+        sound = load_encoder(where, **options).sound  # type: ignore[arg-type]
+        assert sound is not None
+        with torch.no_grad():
+            torch.testing.assert_close(sound.encoder(mel.unsqueeze(1)).tokens, expected)
+    fresh = build_pretrain_model(recipe)
+    untrained = load_encoder(run, random_init=recipe.seed).sound
+    assert untrained is not None
+    assert fresh.sound_encoder is not None
+    with torch.no_grad():
+        torch.testing.assert_close(
+            untrained.encoder(mel.unsqueeze(1)).tokens, fresh.sound_encoder(mel.unsqueeze(1)).tokens
+        )
