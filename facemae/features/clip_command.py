@@ -147,7 +147,7 @@ def _print_report(report: "ClipReport", as_json: bool) -> None:
         return
     typer.echo("\n".join([_windows_text(report.meta), *report.meta["converted"]]))
     if report.skipped:
-        typer.echo(f"{len(report.skipped)} clips were left out, from where they broke on:")
+        typer.echo(f"{len(report.skipped)} clips were left out, or end where they broke:")
         say_skipped(report.skipped)
     for key, text in report.notes[:_SHOWN]:
         typer.echo(f"note: {key}: {text}")

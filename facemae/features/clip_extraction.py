@@ -184,7 +184,8 @@ class _Walk:
         return self.plan.raw.windows_of(file, lambda text: self.notes.append((file.name, text)))
 
     def _of_sample(self, part: ShardSource, sample: int) -> Iterator[Window]:
-        return sample_windows(part.reader.read(sample), self.extractor.model, self.extractor.windows)
+        read = part.reader.read(sample)
+        return sample_windows(read, self.extractor.model, self.extractor.windows, prefix=part.prefix)
 
     def _one(self, key: str, open_windows: Callable[[], Iterator[Window]]) -> Iterator[Window]:
         """The windows of one clip; where it cannot be read on, it ends."""

@@ -15,7 +15,7 @@ from facemae.features.windows import Place, Waves, Window, Windows, cut_windows
 from facemae.sound.timeline import Wave
 
 
-def sample_windows(sample: Sample, model: LoadedEncoder, windows: Windows) -> Iterator[Window]:
+def sample_windows(sample: Sample, model: LoadedEncoder, windows: Windows, *, prefix: str = "") -> Iterator[Window]:
     """Windows of a packed clip; frames and sound are decoded window by window.
 
     Times are those of the video that the clip was packed from, where its metadata says them.
@@ -24,6 +24,7 @@ def sample_windows(sample: Sample, model: LoadedEncoder, windows: Windows) -> It
         sample: From `facemae.data.reader.ShardReader.read`.
         model: What they are made for.
         windows: How.
+        prefix: Put before the names of video and clip, to tell several shard sets apart.
 
     Raises:
         DecodeError: It has no clip, or is damaged.
@@ -38,8 +39,8 @@ def sample_windows(sample: Sample, model: LoadedEncoder, windows: Windows) -> It
     facts = facts if isinstance(facts, dict) else {}
     offset, person = facts.get("start_s", 0.0), facts.get("person", 0)
     place = Place(
-        source=str(sample.meta.get("path", sample.key)),
-        clip=sample.key,
+        source=prefix + str(sample.meta.get("path", sample.key)),
+        clip=prefix + sample.key,
         person=person if type(person) is int else 0,
         offset=float(offset) if type(offset) in (int, float) else 0.0,
         length=clip.count / material.fps,
