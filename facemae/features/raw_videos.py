@@ -167,23 +167,34 @@ class RawMedia:
         return take
 
     def _sound_of(self, file: MediaFile, seen: Survey, note: Note) -> RawSound | None:
-        """The sound to cut; None where there is none, it cannot be used, or nobody hears it."""
+        """The sound to cut: the separate one, else the video's own; None where neither can be used or nobody hears."""
         if self.model.sound is None:
             return None
-        path = file.sound or file.path
-        try:
-            if not has_sound(path):
-                note("no sound")
-                return None
-            origin, joint = (seen.origin, seen.joint) if file.sound is None else (0.0, None)
-            sound = self._opened(path, origin, joint)
-        except DataError as error:
-            note(f"the sound is left out: {error.found.removeprefix(f'{path}: ')}")
+        if file.sound is not None:
+            separate = self._track(file.sound, 0.0, None)
+            if isinstance(separate, RawSound) and not separate.silent:
+                if abs(separate.seconds - seen.seconds) > _LONGER:
+                    note(f"{file.sound.name} lasts {separate.seconds:.2f} s, the video {seen.seconds:.2f} s")
+                return self._told(separate, note)
+            reason = separate if isinstance(separate, str) else "a silent track"
+            note(f"{file.sound.name}: {reason}; the video's own sound is taken, if it has any")
+        own = self._track(file.path, seen.origin, seen.joint)
+        if isinstance(own, str):
+            note(own)
             return None
+        return self._told(own, note)
+
+    def _track(self, path: Path, origin: float, joint: tuple[int, int] | None) -> RawSound | str:
+        """The sound of a file, or why it cannot be used."""
+        try:
+            return self._opened(path, origin, joint) if has_sound(path) else "no sound"
+        except DataError as error:
+            return f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"
+
+    @staticmethod
+    def _told(sound: RawSound, note: Note) -> RawSound | None:
         for text in sound.notes:
             note(text)
-        if file.sound is not None and abs(sound.seconds - seen.seconds) > _LONGER:
-            note(f"{file.sound.name} lasts {sound.seconds:.2f} s, the video {seen.seconds:.2f} s")
         return None if sound.silent else sound
 
     def _opened(self, path: Path, origin: float = 0.0, joint: tuple[int, int] | None = None) -> RawSound:
