@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from facemae.data.ingest.folder import VIDEOS, ending
-from facemae.data.ingest.videos import SOUND_ENDINGS, separate_sounds
+from facemae.data.ingest.folder import SOUND_ENDINGS, VIDEOS, ending
+from facemae.data.ingest.videos import separate_sounds
 from facemae.data.material import clip_extension
 from facemae.data.schema import IMAGE_EXTENSIONS
 from facemae.errors import UsageError

@@ -16,8 +16,7 @@ from facemae.data.clips.pieces import Piece
 from facemae.data.clips.render import cropped, paths
 from facemae.data.clips.settings import ClipSettings, People
 from facemae.data.clips.survey import Survey, survey
-from facemae.data.ingest.folder import ending
-from facemae.data.ingest.videos import SOUND_ENDINGS
+from facemae.data.ingest.folder import SOUND_ENDINGS, ending
 from facemae.data.preprocess import to_model_input
 from facemae.errors import DataError, DecodeError
 from facemae.faces.detector import Detector
