@@ -192,6 +192,8 @@ def step(
 
     Example: [bold]facemae bench step --json[/bold], or [bold]facemae bench step efficiency.compile=blocks[/bold]
 
+    With [bold]--recipe hicmae[/bold] it is one on clips with sound, in the authors' Small; no run is measured then.
+
     All sides start from the same weights, read the same batches with the same masks, and must have the same loss within
     0.01 at every step. Each is a process of its own, so that its peak memory is its own; they take turns.
     """

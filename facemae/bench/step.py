@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from facemae.bench import step_hicmae
 from facemae.bench.data import DataBenchSettings, make_sources
 from facemae.bench.report import BenchResult, machine
 from facemae.bench.step_run import loader_rate, run_rate
@@ -16,7 +17,8 @@ from facemae.config import Recipe
 from facemae.data.workers import default_workers
 from facemae.errors import DataError, UsageError
 from facemae.objectives.masked_image import MaskedImageConfig
-from facemae.recipe import load_recipe, view_specs
+from facemae.objectives.masked_patches import MaskedPatchesConfig
+from facemae.recipe import load_recipe, sound_specs, view_specs
 
 LARGEST_DIFFERENCE = 1e-2
 """Of the losses of two sides at the same step."""
@@ -29,7 +31,8 @@ class StepBenchSettings:
     """What is measured.
 
     Attributes:
-        recipe: Recipe whose decoder, views and optimiser are taken; one objective, `masked_image`, joint decoder.
+        recipe: Recipe whose decoder, views and optimiser are taken; one objective, `masked_image`, joint decoder; or
+            the three of HiCMAE, whose batches are made instead of read.
         encoder: timm name of the encoder; None takes the recipe's.
         image_size: Side of the views; None takes the recipe's.
         batch: Samples in a step.
@@ -68,7 +71,7 @@ def bench_step(settings: StepBenchSettings, *, run: bool = True, tell: _Tell = l
 
     Args:
         settings: What is measured.
-        run: Also measure a real run and its parts.
+        run: Also measure a real run and its parts; of pictures only.
         tell: Called with a line of progress now and then.
 
     Returns:
@@ -80,13 +83,15 @@ def bench_step(settings: StepBenchSettings, *, run: bool = True, tell: _Tell = l
     """
     with tempfile.TemporaryDirectory(prefix="facemae-bench-") as name:
         folder = Path(name)
-        tell("making images")
-        images = max(_IMAGES, 2 * settings.batch)
-        make_sources(folder, DataBenchSettings(images=images))
         recipe = bench_recipe(settings, folder / "shards")
+        if recipe.sounds:
+            tell("clips and sounds are made, not read: no run is measured")
+        else:
+            tell("making images")
+            make_sources(folder, DataBenchSettings(images=max(_IMAGES, 2 * settings.batch)))
         sides = _measure_sides(recipe, settings, tell)
         results = _compare(recipe, settings, sides)
-        if run:
+        if run and not recipe.sounds:
             results.append(_bench_run(recipe, settings, folder, tell))
     return results
 
@@ -108,7 +113,11 @@ def bench_recipe(settings: StepBenchSettings, shards: Path) -> Recipe:
     changes += [f"{key}={value}" for key, value in named.items() if value is not None]
     if settings.threads is not None:
         changes.append(f"efficiency.threads={settings.threads}")
+    if settings.recipe == "hicmae":
+        changes += step_hicmae.SMALL
     recipe = load_recipe(settings.recipe, [*changes, *settings.overrides])
+    if step_hicmae.fits(recipe):
+        return recipe
     objective = recipe.objectives[0]
     fits = (
         len(recipe.objectives) == 1
@@ -119,8 +128,9 @@ def bench_recipe(settings: StepBenchSettings, shards: Path) -> Recipe:
     if not fits:
         raise UsageError(
             f"the baseline cannot follow recipe {recipe.name}",
-            expected="one objective, masked_image with a joint decoder and the norm_pix target, and no registers",
-            fix="facemae bench step --recipe fmae",
+            expected="one objective, masked_image with a joint decoder and the norm_pix target, and no registers; or "
+            "those of HiCMAE, compared over the whole batch",
+            fix="facemae bench step --recipe fmae, or --recipe hicmae",
         )
     return recipe
 
@@ -196,21 +206,28 @@ def _losses(side: _Side) -> list[float]:
 
 def _facts(recipe: Recipe, settings: StepBenchSettings) -> dict[str, Any]:
     (spec,) = view_specs(recipe)
+    objective, encoder = recipe.objectives[0], recipe.encoder
     assert spec.mask is not None
-    (objective,) = recipe.objectives
-    assert isinstance(objective, MaskedImageConfig)
+    assert isinstance(objective, MaskedPatchesConfig)
     decoder = objective.decoder
-    return {
+    clip = "" if spec.clip is None else f"{spec.clip.frames} frames of "
+    own = "" if encoder.width is None else f" of {encoder.depth} blocks, {encoder.width} wide"
+    prefix, patches = 0 if encoder.class_token is False else 1, spec.mask.steps * encoder.grid**2
+    facts = {
         "recipe": recipe.name,
-        "encoder": f"{recipe.encoder.name}, {recipe.encoder.image_size} px, patches of {recipe.encoder.patch_size}",
+        "encoder": f"{encoder.name}{own}, {clip}{encoder.image_size} px, patches of {encoder.patch_size}",
         "decoder": f"{decoder.kind}, {decoder.depth} blocks, {decoder.width} wide",
         "tokens": {
-            "encoder": spec.mask.keep + 1,
-            "decoder": recipe.encoder.grid**2 + 1,
-            "decoded": recipe.encoder.grid**2 - spec.mask.keep,
+            "encoder": spec.mask.keep + prefix,
+            "decoder": patches + prefix,
+            "decoded": patches - spec.mask.keep,
         },
         **{name: getattr(settings, name) for name in ("batch", "steps", "rounds")},
     }
+    for sound in sound_specs(recipe):
+        assert sound.mask is not None
+        facts["sound"] = f"{sound.frames} frames of {sound.mel.mels} bands, {sound.mask.keep} patches heard"
+    return facts
 
 
 def _paired(name: str, ours: Sequence[float], theirs: Sequence[float], unit: str, facts: dict[str, Any]) -> BenchResult:

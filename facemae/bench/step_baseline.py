@@ -10,7 +10,9 @@ from timm.layers import LayerNorm
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from facemae.config import DecoderConfig, EncoderConfig
+from facemae.config import DecoderConfig, EncoderConfig, NormaliseConfig
+from facemae.data.preprocess import normalise
+from facemae.data.schema import Batch
 from facemae.models.encoder import timm_arguments
 from facemae.models.positions import sincos_positions
 
@@ -21,12 +23,18 @@ class MaskedAutoencoder(nn.Module):
     Args:
         encoder: The encoder; no registers.
         decoder: The decoder; of kind `joint`.
+        view: Name of the view.
+        scale: Its normalisation.
     """
 
     decoder_pos: torch.Tensor
 
-    def __init__(self, encoder: EncoderConfig, decoder: DecoderConfig) -> None:
+    def __init__(
+        self, encoder: EncoderConfig, decoder: DecoderConfig, view: str = "main", scale: NormaliseConfig | None = None
+    ) -> None:
         super().__init__()
+        scale = scale or NormaliseConfig()
+        self.view, self.scale = view, (scale.mean, scale.std)
         self.patch = encoder.patch_size
         self.vit = timm.create_model(encoder.name, pretrained=False, **timm_arguments(encoder))
         self.vit.pos_embed.requires_grad_(False)
@@ -56,6 +64,13 @@ class MaskedAutoencoder(nn.Module):
         target = (target - mean) / (variance + 1e-6) ** 0.5
         error = ((predicted - target) ** 2).mean(dim=-1)
         return (error * mask).sum() / mask.sum()
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """The loss of a batch on the model's device."""
+        given = batch.views[self.view]
+        assert given.visible is not None
+        loss: torch.Tensor = self(normalise(given.image, *self.scale), given.visible)
+        return loss
 
     def _decode(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         x = self.embed(x)

@@ -14,13 +14,15 @@ from typing import Any, Self
 import torch
 
 from facemae.bench.step_baseline import MaskedAutoencoder
+from facemae.bench.step_batches import made_batches
+from facemae.bench.step_hicmae import AudioVisualAutoencoder
 from facemae.config import Recipe
 from facemae.data.loader import build_loader
-from facemae.data.preprocess import normalise
 from facemae.data.schema import Batch
 from facemae.errors import DataError
 from facemae.objectives.masked_image import MaskedImage
-from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
+from facemae.objectives.masked_patches import MaskedPatches
+from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import parse_recipe, recipe_tree, view_specs
 from facemae.train.hardware.device import to_device
 from facemae.train.hardware.numerics import Numerics
@@ -133,10 +135,11 @@ def _serve(connection: Connection, name: str, tree: dict[str, Any]) -> None:
 
 def _batches(recipe: Recipe) -> Iterator[Batch]:
     """The first batches of the recipe, over and over."""
-    loader = build_loader(
-        recipe.data, view_specs(recipe), seed=recipe.seed, batch_size=recipe.optim.batch_size, stop_step=BATCHES
-    )
-    held = list(loader)
+    if recipe.sounds:
+        held = made_batches(recipe, BATCHES)
+    else:
+        size = recipe.optim.batch_size
+        held = list(build_loader(recipe.data, view_specs(recipe), seed=recipe.seed, batch_size=size, stop_step=BATCHES))
     while True:
         yield from held
 
@@ -182,12 +185,7 @@ def build_baseline(recipe: Recipe, device: torch.device, precision: str) -> Step
         device: Where it runs.
         precision: `fp32`, or `bf16` under autocast.
     """
-    source = build_pretrain_model(recipe)
-    objective = _masked(source)
-    model = MaskedAutoencoder(recipe.encoder, objective.settings.decoder)
-    model.load_from(source.state_dict())
-    model.to(device)
-    del source
+    model = baseline_model(recipe).to(device)
     groups, parameters = group_names(model.named_parameters()), dict(model.named_parameters())
     optimizer = torch.optim.AdamW(
         [
@@ -198,15 +196,11 @@ def build_baseline(recipe: Recipe, device: torch.device, precision: str) -> Step
         betas=recipe.optim.betas,
         fused=True,
     )
-    view = objective.settings.view
-    scale = recipe.views[view].normalise
 
     def step(batch: Batch) -> torch.Tensor:
-        given = to_device(batch, device).views[view]
-        assert given.visible is not None
-        images = normalise(given.image, scale.mean, scale.std)
+        batch = to_device(batch, device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            loss: torch.Tensor = model(images, given.visible)
+            loss = model.loss(batch)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if recipe.optim.clip is not None:
@@ -217,10 +211,20 @@ def build_baseline(recipe: Recipe, device: torch.device, precision: str) -> Step
     return step
 
 
-def _masked(model: PretrainModel) -> MaskedImage:
-    (objective,) = model.objectives
+def baseline_model(recipe: Recipe) -> MaskedAutoencoder | AudioVisualAutoencoder:
+    """The model of the baseline, with the initial weights of ours."""
+    source = build_pretrain_model(recipe)
+    masked = [objective for objective in source.objectives if isinstance(objective, MaskedPatches)]
+    if recipe.sounds:
+        both = AudioVisualAutoencoder(recipe, [objective.decoder.positions for objective in masked])
+        both.load_from(source)
+        return both
+    (objective,) = masked
     assert isinstance(objective, MaskedImage)
-    return objective
+    view = objective.settings.view
+    model = MaskedAutoencoder(recipe.encoder, objective.decoding, view, recipe.views[view].normalise)
+    model.load_from(source.state_dict())
+    return model
 
 
 def peak_memory(device: torch.device) -> int:

@@ -39,6 +39,17 @@ def timm_arguments(config: EncoderConfig) -> dict[str, Any]:
     }
 
 
+def sound_arguments(config: SoundEncoderConfig) -> dict[str, Any]:
+    """Those of an encoder of sounds."""
+    return {
+        "img_size": (config.frames, config.mels),
+        "patch_size": config.patch_size,
+        "in_chans": 1,
+        "reg_tokens": config.registers,
+        **_further_arguments(config),
+    }
+
+
 def _further_arguments(config: EncoderConfig | SoundEncoderConfig) -> dict[str, Any]:
     """What holds for encoders of every kind."""
     own = {"class_token": config.class_token, "embed_dim": config.width, "depth": config.depth}
@@ -83,14 +94,7 @@ def build_sound_encoder(config: SoundEncoderConfig, shared: "MaskedEncoder | Non
     Raises:
         ConfigError: As `build_encoder`.
     """
-    arguments = {
-        "img_size": (config.frames, config.mels),
-        "patch_size": config.patch_size,
-        "in_chans": 1,
-        "reg_tokens": config.registers,
-        **_further_arguments(config),
-    }
-    vit = _build_vit(config, arguments, "sound_encoder")
+    vit = _build_vit(config, sound_arguments(config), "sound_encoder")
     learned, position = config.position == "learned", fixed_kind(config.position)
     encoder = MaskedEncoder(vit, learned_positions=learned, drop_path=config.drop_path, position=position)
     if shared is not None and config.blocks == "shared":

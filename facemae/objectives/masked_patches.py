@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from facemae.config import CriticConfig, DecoderConfig, ObjectiveConfig, ViewConfig
 from facemae.data.schema import Batch
@@ -218,7 +219,7 @@ class MaskedPatches(Objective):
         with torch.autocast(image.device.type, enabled=False):
             patches = take(self.cut(image.float()), hidden.reshape(len(image), -1)).view_as(predicted)
             wanted = self.targets(patches)
-            error = (predicted.float() - wanted).square()
+            error = F.mse_loss(predicted.float(), wanted, reduction="none")
             found = {_ERROR: error.mean(dim=(1, 2)).view(len(image), -1)}
         if self.adversary is not None and self.critic is not None:
             scores = self.adversary(predicted, wanted, self.critic.weight)

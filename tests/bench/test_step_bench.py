@@ -2,14 +2,17 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from facemae.bench import step as bench
 from facemae.bench.commands import app
 from facemae.bench.data import DataBenchSettings, make_sources
+from facemae.bench.step_batches import made_batches
 from facemae.bench.step_sides import build_baseline, build_ours
 from facemae.config import Recipe
 from facemae.data.loader import build_loader
@@ -51,6 +54,65 @@ def test_both_sides_have_the_same_loss_step_after_step(recipe: Recipe, batches: 
     assert losses["bf16"] != losses["fp32"]
     assert 0 < bench.check_losses(losses) < bench.LARGEST_DIFFERENCE
     assert losses["ours"][2] < losses["ours"][0]
+
+
+SIZES = "name: test_vit, width: 32, depth: 3, heads: 2, patch_size: 8, class_token: false, position: sequence"
+CLIPS = bench.StepBenchSettings(
+    "hicmae",
+    batch=4,
+    overrides=(
+        "efficiency.device=cpu",
+        f"encoder={{{SIZES}, image_size: 32, tubelet: 2, frames: 4}}",
+        f"sound_encoder={{{SIZES}, frames: 32, mels: 16}}",
+        "views.main.clip.frames=4",
+        "sounds.voice.frames=32",
+        "sounds.voice.mel.mels=16",
+        "fusion.heads=2",
+        *(f"objectives.{number}.decoder.{change}" for number in (0, 1) for change in ("width=32", "heads=2")),
+        *(f"objectives.{number}.decoder.{change}" for number in (0, 1) for change in ("depth=3", "skips=[2,1]")),
+        "objectives.2.weight=0.1",
+        "objectives.2.levels=[{blocks: [0, 0]}, {blocks: [1, 2]}]",
+    ),
+)
+
+
+def clip_recipe(*overrides: str) -> Recipe:
+    return bench.bench_recipe(replace(CLIPS, overrides=(*CLIPS.overrides, *overrides)), Path("none"))
+
+
+def test_both_sides_have_the_same_loss_on_clips_with_sound() -> None:
+    recipe = clip_recipe("efficiency.precision=fp32")
+    numerics = Numerics.choose(recipe.efficiency)
+    ours, baseline = build_ours(recipe, numerics), build_baseline(recipe, numerics.device, "fp32")
+    half = build_baseline(recipe, numerics.device, "bf16")
+    batches = made_batches(recipe, 3)
+    losses = {name: [float(step(batch)) for batch in batches] for name, step in (("ours", ours), ("fp32", baseline))}
+    assert losses["fp32"] == pytest.approx(losses["ours"], abs=1e-4)
+    assert losses["ours"][2] != losses["ours"][0]
+    assert 0 < abs(float(half(batches[0])) - losses["ours"][0]) < bench.LARGEST_DIFFERENCE
+
+
+def test_made_batches_are_those_of_the_recipe() -> None:
+    recipe = clip_recipe()
+    first, second = made_batches(recipe, 2)
+    assert (first.step, second.step, len(first)) == (0, 1, 4)
+    view, sound = first.views["main"], first.sounds["voice"]
+    assert view.visible is not None
+    assert sound.visible is not None
+    # Two steps of sixteen places, of which int(0.9 * 16) are hidden; of eight patches MAE's one stays visible.
+    assert (view.image.shape, view.visible.shape) == ((4, 4, 3, 32, 32), (4, 4))
+    assert (sound.mel.shape, sound.visible.shape, bool(sound.present.all())) == ((4, 32, 16), (4, 1), True)
+    assert not torch.equal(view.image, second.views["main"].image)
+    again = made_batches(recipe, 1)[0]
+    assert torch.equal(again.sounds["voice"].mel, sound.mel)
+
+
+@pytest.mark.parametrize(
+    "change", ["objectives.2.group=2", "fusion.drop_path=0.1", "encoder.drop_path=0.1", "objectives.1.target=values"]
+)
+def test_a_recipe_for_clips_that_the_baseline_cannot_follow_is_refused(change: str) -> None:
+    with pytest.raises(UsageError, match="the baseline cannot follow recipe hicmae"):
+        clip_recipe(change)
 
 
 @pytest.mark.parametrize("other", [1.02, float("nan")])
