@@ -62,6 +62,7 @@ def fits(recipe: Recipe) -> bool:
     masked = all(
         (part.decoder.kind, part.decoder.embed_bias, part.target, part.fused) == ("joint", False, "norm_pix", True)
         and part.decoder.skips is not None
+        and part.critic is None
         for part in (video, audio)
     )
     compared = (contrast.loss, contrast.direction, contrast.group, contrast.exclude) == ("infonce", "both", None, ())

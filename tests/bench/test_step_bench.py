@@ -108,7 +108,8 @@ def test_made_batches_are_those_of_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", ["objectives.2.group=2", "fusion.drop_path=0.1", "encoder.drop_path=0.1", "objectives.1.target=values"]
+    "change",
+    ["objectives.2.group=2", "fusion.drop_path=0.1", "objectives.1.target=values", "objectives.0.critic={weight: 0.1}"],
 )
 def test_a_recipe_for_clips_that_the_baseline_cannot_follow_is_refused(change: str) -> None:
     with pytest.raises(UsageError, match="the baseline cannot follow recipe hicmae"):
