@@ -6,6 +6,7 @@ kernel), and given one size. Where the face moves faster than that follows, it i
 face shows a wall.
 """
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,22 +113,27 @@ def steady_path(track: "Track", times: ArrayLike, *, margin: float, smoothing: f
     return _at(times, grid, np.column_stack([centre, side]))
 
 
+@functools.lru_cache(maxsize=4)  # asked for each piece of a long track anew
 def agreed(track: "Track", smoothing: float) -> NDArray[np.bool_]:
     """Which detections a steady box is made from, bool [n]: all but those that stand alone.
 
     One stands alone whose centre or side is far from the median within `smoothing` seconds before and after (Hampel's
     identifier: three standard deviations, estimated from the median deviation), unless neighbours that are far too
     overlap each other by `_AGREE` or more (intersection over union) for `_LASTS` seconds: a head that leans aside and
-    comes back is far from the median, and is the face nevertheless. All agree where `smoothing` is 0.
+    comes back is far from the median, and is the face nevertheless. The first and the last of a track, which look far
+    where a face moves, need overlap but their neighbour. All agree where `smoothing` is 0.
     """
     if smoothing == 0:
         return np.ones(len(track), bool)
     far = np.any([_is_far(track.times, column, smoothing) for column in _squares(track).T], axis=0)
     boxes = track.boxes.astype(np.float64)
-    joined = far[1:] & far[:-1] & (_union_shares(boxes[:-1], boxes[1:]) >= _AGREE)
+    overlap = _union_shares(boxes[:-1], boxes[1:]) >= _AGREE
+    joined = far[1:] & far[:-1] & overlap
     starts = np.flatnonzero(np.append(True, ~joined))
     ends = np.append(starts[1:], len(far)) - 1
     lasts = track.times[ends] - track.times[starts] >= _LASTS
+    if len(far) > 1:
+        lasts[[0, -1]] |= overlap[[0, -1]]
     kept = ~far | np.repeat(lasts, ends - starts + 1)
     return kept if kept.any() else np.ones(len(track), bool)
 
