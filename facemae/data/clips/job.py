@@ -20,6 +20,7 @@ from facemae.data.shard_writer import PartWriter
 from facemae.errors import DataError, DecodeError
 from facemae.faces.detector import Detector
 from facemae.faces.registry import open_detector
+from facemae.faces.steady import share_inside
 from facemae.files import storage_errors, write_text
 from facemae.sound.source import has_sound
 
@@ -64,7 +65,9 @@ class VideoReport:
         looked: Frames in which faces were looked for.
         found: Frames of these with a face.
         people: Faces found in the video.
+        cuts: Cuts found in it.
         shake: Of each kept face (with detected boxes, with the steady one), in pixels of the stored crop.
+        inside: Of each sample the share of the face within the crop, (least, mean) over its frames.
         skipped: (what, reason) of what was left out.
         notes: (what, remark) of what is worth knowing and was kept, by kind: `damage`, `picture`, `sound`,
             `people`, `regions`.
@@ -77,7 +80,9 @@ class VideoReport:
     looked: int = 0
     found: int = 0
     people: int = 0
+    cuts: int = 0
     shake: list[tuple[float, float]] = field(default_factory=list)
+    inside: list[tuple[float, float]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
 
@@ -141,7 +146,7 @@ def pack_video(job: VideoJob, folder: Path, settings: ClipSettings) -> VideoRepo
 
 
 def _left_out(report: VideoReport, job: VideoJob, reason: str) -> None:
-    report.ranges, report.seconds, report.shake = [], 0.0, []
+    report.ranges, report.seconds, report.shake, report.inside = [], 0.0, [], []
     report.skipped.append((job.path, reason.removeprefix(f"{job.file}: ")))
 
 
@@ -149,7 +154,7 @@ def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iter
     detector = open_detector(settings.detector)
     seen = survey(job.file, detector, settings)
     report.frames, report.looked, report.found = seen.frames, seen.looked, seen.found
-    report.people = len(seen.people)
+    report.people, report.cuts = len(seen.people), len(seen.cuts)
     if seen.damage:
         report.notes.append(("damage", seen.damage))
     if seen.repaired:
@@ -172,6 +177,7 @@ def _samples(job: VideoJob, settings: ClipSettings, report: VideoReport) -> Iter
         for place, ((person, piece, picture), beneath) in enumerate(zip(pictures, sounds, strict=False)):
             report.seconds += piece.seconds(fps)
             meta = _meta(job, person, number, piece, fps, picture, beneath, settings, detector)
+            report.inside.append((meta["clip"]["inside"]["least"], meta["clip"]["inside"]["mean"]))
             if sound is not None:
                 meta["sound"]["file"] = sound.source.path.name
             if maps is not None:
@@ -268,6 +274,8 @@ def _meta(
 ) -> dict[str, Any]:
     middle = np.median(picture.boxes, axis=0)
     still = bool((picture.boxes == picture.boxes[0]).all())
+    times = (piece.first + np.arange(piece.count)) / fps
+    inside = share_inside(person.track, times, picture.boxes, smoothing=settings.smoothing)
     return {
         **job.meta,
         "width": settings.size,
@@ -281,6 +289,8 @@ def _meta(
             # Centre and side of the crop in pixels of the video: its median, and whether it moves.
             "box": [round(float(value), 2) for value in middle],
             "still": still,
+            # Share of the face that lies in the crop, over the frames.
+            "inside": {"least": round(float(inside.min()), 4), "mean": round(float(inside.mean()), 4)},
             **({} if picture.written.sizes is None else {"sizes": list(picture.written.sizes)}),
         },
         "crop": settings.crop_recipe(detector.name).model_copy(update={"fps": fps}).model_dump(),

@@ -35,6 +35,8 @@ SHARD_CLIPS = 500
 """Clips a shard unless asked otherwise: a quarter of a gigabyte of three-second clips."""
 _LIBRARIES = ("facemae", "av", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg", "soundfile", "soxr")
 """Distributions that decide what becomes of a video: a pack does not go on with others."""
+OUTSIDE = 0.7
+"""Clips with less of the face than this in the crop of some frame are counted."""
 _SHOWN = 10
 _LONGEST_KEY = 80
 """Person and piece are added behind it."""
@@ -51,7 +53,10 @@ class ClipReport(PackReport):
         made: Frames of those that were packed by this call; the others were finished before.
         looked: Frames in which faces were looked for.
         found: Frames of these with a face.
+        cuts: Cuts found in the videos.
         shake: Medians over the kept faces, in pixels of the stored crop: with detected boxes, with the steady ones.
+        inside: Share of the face within the crop: the least of all frames, and the mean over the clips.
+        outside: Clips with a frame in which less than `OUTSIDE` of the face is within the crop.
         remarks: (path, remark) of videos that were kept, such as a silent track.
     """
 
@@ -61,7 +66,10 @@ class ClipReport(PackReport):
     made: int = 0
     looked: int = 0
     found: int = 0
+    cuts: int = 0
     shake: tuple[float, float] | None = None
+    inside: tuple[float, float] | None = None
+    outside: int = 0
     remarks: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -75,6 +83,13 @@ class ClipReport(PackReport):
                 f"crops shake by {self.shake[1]:.2f} pixels from frame to frame (median; by each frame's own box "
                 f"{self.shake[0]:.2f})"
             )
+        if self.inside is not None:
+            more.append(
+                f"{self.inside[1]:.1%} of the face is in its crop (mean; at least {self.inside[0]:.1%}); "
+                f"{self.outside} clips have frames with less than {OUTSIDE:.0%}"
+            )
+        if self.cuts:
+            more.append(f"{self.cuts} cut{'s'[: self.cuts > 1]} found in the videos; no clip goes across one")
         more += _counted([text for _, text in self.remarks])
         first, *rest = super().lines()
         return [first, *more, *rest]
@@ -164,6 +179,7 @@ def pack_videos(
             settings, detector.name,
         )  # fmt: skip
     shakes = [shake for report in reports for shake in report.shake]
+    insides = [inside for report in reports for inside in report.inside]
     return ClipReport(
         out,
         writer.written,
@@ -179,6 +195,9 @@ def pack_videos(
         looked=sum(report.looked for report in reports),
         found=sum(report.found for report in reports),
         shake=(statistics.median(a for a, _ in shakes), statistics.median(b for _, b in shakes)) if shakes else None,
+        cuts=sum(report.cuts for report in reports),
+        inside=(min(a for a, _ in insides), statistics.fmean(b for _, b in insides)) if insides else None,
+        outside=sum(least < OUTSIDE for least, _ in insides),
         remarks=[(report.path, text) for report in reports for _, text in report.notes],
     )
 

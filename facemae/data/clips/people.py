@@ -88,13 +88,23 @@ def choose(seen: Survey, settings: ClipSettings) -> Choice:
     return choice
 
 
+def _cuts_at(person: Person, seen: Survey) -> str:
+    """Names the cuts between which a face is, if any."""
+    frame = seen.seconds / max(seen.frames, 1)
+    begins = [f"behind the cut at {cut:.2f} s" for cut in seen.cuts if abs(cut - person.start) <= frame]
+    ends = [f"before the cut at {cut:.2f} s" for cut in seen.cuts if abs(cut - person.stop) <= frame]
+    return "".join(f" {text}" for text in [" and ".join(begins[-1:] + ends[:1])] if text)
+
+
 def _nobody(seen: Survey) -> str:
+    cuts = f", with {len(seen.cuts)} cut{'s'[: len(seen.cuts) > 1]} between them" if seen.cuts else ""
+    looked = f"{seen.looked} frames looked at{cuts}"
     if not seen.dropped:
-        return f"no face in {seen.looked} frames looked at"
+        return f"no face in {looked}"
     longest = sorted(seen.dropped, key=lambda drop: -drop.frames)[:_TOLD]
     told = "; ".join(f"from {drop.start:.2f} s on, {drop.reason}" for drop in longest)
     more = f"; {len(seen.dropped) - _TOLD} more" if len(seen.dropped) > _TOLD else ""
-    return f"no face that can be followed in {seen.looked} frames looked at ({told}{more})"
+    return f"no face that can be followed in {looked} ({told}{more})"
 
 
 def _usable(seen: Survey, settings: ClipSettings, choice: Choice) -> Iterator[tuple[Person, Range]]:
@@ -104,8 +114,8 @@ def _usable(seen: Survey, settings: ClipSettings, choice: Choice) -> Iterator[tu
             share = f"{person.seen:.0%} of the frames, less than {settings.seen:.0%}"
             choice.skipped.append(f"the face at {person.start:.2f} s is detected in {share}")
         elif not cut_pieces(*own, seen.fps, settings):
-            length = person.stop - person.start
-            choice.skipped.append(f"{length:.2f} s with a face, shorter than {settings.shortest:g} s")
+            length = f"{person.stop - person.start:.2f} s with a face{_cuts_at(person, seen)}"
+            choice.skipped.append(f"{length}, shorter than {settings.shortest:g} s")
         else:
             yield person, own
 

@@ -10,7 +10,7 @@ import numpy as np
 from facemae.data.clips.cuts import CutFinder
 from facemae.data.clips.settings import ClipSettings
 from facemae.faces.detector import Detector
-from facemae.faces.steady import jitter, share_seen, steady_path
+from facemae.faces.steady import agreed, jitter, share_seen, steady_path
 from facemae.faces.tracks import Dropped, Track, Tracker
 from facemae.video.rate import count_at_rate
 from facemae.video.source import Frame, VideoInfo, VideoSource
@@ -28,7 +28,7 @@ class Person:
         track: Where it was detected.
         start: Seconds from the video's first frame: where it was first detected, or the cut just before.
         stop: Likewise: where it was last detected, or, if that was the last frame looked at before a cut or before the
-            video's end, there.
+            video's end, there. Detections that stand alone count for neither; see `facemae.faces.steady.agreed`.
         seen: Share of the looked-at frames from first to last in which it was detected.
         shake: (with the detected boxes, with the steady one): how far the stored crop's corners shake, in its pixels,
             at the rate of the detections; see `facemae.faces.steady.jitter`.
@@ -151,7 +151,8 @@ def _looked_at(frames: VideoSource, rate: float) -> Iterator[tuple[Frame, bool, 
 
 
 def _person(track: Track, shots: Sequence[_Shot], seconds: float, settings: ClipSettings) -> Person:
-    start, stop = float(track.times[0]), float(track.times[-1])
+    kept = track.times[agreed(track, settings.smoothing)]
+    start, stop = float(kept[0]), float(kept[-1])
     place = bisect.bisect_right(shots, start, key=lambda shot: shot.first) - 1
     # Up to a cut or an end there is no frame in which the face was looked for in vain.
     end = shots[place + 1].start if place + 1 < len(shots) else seconds

@@ -46,6 +46,60 @@ def test_a_clip_never_spans_a_cut(tmp_path: Path) -> None:
     assert np.abs(before[1].astype(int) - behind[0]).mean() > 12
 
 
+def test_a_flash_ends_no_clip_and_repeated_frames_are_no_cuts(tmp_path: Path) -> None:
+    flash = [face(0)] * 20 + [np.full_like(face(0), 255)] + [face(0)] * 20
+    found, _ = packed(tmp_path / "flash", flash)
+    assert ranges(found) == {"a-0-0000": (0, 41)}
+    wide = np.concatenate([EMPTY, face(0), EMPTY], axis=1)
+    shifts = np.round(128 + 12 * np.cos(np.arange(60)[::3] / 6)).astype(int)
+    sways = [wide[:, shift : shift + 128] for shift in shifts for _ in range(3)]
+    found, _ = packed(tmp_path / "sways", sways)
+    assert ranges(found) == {"a-0-0000": (0, 60)}
+
+
+class Swaying:
+    """A detector that knows where a square face is that sways by more than its width."""
+
+    name = "swaying"
+
+    def detect(self, frame: Frame) -> list[Face]:
+        (columns,) = np.nonzero(frame[64, :, 0] > 128)
+        return [Face((float(columns[0]), 44.0, float(columns[-1] + 1), 84.0), 0.9)]
+
+
+def test_a_face_that_sways_stays_in_its_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("facemae.data.clips.job.open_detector", lambda _: Swaying())
+    films = []
+    for number in range(75):
+        image = np.full((128, 256, 3), 16, np.uint8)
+        left = round(108 + 48 * np.sin(2 * np.pi * 0.5 * number / 25))
+        image[44:84, left : left + 40] = 240
+        films.append(image)
+    found, _ = packed(tmp_path, films)
+    (sample,) = found.values()
+    inside = sample.sample.meta["clip"]["inside"]
+    assert 0.8 < inside["least"] <= inside["mean"] <= 1
+    crops = sample.frames(list(range(75)), 3)
+    # A face without margin fills 1 / 1.2^2 of the crop.
+    shares = (crops[..., 0] > 128).mean(axis=(1, 2)) * 1.2**2
+    assert shares.min() > 0.8
+    assert shares.min() == pytest.approx(inside["least"], abs=0.1)
+
+
+def test_cuts_are_counted_and_named(tmp_path: Path) -> None:
+    films = [face(0)] * 20 + [face(1)] * 11 + [face(0)] * 20
+    film(tmp_path / "videos" / "a.mkv", films)
+    made = pack_videos(tmp_path / "videos", tmp_path / "out", settings=ClipSettings(size=32), workers=0)
+    assert (made.written, made.cuts) == (2, 2)
+    assert "2 cuts found in the videos; no clip goes across one" in made.lines()
+    assert [text for _, text in made.skipped] == [
+        "0.44 s with a face behind the cut at 0.80 s and before the cut at 1.24 s, shorter than 0.5 s"
+    ]
+    film(tmp_path / "b.mkv", [EMPTY] * 20 + [face(0)[::-1]] * 20)
+    told = choose(survey(tmp_path / "b.mkv", Seen([]), ClipSettings()), ClipSettings()).skipped
+    assert told == ["no face in 16 frames looked at, with 1 cut between them"]
+
+
 @pytest.mark.parametrize("fps", [Fraction(50), Fraction(25, 2), Fraction(30)])
 def test_a_cut_is_kept_apart_at_another_rate(tmp_path: Path, fps: Fraction) -> None:
     film(tmp_path / "a.mkv", [face(0)] * 31 + [face(1)] * 31, fps=fps)

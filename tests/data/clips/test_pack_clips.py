@@ -171,8 +171,13 @@ def test_the_report_counts_faces_and_shake(mixed: tuple[Path, ClipReport]) -> No
     assert 0 < report.found < report.looked
     assert report.shake is not None
     assert report.shake[1] == 0.0
+    assert report.inside is not None
+    assert 0.9 < report.inside[0] <= report.inside[1] <= 1
+    assert report.outside == 0
     text = "\n".join(report.lines())
     assert "14 videos" in text
+    assert "of the face is in its crop (mean; at least" in text
+    assert "0 clips have frames with less than 70%" in text
     assert f"a face in {report.found / report.looked:.1%} of {report.looked} frames" in text
 
 
