@@ -160,6 +160,9 @@ def av_retrieval(
         int | None,
         typer.Option(min=2, help="For choosing settings: hold out so many training clips, look at no held-out one."),
     ] = None,
+    show: Annotated[
+        Path | None, typer.Option(help="Shard set whose clips are shown reconstructed instead of held-out people.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
 ) -> None:
     """Train on one speaker's clips, and look for the sound of held-out seconds by their pictures, and back.
@@ -173,10 +176,11 @@ def av_retrieval(
 
     from facemae_probes.studies.retrieval.study import Asked, run_study
 
-    asked = Asked(recipe, tuple(overrides or ()), subject, held, seed, tune)
+    asked = Asked(recipe, tuple(overrides or ()), subject, held, seed, tune, show)
     options = {"recipe": recipe, "held": str(held), "seed": str(seed)}
     options |= {"subject": subject} if subject else {}
     options |= {"tune": str(tune)} if tune else {}
+    options |= {"show": show.resolve().name} if show else {}
     results = run_study(
         data,
         out,

@@ -221,7 +221,10 @@ def test_a_recipe_without_such_a_contrast_is_refused() -> None:
 
 def test_one_command_trains_controls_and_reports(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
+    drawn = {"mute": members(1, None, sound=False), "a": members(2, None), "b": members(3, None)}
+    shown = write(tmp_path / "drawn", drawn)
     arguments = ["av-retrieval", "--data", str(shards), "--out", str(out), "--held", "4", "--json", *TINY]
+    arguments += ["--show", str(shown)]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads(done.stdout)
@@ -245,6 +248,8 @@ def test_one_command_trains_controls_and_reports(shards: Path, tmp_path: Path) -
         "facemae study av-retrieval --data shards --out study --recipe sync_tiny"
     )
     report = (out / "report" / "report.md").read_text()
+    assert "Clips of drawn: masked, reconstructed, original" in report
+    assert (out / "shown-keys.txt").read_text() == "a\nb\n"
     assert str(tmp_path) not in report + json.dumps(results)
     for name in ("reconstruction.png", "shifts.png", "similarity.png"):
         assert f"({name})" in report

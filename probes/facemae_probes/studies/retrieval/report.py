@@ -38,16 +38,16 @@ def write_report(
         summary: What `study.run_study` returns.
         matrices: Similarities of the held-out windows of the speaker that was learned from, by line of the table.
         windows: Those windows.
-        reconstruction: Held-out clips masked, reconstructed and as they are; None where the recipe predicts nothing.
+        reconstruction: Clips masked, reconstructed and as they are; None where the recipe predicts nothing.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     if reconstruction is not None:
         save_picture(reconstruction, folder / "reconstruction.png")
-        pictures["reconstruction.png"] = (
-            "Held-out clips: masked, reconstructed, original; then the sound beneath, likewise"
-        )
+        shown = summary["data"]["shown"]
+        whose = "Held-out clips" if shown is None else f"Clips of {shown}"
+        pictures["reconstruction.png"] = f"{whose}: masked, reconstructed, original; then the sound beneath, likewise"
     draw_shifts(folder / "shifts.png", summary)
     pictures["shifts.png"] = "What is found when all sounds are moved in time, held-out clips"
     draw_similarity(folder / "similarity.png", matrices)

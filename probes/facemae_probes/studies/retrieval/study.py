@@ -11,6 +11,7 @@ Settings are chosen with `tune`, which holds out clips of the training part inst
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from facemae.config import DataConfig, Recipe
 from facemae.data.card import read_card
 from facemae.data.index import ShardIndex
 from facemae.data.loader import build_loader
+from facemae.data.material import sound_extension
 from facemae.errors import ProbeError
 from facemae.files import storage_errors, write_text
 from facemae.recipe import load_recipe, sound_specs, view_specs
@@ -64,6 +66,8 @@ class Asked:
         held: Clips of that speaker held out.
         seed: Of the held-out clips and of intervals; the run's own seed is the recipe's.
         tune: Hold out this many of the training clips instead.
+        show: Shard set whose clips are shown reconstructed, such as procedural ones where held-out people are not to be
+            published; None shows held-out clips.
     """
 
     recipe: str
@@ -72,6 +76,7 @@ class Asked:
     held: int = 30
     seed: int = 0
     tune: int | None = None
+    show: Path | None = None
 
 
 def run_study(
@@ -140,6 +145,7 @@ def run_study(
             "held": [index.key(place) for place in parts.held],
             "tuning": asked.tune is not None,
             "window_seconds": own.seconds,
+            "shown": None if asked.show is None else read_card(asked.show).name,
         },
         "galleries": galleries,
         "linear_correlation": [round(value, 3) for value in linear.correlation],
@@ -147,7 +153,7 @@ def run_study(
         "intervals_cover": "sampling of the clips only: one run of each kind, with one seed",
         "versions": versions(),
     }
-    picture = _reconstruction(index, parts, embedders["trained"], out)
+    picture = _reconstruction(*_shown(index, parts, asked.show), embedders["trained"], out)
     write_report(out / "report", summary, matrices[parts.subject], own, picture)
     return summary
 
@@ -219,18 +225,26 @@ def _shift_curve(embedder: Embedder, windows: Windows, seed: int) -> list[dict[s
     return curve
 
 
-def _reconstruction(index: ShardIndex, parts: Parts, embedder: Embedder, out: Path) -> Image | None:
-    """Masked, reconstructed and original frames and spectrograms of held-out clips, with the recipe's own views."""
-    keys = out / "held-keys.txt"
-    write_text(keys, "".join(f"{index.key(place)}\n" for place in parts.held))
+def _shown(index: ShardIndex, parts: Parts, show: Path | None) -> tuple[ShardIndex, list[int]]:
+    """Which clips are shown reconstructed: of another set those with sound."""
+    if show is None:
+        return index, list(parts.held)
+    index = ShardIndex.open(show)
+    return index, [place for place in range(len(index)) if sound_extension(index.members(place)) is not None]
+
+
+def _reconstruction(index: ShardIndex, places: Sequence[int], embedder: Embedder, out: Path) -> Image | None:
+    """Clips masked, reconstructed and as they are, with the recipe's own views; then their sounds likewise."""
+    keys = out / "shown-keys.txt"
+    write_text(keys, "".join(f"{index.key(place)}\n" for place in places))
     recipe = embedder.recipe
-    stream = recipe.data.streams[0].model_copy(update={"shards": str(index.folder), "keys": str(keys)})
+    stream = recipe.data.streams[0].model_copy(update={"shards": str(index.folder), "keys": str(keys), "where": {}})
     specs = view_specs(recipe)
     loader = build_loader(
         DataConfig(streams=(stream,), lanes=1),
         specs,
         seed=recipe.seed,
-        batch_size=min(EXAMPLES, len(parts.held)),
+        batch_size=min(EXAMPLES, len(places)),
         stop_step=1,
         sounds=sound_specs(recipe),
     )
