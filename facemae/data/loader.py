@@ -5,15 +5,17 @@ number of worker processes decides only how soon a batch is there, never what is
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import make_clip_view, make_view
+from facemae.data.blank import empty_sound, empty_view, rows_of
 from facemae.data.index import ShardIndex
 from facemae.data.material import Material, check_views, draw_moment
 from facemae.data.metadata import sample_labels
@@ -95,16 +97,18 @@ class StepDataset(Dataset[Batch | _Failure]):
         slots = self.plan.slots(step, self.rank, self.world)
         first = self.plan.first_slot(self.rank, self.world)
         specs = [spec.at(step * self.plan.batch_size) for spec in self.specs]
-        rows = {spec.name: _rows(spec, slots) for spec in specs}
-        views = {spec.name: _empty_view(spec, len(slots), rows[spec.name]) for spec in specs}
-        sounds = {spec.name: _empty_sound(spec, len(slots), rows[spec.beneath]) for spec in self.sounds}
+        rows = {spec.name: rows_of(spec, slots) for spec in specs}
+        views = {spec.name: empty_view(spec, len(slots), rows[spec.name]) for spec in specs}
+        sounds = {spec.name: empty_sound(spec, len(slots), rows[spec.beneath]) for spec in self.sounds}
         samples: list[Sample | None] = [None] * len(slots)
         replaced: dict[int, Replacement] = {}
+        held: Counter[str] = Counter()
         # Ascending positions in the shards keep slow storage reading forward; slots are filled where they belong.
         for place in sorted(range(len(slots)), key=lambda i: (slots[i].stream, slots[i].sample)):
             slot = slots[place]
-            sample, reason = self._fill(slot, place, specs, views, sounds)
-            samples[place] = sample
+            material, reason = self._fill(slot, place, specs, views, sounds)
+            sample = samples[place] = material.sample
+            held.update(_held(material, spec) for spec in specs if views[spec.name].row(place) is not None)
             if reason is not None:
                 requested = self.readers[slot.stream].index.key(slot.sample)
                 position = step * self.plan.batch_size + first + place
@@ -119,6 +123,7 @@ class StepDataset(Dataset[Batch | _Failure]):
             meta=tuple(_metadata(sample) for sample in used),
             replaced=tuple(replaced[place] for place in sorted(replaced)),
             sounds=sounds,
+            held={name: count for name, count in sorted(held.items()) if name},
         )
 
     def _fill(
@@ -128,19 +133,19 @@ class StepDataset(Dataset[Batch | _Failure]):
         specs: Sequence[ViewSpec],
         views: Mapping[str, ViewBatch],
         sounds: Mapping[str, SoundBatch],
-    ) -> tuple[Sample, str | None]:
+    ) -> tuple[Material, str | None]:
         """Make the views of the slot's sample, or of the next of its stream that decodes; and why the first did not."""
         reader, order = self.readers[slot.stream], self.plan.orders[slot.stream]
         position, reason = slot.sample, None
         for _ in range(_NEIGHBOURS + 1):
-            sample = reader.read(position)
+            material = Material(reader.read(position))
             try:
-                self._make(Material(sample), slot, place, specs, views, sounds)
+                self._make(material, slot, place, specs, views, sounds)
             except DecodeError as error:
                 reason = reason or error.found
                 position = order.neighbour(position)
             else:
-                return sample, reason
+                return material, reason
         raise DataError(
             f"{_NEIGHBOURS + 1} samples in a row of stream {slot.stream!r} do not decode; the first: {reason}",
             expected="at most a few damaged samples",
@@ -175,42 +180,15 @@ class StepDataset(Dataset[Batch | _Failure]):
                 made.visible[row] = torch.from_numpy(draw_sound_mask(sound.mask, rng))
 
 
+def _held(material: Material, spec: ViewSpec) -> str:
+    """The view's name where the clip is too short for it; empty where it is not."""
+    return spec.name if spec.clip is not None and material.held(spec.clip) else ""
+
+
 def _metadata(sample: Sample) -> dict[str, Any]:
     """A sample's metadata; a `cls` member is a label in it, as in the metadata columns."""
     cls = sample.members.get("cls")
     return sample.meta if cls is None else {**sample.meta, "labels": sample_labels(sample.meta, cls)}
-
-
-def _rows(spec: ViewSpec, slots: Sequence[SlotRef]) -> torch.Tensor | None:
-    """The slots whose samples a view is made of; None for all."""
-    if spec.streams is None:
-        return None
-    return torch.tensor([place for place, slot in enumerate(slots) if slot.stream in spec.streams], dtype=torch.int64)
-
-
-def _empty_view(spec: ViewSpec, count: int, rows: torch.Tensor | None = None) -> ViewBatch:
-    count = count if rows is None else len(rows)
-    frames = () if spec.clip is None else (spec.clip.frames,)
-    image = torch.empty((count, *frames, spec.channels, spec.image_size, spec.image_size), dtype=torch.uint8)
-    _share(image)
-    if spec.mask is None:
-        return ViewBatch(image, None, rows=rows)
-    masks = () if spec.mask.copies == 1 else (spec.mask.copies,)
-    return ViewBatch(image, torch.empty((count, *masks, spec.mask.keep), dtype=torch.int64), rows=rows)
-
-
-def _empty_sound(spec: SoundSpec, count: int, rows: torch.Tensor | None = None) -> SoundBatch:
-    count = count if rows is None else len(rows)
-    mel = torch.empty((count, spec.frames, spec.mel.mels), dtype=torch.float32)
-    _share(mel)
-    visible = None if spec.mask is None else torch.empty((count, spec.mask.keep), dtype=torch.int64)
-    return SoundBatch(mel, torch.empty(count, dtype=torch.bool), visible, rows=rows)
-
-
-def _share(tensor: torch.Tensor) -> None:
-    if get_worker_info() is not None:
-        # Filled in shared memory, the batch is not copied again on its way to the training process.
-        tensor.share_memory_()  # type: ignore[no-untyped-call]
 
 
 def _fill_view(view: ViewBatch, place: int, material: Material, spec: ViewSpec, seed: int, slot: SlotRef) -> int | None:

@@ -197,6 +197,11 @@ class Material:
             )
         return [min(number, count - 1) for number in found]
 
+    def held(self, spec: ClipSpec) -> bool:
+        """Whether the clip is so short that a view ends with its last frame repeated; asked after `numbers`."""
+        last = round((spec.frames - 1) * spec.period * self.fps)
+        return self.clip is not None and last >= self.clip.count
+
     def frames(self, numbers: Sequence[int], channels: int) -> NDArray[np.uint8]:
         """Some frames of the clip, uint8 [T, H, W, C].
 

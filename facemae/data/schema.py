@@ -317,6 +317,8 @@ class Batch:
         meta: The samples' metadata.
         replaced: Samples that were replaced.
         sounds: Sounds by name.
+        held: By view, for how many samples the last frame of a clip shorter than the window was repeated, if any; the
+            parts of a batch do not tell.
     """
 
     step: int
@@ -327,6 +329,7 @@ class Batch:
     meta: tuple[dict[str, Any], ...]
     replaced: tuple[Replacement, ...] = ()
     sounds: dict[str, SoundBatch] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)

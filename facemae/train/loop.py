@@ -25,6 +25,7 @@ from facemae.train.optim.spike import SpikeWatch
 from facemae.train.record.audit import consumed
 from facemae.train.record.clock import Clock
 from facemae.train.record.gallery import Gallery
+from facemae.train.record.held import held_notes
 from facemae.train.record.log import RunLog, read_lines
 from facemae.train.record.metrics import MetricBag
 from facemae.train.saving.folder import RunFolder
@@ -123,6 +124,7 @@ class Trainer:
             folder.quarantine, recipe.data.max_damage, writes=is_first,
             seen=self._samples, replaced=int(state.get("replaced", 0)),
         )  # fmt: skip
+        self._held: set[str] = set()
         self._loss = _last_loss(folder)
 
     def train(self) -> RunResult:
@@ -145,6 +147,8 @@ class Trainer:
             self._check_lease()
             for text in stages_begun(self._recipe, self._lengths, self._step, range(self._position, batch.step + 1)):
                 self._log.event("stage", text)
+            for text in held_notes(batch, self._held):
+                self._log.event("clips", text)
             parts = batch.split(micro_steps(self._recipe, len(batch)))
             counts = self._global_counts(batch, parts)
             with clock.work.step(batch):

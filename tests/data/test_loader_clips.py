@@ -205,6 +205,14 @@ def test_a_clip_shorter_than_the_window_holds_its_last_frame(short: Path) -> Non
     assert numbers(batches[0].views["main"].image[place]) == [0, 4, 5, 5]
 
 
+def test_clips_whose_last_frame_is_held_are_counted(short: Path) -> None:
+    (batch,) = load(short, lanes=1, batch_size=3, stop_step=1)
+    assert batch.held == {"main": 1}
+    view = ViewSpec("main", SIDE, 3, crop="resize", flip=False, clip=ClipSpec(2, 0.04))
+    (batch,) = load(short, view, lanes=1, batch_size=3, stop_step=1)
+    assert batch.held == {}
+
+
 def test_a_view_may_refuse_short_clips(short: Path) -> None:
     view = ViewSpec("main", SIDE, 3, crop="resize", flip=False, clip=ClipSpec(4, 0.16, hold=False))
     (batch,) = load(short, view, lanes=1, batch_size=3, stop_step=1)

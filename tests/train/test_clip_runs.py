@@ -15,6 +15,7 @@ from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.prediction import load_predictor
 from facemae.recipe import load_recipe
+from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
@@ -61,6 +62,18 @@ def test_a_run_on_clips_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
     run_until(recipe, tmp_path / "run", 3)
     assert pretrain(recipe, tmp_path / "run").stopped == "finished"
     assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+
+
+def test_a_view_longer_than_its_clips_is_told_once(whole: Runs, tmp_path: Path) -> None:
+    _, run = whole
+    assert [line for line in read_lines(RunFolder(run).events) if line["event"] == "clips"] == []
+    shards = write(tmp_path / "shards", {f"clip{number}": members(6 if number < 4 else LONG) for number in range(8)})
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
+    pretrain(load_recipe(tmp_path / "tiny.yaml"), tmp_path / "run")
+    (line,) = [line for line in read_lines(RunFolder(tmp_path / "run").events) if line["event"] == "clips"]
+    said, _, rest = line["text"].partition(" of the 4 clips of this batch: their last frame is held ")
+    assert said in [f"view 'main' is longer than {count}" for count in (1, 2, 3, 4)]
+    assert rest == "(views.main.clip.short)"
 
 
 def test_several_micro_batches_see_the_same(whole: Runs, tmp_path: Path) -> None:
