@@ -1,9 +1,11 @@
 """Sound streams of any container to mono pieces with their times, by FFmpeg through PyAV."""
 
 import contextlib
+import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,10 @@ FORMATS = (
     "wav,w64,aiff,caf,au,flac,mp3,aac,ogg,ac3,eac3,amr,ape,wv,tta"
 )
 """What bytes may be taken for. FFmpeg would also take text for a picture of it, and playlists for what they name."""
+
+_FAR, _NEAR, _AHEAD = 0.5, 0.05, 2
+"""Seconds from where it is due that make a time stamp doubtful; within which those behind it stand where they are due
+if it is wrong; and how many of those are looked at."""
 
 _FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
@@ -125,6 +131,40 @@ def pieces(
         for frame in frames:
             if isinstance(frame, AudioFrame) and frame.samples:
                 yield _piece(frame)
+
+
+def mended(found: Iterator[Piece], count: Callable[[], None]) -> Iterator[Piece]:
+    """Pieces of which one or two among others have time stamps far off are given none: they go on from those before.
+
+    Such a stamp would else be followed: silence as far as there, and none of the sound that stands before it.
+
+    Args:
+        found: What `pieces` gives.
+        count: Called for each stamp that is taken away.
+    """
+    ahead: deque[Piece] = deque()
+    end: float | None = None
+    while True:
+        ahead.extend(itertools.islice(found, 1 + _AHEAD - len(ahead)))
+        if not ahead:
+            return
+        piece = ahead.popleft()
+        if piece.time is not None and end is not None and abs(piece.time - end) > _FAR and _go_on(piece, ahead, end):
+            count()
+            piece = replace(piece, time=None)
+        if piece.time is not None or end is not None:
+            end = (end or 0.0 if piece.time is None else piece.time) + len(piece.wave) / piece.rate
+        yield piece
+
+
+def _go_on(piece: Piece, ahead: Iterable[Piece], end: float) -> bool:
+    """Whether pieces behind this one stand where they would if it had begun at `end`."""
+    due = end + len(piece.wave) / piece.rate
+    for other in ahead:
+        if other.time is not None and abs(other.time - due) < _NEAR:
+            return True
+        due += len(other.wave) / other.rate
+    return False
 
 
 def _behind(packet: "Packet[AudioStream]", last: float, joint: tuple[int, int]) -> bool:

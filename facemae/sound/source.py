@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from facemae.errors import DataError, DecodeError
 from facemae.extras import needs_extra
-from facemae.sound.decoding import Piece, has_pictures, opened, pieces, sound_stream
+from facemae.sound.decoding import Piece, has_pictures, mended, opened, pieces, sound_stream
 from facemae.sound.level import level
 from facemae.sound.resample import StreamResampler, shared_grid
 from facemae.sound.riff import wav_damage
@@ -57,6 +57,8 @@ class SoundReport:
     """Samples beyond [-1, 1] that were set to its ends: loud codecs, and the resampler between loud samples."""
     invalid: int = 0
     """Samples of the file that were no numbers; they are silence."""
+    mended: int = 0
+    """Pieces that stood elsewhere by their time stamp, alone or by two, and go on from those before."""
     damage: list[str] = field(default_factory=list)
     """What was wrong with the file, in words, one entry a kind."""
 
@@ -75,6 +77,8 @@ class SoundSource:
         origin: Seconds from the container's zero to the presentation of the video's first frame. A file without
             video has its own zero: its first sample after the encoder's priming; the origin counts from there.
         joint: Where in the file another begins, whose sound is not taken: `facemae.video.source.VideoSource.joint`.
+        until: Seconds that the video lasts, up to which any pause of the sound is one; longer than
+            `facemae.sound.timeline.MAX_GAP` and behind it, it is taken for a broken time stamp, where the sound ends.
 
     Raises:
         DataError: The file has no sound (see `has_sound`).
@@ -83,7 +87,13 @@ class SoundSource:
     """
 
     def __init__(
-        self, path: str | Path, *, rate: int, origin: float = 0.0, joint: tuple[int, int] | None = None
+        self,
+        path: str | Path,
+        *,
+        rate: int,
+        origin: float = 0.0,
+        joint: tuple[int, int] | None = None,
+        until: float = 0.0,
     ) -> None:
         if rate <= 0:
             raise ValueError(f"rate is {rate}; samples a second are above zero")
@@ -91,6 +101,7 @@ class SoundSource:
         self.rate = rate
         self.origin = origin
         self.joint = joint
+        self.until = until
         self.report = SoundReport()
         first = _first(self.path)
         if first is None:
@@ -142,7 +153,7 @@ class SoundSource:
         stream = StreamResampler(self.info.rate, self.rate)
 
         def made() -> Iterator[Wave]:
-            for wave in self._laid(TimeLine(self.info.rate, -before)):
+            for wave in self._laid(TimeLine(self.info.rate, -before, self.until)):
                 yield stream.feed(wave)
             yield stream.flush()
 
@@ -152,7 +163,7 @@ class SoundSource:
 
     def _laid(self, line: TimeLine) -> Iterator[Wave]:
         self.report.laid = line.laid
-        for number, piece in enumerate(self._pieces()):
+        for number, piece in enumerate(mended(self._pieces(), self._mended)):
             if number and piece.rate != self.info.rate:
                 self._damaged(f"the rate changes from {self.info.rate} to {piece.rate} Hz at {line.end:.3f} s")
                 return
@@ -169,6 +180,9 @@ class SoundSource:
             stream = sound_stream(container)
             if stream is not None:
                 yield from pieces(container, stream, self._damaged, self.joint)
+
+    def _mended(self) -> None:
+        self.report.mended += 1
 
     def _damaged(self, text: str) -> None:
         if text not in self.report.damage:

@@ -14,7 +14,8 @@ TOLERANCE = 0.02
 Containers round time stamps (Matroska to milliseconds); half a frame of video is as much as may go unseen."""
 
 MAX_GAP = 600.0
-"""Seconds of silence filled in at most; a longer gap is taken for a broken time stamp."""
+"""Seconds of silence filled in at most, unless the pictures go on for longer; else a longer gap is taken for a broken
+time stamp."""
 
 MAX_BACK = 10.0
 """Seconds a time stamp may go back; more is taken for time stamps that start anew."""
@@ -49,12 +50,14 @@ class TimeLine:
     Args:
         rate: Samples a second.
         first: Where the laid sound starts, in samples; may be negative.
+        until: Seconds up to which any gap is filled.
     """
 
-    def __init__(self, rate: int, first: int) -> None:
+    def __init__(self, rate: int, first: int, until: float = 0.0) -> None:
         self.laid = Laid()
         """What has been filled and cut so far."""
         self._rate = rate
+        self._until = until
         self._next = first
         self._expected: int | None = None
 
@@ -77,7 +80,8 @@ class TimeLine:
             The sound that follows what was yielded before, in blocks of bounded length.
 
         Raises:
-            TimeStampError: The time stamp jumps by more than `MAX_GAP` forwards or `MAX_BACK` backwards.
+            TimeStampError: The time stamp jumps by more than `MAX_GAP` forwards, to behind `until`, or by more than
+                `MAX_BACK` backwards.
         """
         start = self._start(seconds)
         if self._expected is not None and start < self._expected:
@@ -104,9 +108,9 @@ class TimeLine:
             return max(self._next, 0) if expected is None else expected
         start = round(seconds * self._rate)
         jump = (start - (self._next if expected is None else expected)) / self._rate
-        if jump > MAX_GAP or (expected is not None and jump < -MAX_BACK):
-            place = "starts" if expected is None else f"jumps from {self.end:.3f} s"
-            raise TimeStampError(f"the sound {place} to {seconds:.3f} s by its time stamps")
+        if (jump > MAX_GAP and seconds > self._until) or (expected is not None and jump < -MAX_BACK):
+            place = "starts at" if expected is None else f"jumps from {self.end:.3f} s to"
+            raise TimeStampError(f"the sound {place} {seconds:.3f} s by its time stamps, and is left out from there")
         if expected is None:
             return start
         if abs(jump) <= TOLERANCE:

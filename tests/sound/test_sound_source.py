@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from facemae.errors import DataError, DecodeError, StorageError
+from facemae.sound.decoding import Piece, mended
 from facemae.sound.level import SILENT, level
 from facemae.sound.source import BLOCK, SoundSource, has_sound
 from tests.sound.media import CODECS, amplitude_at, click, click_time, tone, write_media
@@ -121,6 +122,16 @@ def test_a_gap_is_silence_and_counted(tmp_path: Path) -> None:
     assert source.damage is None
 
 
+def test_sound_that_begins_late_in_a_long_video_is_heard(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mkv", "flac.mkv", [(605.0, click(48000, 1.0, 0.5))], 48000, video=(0.0, 2.0))
+    source = SoundSource(path, rate=RATE, until=700.0)
+    assert click_time(source.read(), RATE) == pytest.approx(605.5, abs=MILLI)
+    assert source.damage is None
+    source = SoundSource(path, rate=RATE, until=600.0)
+    assert len(source.read()) == 0
+    assert source.damage == "the sound starts at 605.000 s by its time stamps, and is left out from there"
+
+
 def test_an_overlap_is_cut_and_counted(tmp_path: Path) -> None:
     pieces = [(0.0, tone(48000, 1.0, 440.0)), (0.75, click(48000, 1.0, 0.5))]
     path = write_media(tmp_path / "a.mkv", "flac.mkv", pieces, 48000, video=(0.0, 2.0))
@@ -130,6 +141,24 @@ def test_an_overlap_is_cut_and_counted(tmp_path: Path) -> None:
     assert source.report.laid.overlaps >= 1
     assert source.report.laid.cut == pytest.approx(12000, abs=60)
     assert amplitude_at(wave[:RATE], RATE, 440.0) == pytest.approx(0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("wrong", [{20: 5.0}, {20: -3.0}, {20: 700.0}, {20: 5.0, 21: 5.0}])
+def test_a_wrong_time_stamp_moves_no_sound(wrong: dict[int, float]) -> None:
+    """Its piece goes on from the one before, and nothing is silenced or cut for it."""
+    wave, counted = np.zeros(1024, np.float32), []
+    due = [number * 1024 / 16000 for number in range(40)]
+    found = [Piece(time + wrong.get(number, 0.0), 16000, wave, 0) for number, time in enumerate(due)]
+    line = [piece.time for piece in mended(iter(found), lambda: counted.append(1))]
+    assert line == [None if number in wrong else pytest.approx(time) for number, time in enumerate(due)]
+    assert len(counted) == len(wrong)
+
+
+def test_gaps_overlaps_and_missing_stamps_are_no_wrong_ones() -> None:
+    wave = np.zeros(1024, np.float32)
+    times = [None, 0.0, 0.064, 5.0, 5.064, 5.128, 2.0, 2.064, None, 9.0]
+    pieces = [Piece(time, 16000, wave, 0) for time in times]
+    assert [piece.time for piece in mended(iter(pieces), lambda: pytest.fail("none is wrong"))] == times
 
 
 def test_no_sound(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_drifting_stamps_are_followed_once_they_are_off_by_more_than_the_toleran
 def test_time_stamps_that_cannot_be_followed_are_refused() -> None:
     ones = np.ones(100, np.float32)
     line = TimeLine(RATE, 0)
-    with pytest.raises(TimeStampError, match=r"starts to 601\.000 s"):
+    with pytest.raises(TimeStampError, match=r"starts at 601\.000 s"):
         list(line.lay(MAX_GAP + 1, ones))
     line = TimeLine(RATE, 0)
     list(line.lay(20.0, ones))
@@ -79,6 +79,14 @@ def test_time_stamps_that_cannot_be_followed_are_refused() -> None:
         list(line.lay(19 - MAX_BACK, ones))
     with pytest.raises(TimeStampError, match=r"jumps from 20\.100 s to 700\.000 s"):
         list(line.lay(100 + MAX_GAP, ones))
+
+
+def test_a_pause_of_any_length_is_one_while_the_pictures_go_on() -> None:
+    line = TimeLine(RATE, 0, until=2000.0)
+    parts = [*line.lay(MAX_GAP + 100, np.ones(10, np.float32)), *line.lay(1999.0, np.ones(10, np.float32))]
+    assert sum(map(len, parts)) == 1999 * RATE + 10
+    with pytest.raises(TimeStampError, match=r"jumps from 1999\.010 s to 3000\.000 s"):
+        list(line.lay(3000.0, np.ones(10, np.float32)))
 
 
 def test_silence_comes_in_bounded_blocks_that_cannot_be_written_to() -> None:

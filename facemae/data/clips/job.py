@@ -212,7 +212,7 @@ def _track(path: Path, seen: Survey, rate: int, *, separate: bool) -> SoundTrack
         if not has_sound(path):
             return "no sound"
         origin, joint = (0.0, None) if separate else (seen.origin, seen.joint)
-        return SoundTrack(path, origin, rate, joint)
+        return SoundTrack(path, origin, rate, joint, seen.seconds)
     except (DecodeError, DataError) as error:
         return f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"
 
@@ -241,6 +241,8 @@ def _remarks(track: SoundTrack, seen: Survey, *, separate: bool) -> Iterator[str
         yield f"{filled:.2f} s of gaps in the sound are filled with silence"
     if cut > _TOLD:
         yield f"{cut:.2f} s of the sound are cut: by their time stamps there was sound already"
+    if source.report.mended:
+        yield f"time stamps of {source.report.mended} pieces of the sound repaired"
     if (clipped := source.report.clipped / track.rate) > _CLIPPED:
         yield f"the sound is beyond full scale for {clipped:.2f} s, and is clipped there"
     if source.report.invalid:

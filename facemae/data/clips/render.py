@@ -142,6 +142,7 @@ class SoundTrack:
         origin: Time of the video's first frame on the file's time line; 0 for a separate file, which starts with it.
         rate: Samples a second of the stored sound.
         joint: See `SoundSource`.
+        until: Likewise.
 
     Attributes:
         seconds: From the video's first frame to the end of the sound.
@@ -153,8 +154,10 @@ class SoundTrack:
         StorageError: The file cannot be read.
     """
 
-    def __init__(self, path: Path, origin: float, rate: int, joint: tuple[int, int] | None = None) -> None:
-        self.source = SoundSource(path, rate=rate, origin=origin, joint=joint)
+    def __init__(
+        self, path: Path, origin: float, rate: int, joint: tuple[int, int] | None = None, until: float = 0.0
+    ) -> None:
+        self.source = SoundSource(path, rate=rate, origin=origin, joint=joint, until=until)
         self.rate = rate
         self.seconds = sum(len(block) for block in self.source.blocks()) / rate
         self._silences = self.source.silences

@@ -126,12 +126,12 @@ def test_a_joined_video_without_sound_goes_on(tmp_path: Path) -> None:
         assert source.joint is None
 
 
-def restamped(path: Path, source: Path, moved: dict[int, int]) -> Path:
-    """The same packets, those pictures of the given numbers so many milliseconds later."""
+def restamped(path: Path, source: Path, moved: dict[int, int], kind: str = "video") -> Path:
+    """The same packets, those of a kind and the given numbers so many milliseconds later."""
     with av.open(str(source)) as file, av.open(str(path), "w") as other:
         streams: dict[int, Any] = {stream.index: other.add_stream_from_template(stream) for stream in file.streams}
         packets = [packet for packet in file.demux() if packet.dts is not None]
-        pictures = [packet for packet in packets if packet.stream.type == "video"]
+        pictures = [packet for packet in packets if packet.stream.type == kind]
         for number, milliseconds in moved.items():
             picture = pictures[number]
             assert picture.pts is not None
@@ -159,6 +159,16 @@ def test_a_wrong_time_stamp_costs_nothing(name: str, moved: dict[int, int], tmp_
     assert [text for _, text in report.remarks] == [f"time stamps of {len(moved)} frames repaired"]
     with VideoSource(path) as source:
         assert [frame.time for frame in source] == pytest.approx([number / 25 for number in range(50)], abs=0.002)
+
+
+def test_a_wrong_time_stamp_of_sound_silences_nothing(tmp_path: Path) -> None:
+    whole = sounding(tmp_path / "whole.mkv", 50, [(0.0, tone(2.0, 500))])
+    (tmp_path / "v").mkdir()
+    restamped(tmp_path / "v/a.mkv", whole, {8: 1200}, "audio")
+    found, report = pack(tmp_path / "v")
+    heard = read_window(found["a-0-0000"].sample.members["flac"], 0.0, 2.0, name="x").wave
+    assert strength(heard, 500) > 0.45
+    assert [text for _, text in report.remarks] == ["time stamps of 1 pieces of the sound repaired"]
 
 
 def test_pictures_whose_clock_is_set_back_end_there_and_it_is_told(tmp_path: Path) -> None:
