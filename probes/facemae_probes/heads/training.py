@@ -12,6 +12,9 @@ from facemae.errors import ProbeError
 from facemae.rng import generator, torch_generator
 from facemae_probes.heads.losses import Labels, label_loss
 
+_RISE = 0.1
+"""Share of the steps in which the learning rate rises."""
+
 
 @dataclass(frozen=True)
 class TrainSetting:
@@ -98,8 +101,11 @@ def train(
         (plain if free else decayed).append(parameter)
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": decayed, "weight_decay": setting.weight_decay}]
     optimiser = torch.optim.AdamW(groups, lr=setting.lr)
+    total = steps * setting.epochs
+    # A rise that ends with the very first step, as a tenth of ten steps does, makes OneCycleLR divide by zero.
+    rise = _RISE if _RISE * total != 1 else 1.5 / total
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, setting.lr, total_steps=steps * setting.epochs, pct_start=0.1, cycle_momentum=False
+        optimiser, setting.lr, total_steps=total, pct_start=rise, cycle_momentum=False
     )
     for epoch in range(1, setting.epochs + 1):
         order = generator(seed, purpose, "order", epoch).permutation(count)

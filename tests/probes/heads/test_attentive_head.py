@@ -87,3 +87,13 @@ def test_one_sample_is_too_few() -> None:
     tokens, labels = _tokens()
     with pytest.raises(ProbeError, match="cannot be trained on 1 samples"):
         next(fit_attentive(tokens, TRAIN[:1], _truth(labels[:1]), setting=SETTING))
+
+
+@pytest.mark.parametrize("epochs", [1, 9, 10, 11, 20])
+def test_any_number_of_steps_can_be_trained(epochs: int) -> None:
+    """A schedule that rises over a tenth of ten steps divided by zero."""
+    tokens = generator(0, "tokens").normal(size=(20, 4, 8)).astype(np.float16)
+    truth = Targets("classes", ("a", "b"), np.arange(20) % 2)
+    fits = list(fit_attentive(tokens, np.arange(20), truth, setting=AttentiveSetting(epochs=epochs), seed=0))
+    assert [epoch for epoch, _ in fits] == list(range(1, epochs + 1))
+    assert np.isfinite(fits[-1][1].scores(tokens, np.arange(20))).all()
