@@ -1,5 +1,9 @@
 """Clips that lie in a shard set as stills: samples that share a value of a column, in the order of their frames."""
 
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +24,7 @@ class ClipColumns:
 
     Attributes:
         clip: Samples with one value are the frames of one clip; samples without a value are left out.
-        frame: Column of frame numbers or times; None takes the order of keys.
+        frame: Column of frame numbers or times; None takes the order of keys, whole numbers in them by value.
     """
 
     clip: str
@@ -40,10 +44,11 @@ def as_clips(columns: Columns, how: ClipColumns, labels: list[str]) -> tuple[Col
         for a clip its frames in order, as indices into the shard set.
 
     Raises:
-        ProbeError: A column is missing, frames have no number, or a clip has two labels, splits, subjects or sources.
+        ProbeError: A column is missing, frames have no finite number, or a clip has a number twice, or two labels,
+            splits, subjects or sources.
     """
     names = columns.require(how.clip, "of clips")
-    order = _order(columns, how)
+    order = _order(columns, how, names)
     members: dict[str, list[int]] = {}
     for row in order:
         if (name := names[row]) is not None:
@@ -66,15 +71,30 @@ def as_clips(columns: Columns, how: ClipColumns, labels: list[str]) -> tuple[Col
     return Columns(first.samples, values), frames
 
 
-def _order(columns: Columns, how: ClipColumns) -> list[int]:
+def _order(columns: Columns, how: ClipColumns, clips: Sequence[str | None]) -> list[int]:
+    """Rows in the order of frames, clips mixed."""
     if how.frame is None:
-        keys = [str(key) for key in columns.values["key"]]
+        keys = [_natural(str(key)) for key in columns.values["key"]]
         return sorted(range(len(columns)), key=lambda row: keys[row])
     times = []
     for row, text in enumerate(columns.require(how.frame, "of frame numbers")):
         try:
-            times.append(float(text or ""))
+            time = float(text or "")
         except ValueError:
+            time = math.nan
+        if not math.isfinite(time):
             key = columns.values["key"][row]
-            raise ProbeError(f"sample {key} has the frame {text!r}", expected=f"a number in {how.frame!r}") from None
+            raise ProbeError(f"sample {key} has the frame {text!r}", expected=f"a finite number in {how.frame!r}")
+        times.append(time)
+    for (clip, time), count in Counter(zip(clips, times, strict=True)).items():
+        if clip is not None and count > 1:
+            found = f"clip {clip!r} has {count} frames with {time:g} in {how.frame!r}"
+            raise ProbeError(found, expected="a number of its own for every frame of a clip")
     return sorted(range(len(columns)), key=lambda row: times[row])
+
+
+def _natural(key: str) -> list[tuple[str, int]]:
+    """A key by which `v1_2` comes before `v1_10`: texts and the whole numbers behind them; equal ones as they are."""
+    parts = re.split("([0-9]+)", key)
+    numbers = [*(int(part) for part in parts[1::2]), -1]
+    return [*zip(parts[::2], numbers, strict=True), (key, 0)]

@@ -51,12 +51,34 @@ def test_frames_of_a_clip_come_in_their_order_and_stand_for_one_sample() -> None
     assert sorted(run.tolist() for run in by_key.values()) == [[50, 52, 55], [51, 53]]
 
 
+def test_keys_are_read_as_people_number_frames() -> None:
+    order = [10, 2, 0, 1, 11, 9]
+    columns = Columns(
+        np.arange(6),
+        {"key": [f"v7_{i}.5" for i in order], "clip": ["v7"] * 6, "split": ["test"] * 6, "emotion": ["a"] * 6},
+    )
+    _, frames = as_clips(columns, ClipColumns("clip"), ["emotion"])
+    assert [order[place] for place in next(iter(frames.values()))] == sorted(order)
+    # Leading zeros and keys that begin with a number or a letter.
+    mixed = ["b", "9", "010", "a2", "a10", "a"]
+    _, frames = as_clips(Columns(np.arange(6), {**columns.values, "key": mixed}), ClipColumns("clip"), ["emotion"])
+    assert [mixed[place] for place in next(iter(frames.values()))] == ["9", "010", "a", "a2", "a10", "b"]
+
+
+def test_equal_numbers_of_different_clips_or_of_none_are_no_repeat() -> None:
+    _, frames = as_clips(_columns(time=[0, 0, 1, 1, 0, 2]), HOW, ["emotion"])
+    assert sorted(run.tolist() for run in frames.values()) == [[50, 52, 55], [51, 53]]
+
+
 @pytest.mark.parametrize(
     ("changes", "how", "message"),
     [
         ({"emotion": ["happy", "sad", "sad", "sad", "sad", "happy"]}, HOW, "clip 'a' has several values of 'emotion'"),
         ({"split": ["train", "test", "test", "test", "train", "train"]}, HOW, "several values of 'split': test, train"),
         ({"time": [2, 10, "late", 9, 3, 0]}, HOW, "sample k2 has the frame 'late'"),
+        ({"time": [2, 10, "nan", 9, 3, 0]}, HOW, "sample k2 has the frame 'nan'"),
+        ({"time": [2, 10, "-inf", 9, 3, 0]}, HOW, "sample k2 has the frame '-inf'"),
+        ({"time": [2, 10, "2.0", 9, 3, 0]}, HOW, "clip 'a' has 2 frames with 2 in 'time'"),
         ({}, ClipColumns("video"), "no column 'video' of clips"),
         ({"source": list("vvwwvv")}, HOW, "clip 'a' has several values of 'source': v, w"),
         ({"clip": [None] * 6}, HOW, "column 'clip' has no value"),
