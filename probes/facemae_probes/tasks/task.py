@@ -1,5 +1,6 @@
 """What is asked of the features: labels, folds, and the units that are independent of each other."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,6 +125,7 @@ def make_task(
     kept = ~unlabelled(columns, found, resolved)
     if not kept.any():
         raise ProbeError(f"column {label!r} has no value in the chosen samples", fix="look at --where and --label")
+    left = _left_out(columns, label, split, ~kept)
     if split != "split":
         kept &= np.array([value is not None for value in columns.require(split, "to take the parts from")])
     columns = columns.take(np.flatnonzero(kept))
@@ -145,8 +147,18 @@ def make_task(
         splits=splits,
         slices=_slices(columns, slices, splits.tested),
         groups={name: _values(columns, name, splits.tested) for name in groups},
-        warnings=(*warnings, *splits.warnings, *more),
+        warnings=(*left, *warnings, *splits.warnings, *more),
     )
+
+
+def _left_out(columns: Columns, label: str, split: str, without: NDArray[np.bool_]) -> list[str]:
+    """How many samples have no label, in all and by part: what is measured does not speak of them."""
+    if not without.any():
+        return []
+    parts = columns.text(split) if split in columns.values else [None] * len(columns)
+    counts = Counter(part or "no part" for part, none in zip(parts, without.tolist(), strict=True) if none)
+    shown = ", ".join(f"{part} {count:,}" for part, count in sorted(counts.items()))
+    return [f"{without.sum():,} of {len(columns):,} samples have no label {label!r} and are left out ({shown})"]
 
 
 def _trained_classes(targets: Targets, splits: Splits, given: bool) -> tuple[Targets, list[str]]:

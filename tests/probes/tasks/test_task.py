@@ -181,3 +181,13 @@ def test_what_is_missing_is_said(changes: dict[str, list[Any]], label: str, mess
     with pytest.raises(ProbeError) as caught:
         make_task(_columns(**changes), label)
     assert message in str(caught.value)
+
+
+def test_samples_without_a_label_are_counted() -> None:
+    none = [None if i in (0, 1, 2, 20) else ["happy", "sad"][i % 2] for i in range(24)]
+    task = make_task(_columns(emotion=none), "emotion")
+    assert "4 of 24 samples have no label 'emotion' and are left out (test 1, train 3)" in task.warnings
+    assert sum(count["samples"] for count in task.counts().values()) == 20
+    assert not any("no label" in text for text in make_task(_columns(), "emotion").warnings)
+    # A column that is not coded for a sample is none of these while another is.
+    assert not any("no label" in text for text in make_task(_columns(), "AU1,AU12").warnings)
