@@ -31,7 +31,7 @@ from facemae_probes.metrics import find_metric, primary
 from facemae_probes.protocols.base import Protocol
 from facemae_probes.protocols.cross import Cross
 from facemae_probes.results import report
-from facemae_probes.results.caveats import crop_warnings, linear_warnings
+from facemae_probes.results.caveats import crop_warnings, knn_warnings, linear_warnings
 from facemae_probes.results.identity import versions as installed
 from facemae_probes.results.pretraining import pretraining_warnings
 from facemae_probes.results.request import describe_protocol, describe_task, request
@@ -295,7 +295,7 @@ def _run(
             *task.warnings,
             *(text for each in facts for text in crop_warnings(source, each)),
             *pretraining_warnings(source, pool, facts, task),
-            *_linear_warnings(outcomes, tables),
+            *_path_warnings(outcomes, tables),
             *_left_out(plan, outcomes),
         ],
         "versions": versions(),
@@ -336,10 +336,9 @@ def _listed(where: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in where.items())
 
 
-def _linear_warnings(outcomes: Mapping[str, Outcome], table: list[dict[str, Any]]) -> list[str]:
-    if "linear" not in outcomes:
-        return []
-    return linear_warnings(outcomes["linear"].settings, table)
+def _path_warnings(outcomes: Mapping[str, Outcome], table: list[dict[str, Any]]) -> list[str]:
+    known = {"linear": linear_warnings, "knn": knn_warnings}
+    return [text for name, warn in known.items() if name in outcomes for text in warn(outcomes[name].settings, table)]
 
 
 def versions() -> dict[str, str]:

@@ -26,13 +26,26 @@ def linear_warnings(chosen: Sequence[dict[str, Any]], table: list[dict[str, Any]
     if others:
         found.append(f"{others} of {len(rows)} linear fits are not solved; a solved one might have been chosen")
     path = sorted({row["strength"] for row in rows})
-    ends = [row for row in chosen if row["strength"] in path[:1] + path[-1:]]
-    if len(path) > 1 and ends:
-        found.append(
-            f"the best linear strength, {ends[0]['strength']:g}, is an end of its path ({path[0]:g} to {path[-1]:g}): "
-            "a better one may lie beyond"
-        )
-    return found
+    return [*found, *_at_an_end("linear strength", [row["strength"] for row in chosen], path, path[:1] + path[-1:])]
+
+
+def knn_warnings(chosen: Sequence[dict[str, Any]], table: list[dict[str, Any]]) -> list[str]:
+    """What a reader has to know of the kNN probe: a best k at an end of those tried. Fewer than one there cannot be.
+
+    Args:
+        chosen: What was chosen for it, a row a fold.
+        table: Rows of all candidates of a single fold; empty where there are several.
+    """
+    path = sorted({row["k"] for row in table if row["probe"] == "knn"})
+    return _at_an_end("k of kNN", [row["k"] for row in chosen], path, [k for k in path[:1] + path[-1:] if k > 1])
+
+
+def _at_an_end(name: str, chosen: Sequence[float], path: Sequence[float], ends: Sequence[float]) -> list[str]:
+    best = [value for value in chosen if value in ends]
+    if len(path) < 2 or not best:
+        return []
+    whole = f"{path[0]:g} to {path[-1]:g}"
+    return [f"the best {name}, {best[0]:g}, is an end of its path ({whole}): a better one may lie beyond"]
 
 
 def crop_warnings(source: FeatureSource, facts: dict[str, Any]) -> list[str]:
