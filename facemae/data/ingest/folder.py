@@ -221,9 +221,15 @@ def _from_table(source: Path, found: list[str], path: Path, **columns: Any) -> L
     return Listing(files, skipped, table.notes)
 
 
+def inside(path: str) -> bool:
+    """Whether a path, relative to a folder, stays in it: neither absolute nor up and out of it."""
+    relative = normal_path(path)
+    return not (relative.startswith(("/", "../")) or relative == ".." or _DRIVE.match(relative))
+
+
 def _check_inside(source: Path, table: Path, written: str, relative: str) -> None:
     """Refuse a path out of the source: what is packed, and named in the shards, must be what the folder holds."""
-    if relative.startswith(("/", "../")) or relative == ".." or _DRIVE.match(relative):
+    if not inside(relative):
         raise DataError(
             f"{table} lists {written!r}, which is not inside {source}",
             expected="paths relative to that folder",

@@ -1,8 +1,10 @@
 """The two forms AffectNet was given out in; the same for seven and eight classes."""
 
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from facemae_probes.benchmarks.listing import Listing, table_rows
 
 CLASSES = ("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt")
 Codes = Mapping[str, str | None]
+Number = TypeVar("Number", int, float)
 
 LICENCE = "the owner's signed agreement"
 CONSENT = "unknown; images were collected from the web"
@@ -34,6 +37,8 @@ VALENCE_AROUSAL = Target(
     metric="ccc",
 )
 
+_NONE = -2
+"""The owner's valence or arousal of an image that has none."""
 _SPLITS = {"train_set": "train", "val_set": "test"}
 _LISTS = {"training.csv": "train", "validation.csv": "test"}
 _FOLDER = "Manually_Annotated_file_lists"
@@ -68,25 +73,39 @@ def _read_arrays(codes: Codes, root: Path) -> Listing:
             stem = file.name.removesuffix("_exp.npy")
             path = f"{folder}/images/{stem}.jpg"
             try:
-                code = str(int(np.load(file)))
-                numbers = {name: _number(file.with_name(f"{stem}_{name[:3]}.npy")) for name in ("valence", "arousal")}
-            except (ValueError, OSError, TypeError) as error:
-                listing.problem(
-                    "unreadable annotation", "annotation files that cannot be read", f"{file.name}: {error}"
-                )
+                code = str(_load(file, int))
+                # In this form the shortened names are val and aro.
+                parts = {name: file.with_name(f"{stem}_{name[:3]}.npy") for name in ("valence", "arousal")}
+                numbers = {name: _load(part, float) for name, part in parts.items() if part.is_file()}
+            except _UnreadableError as error:
+                listing.problem("unreadable annotation", "annotation files that cannot be read", str(error))
                 continue
-            listing.add(path, split, code, labels=_coded(numbers))
+            used = codes.get(code) is not None
+            for name in [name for name in parts if used and name not in numbers]:
+                listing.problem("missing annotation", f"images without an annotation file of {name}", path)
+            listing.add(path, split, code, labels=_coded(numbers, listing, path, used))
     return listing
 
 
-def _number(file: Path) -> float | None:
-    # In this form the shortened names are val and aro.
-    return float(np.load(file)) if file.is_file() else None
+class _UnreadableError(Exception):
+    """An annotation file that cannot be read; says which, and why."""
 
 
-def _coded(numbers: Mapping[str, float | None]) -> dict[str, float]:
-    """Numbers that were given; -2 stands for none."""
-    return {name: value for name, value in numbers.items() if value is not None and -1.0 <= value <= 1.0}
+def _load(file: Path, kind: Callable[[Any], Number]) -> Number:
+    """The one value of an array file, which is a text or a number."""
+    try:
+        # What numpy raises for empty, cut and foreign files, and Python for values of other kinds.
+        return kind(np.load(file))
+    except (ValueError, OSError, TypeError, EOFError, OverflowError, zipfile.BadZipFile) as error:
+        raise _UnreadableError(f"{'/'.join(file.parts[-3:])}: {error}") from None
+
+
+def _coded(numbers: Mapping[str, float], listing: Listing, path: str, used: bool) -> dict[str, float]:
+    """Numbers that were given; -2 stands for none, and others outside of -1 … 1 are named where the image is used."""
+    strange = [f"{path}, {name} {value:g}" for name, value in numbers.items() if value != _NONE and not abs(value) <= 1]
+    for text in strange if used else ():
+        listing.problem("out of range", "valence or arousal outside of -1 … 1, where -2 alone means none", text)
+    return {name: value for name, value in numbers.items() if abs(value) <= 1}
 
 
 def _read_lists(codes: Codes, root: Path) -> Listing:
@@ -101,8 +120,9 @@ def _read_lists(codes: Codes, root: Path) -> Listing:
             try:
                 left, top, width, height = (round(float(value)) for value in box)
                 numbers = {"valence": float(valence), "arousal": float(arousal)}
-            except ValueError:
+            except (ValueError, OverflowError):
                 listing.problem("malformed line", f"lines of {name} with a number that is none", f"line {line}")
                 continue
-            listing.add(f"{images}/{path}", split, code, labels=_coded(numbers), box=(left, top, width, height))
+            labels = _coded(numbers, listing, path, codes.get(code) is not None)
+            listing.add(f"{images}/{path}", split, code, labels=labels, box=(left, top, width, height))
     return listing

@@ -178,9 +178,11 @@ def _examine_shards(benchmark: Benchmark, data: Path) -> tuple[Diagnosis, list[_
         text = f"the shards were packed as {packed['benchmark']}, not as {benchmark.name}"
         report.problems.append(_listed("another benchmark", text, ()))
     columns = read_columns(data)
-    if missing := missing_columns(benchmark, columns):
+    lacking = {target.name: missing_columns(benchmark, columns, target.name) for target in benchmark.targets}
+    if missing := list(dict.fromkeys(name for names in lacking.values() for name in names)):
         text = f"the shards lack columns that facemae probe pack {benchmark.name} makes"
         report.problems.append(_listed("missing", text, missing))
+    if lacking[benchmark.headline.name]:
         return report, []
     listing = packed_listing(benchmark, columns)
     report.problems += listing.problems

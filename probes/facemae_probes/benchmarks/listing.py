@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from facemae.data.ingest.folder import inside
 from facemae.data.splits import canonical_split
 from facemae.errors import DataError
 from facemae.files import storage_errors
@@ -122,7 +123,9 @@ class Listing:
             source: See `Row`.
         """
         known = canonical_split(split)
-        if known is None:
+        if image is None and not inside(path):
+            self.problem("outside path", "images are listed that are not inside the named folder", path)
+        elif known is None:
             self.problem("unknown split", f"split {split!r} is none of train, valid and test", path)
         elif path in self._paths:
             self.problem("listed twice", "images are listed more than once", path)
@@ -179,9 +182,13 @@ def list_digest(rows: Iterable[tuple[str, str, Any]]) -> str:
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines of a text file that are not blank, with their numbers from 1."""
     with storage_errors(path, "reading"):
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-            if line.strip():
-                yield number, line.strip()
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path.name} is not a readable text: {error}", expected="UTF-8 text") from error
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:

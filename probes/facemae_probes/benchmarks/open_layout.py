@@ -41,7 +41,10 @@ def find_layout(benchmark: Benchmark, folder: Path) -> Found | None:
                 return Found(layout, root, ())
             if len(missing) < len(layout.needs):
                 partial.append(Found(layout, root, missing))
-    return min(partial, key=lambda found: len(found.missing) / len(found.layout.needs), default=None)
+    # Of equal shares the one with fewer is nearer: it needs less, and what it needs tells more.
+    return min(
+        partial, key=lambda found: (len(found.missing) / len(found.layout.needs), len(found.missing)), default=None
+    )
 
 
 def read_layout(found: Found) -> Listing:

@@ -74,8 +74,9 @@ def make_affectnet_arrays(root: Path) -> None:
         write_image(root / split / f"images/{number}.jpg", blob(number, code))
         notes = root / split / "annotations"
         notes.mkdir(parents=True, exist_ok=True)
+        aro = "0.5" if number % 2 else "-2"
         # The owner stores text in arrays of no dimension.
-        for name, value in (("exp", str(code)), ("val", f"{code / 10 - 0.3}"), ("aro", "-2"), ("lnd", np.zeros(136))):
+        for name, value in (("exp", str(code)), ("val", f"{code / 10 - 0.3}"), ("aro", aro), ("lnd", np.zeros(136))):
             np.save(notes / f"{number}_{name}.npy", np.array(value))
 
 

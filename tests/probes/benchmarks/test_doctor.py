@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from facemae.data.ingest.labels import normal_path
 from facemae.data.pack import pack_folder
 from facemae.errors import DataError
 from facemae_probes.benchmarks.base import Benchmark, Version
@@ -18,7 +19,16 @@ from facemae_probes.benchmarks.doctor import Diagnosis, examine
 from facemae_probes.benchmarks.packing import pack_benchmark
 from facemae_probes.benchmarks.registry import benchmark
 from facemae_probes.commands import app
-from tests.probes.benchmarks.conftest import MADE, TRAIN, make_affectnet_arrays, make_plus_tables, make_raf
+from tests.probes.benchmarks.conftest import (
+    MADE,
+    TRAIN,
+    blob,
+    make_affectnet_arrays,
+    make_affectnet_lists,
+    make_plus_tables,
+    make_raf,
+    write_image,
+)
 
 Know = Callable[..., Benchmark]
 LIST = "basic/EmoLabel/list_patition_label.txt"
@@ -129,7 +139,7 @@ def test_annotations_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "train_set/annotations/3_exp.npy").write_bytes(b"nothing")
     np.save(tmp_path / "train_set/annotations/4_exp.npy", np.array("11"))
     text = told(examine(benchmark("affectnet8"), tmp_path))
-    assert "annotation files that cannot be read: 3_exp.npy" in text
+    assert "annotation files that cannot be read: train_set/annotations/3_exp.npy" in text
     assert "unknown label code '11' (known: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10): train_set/images/4.jpg" in text
 
 
@@ -212,3 +222,86 @@ def test_the_nearest_version_is_named_and_a_digest_tells_lists_of_equal_counts_a
     assert more.differences == ("valid: 3 samples, expected 0",)
     assert compare({"train": {"a": 8}, "test": {"a": 2}}, "x", (one, two)).version == two
     assert compare(four, "d1", ()).version is None
+
+
+def test_annotations_that_are_missing_or_out_of_range_are_named(tmp_path: Path) -> None:
+    make_affectnet_arrays(tmp_path / "arrays")
+    notes = tmp_path / "arrays/train_set/annotations"
+    (notes / "3_val.npy").unlink()
+    (notes / "4_aro.npy").unlink()
+    np.save(notes / "5_aro.npy", np.array("7.5"))
+    np.save(notes / "6_val.npy", np.array("nan"))
+    text = told(examine(benchmark("affectnet8"), tmp_path / "arrays"))
+    assert "wrong (missing annotation): images without an annotation file of valence: train_set/images/3.jpg" in text
+    assert "images without an annotation file of arousal: train_set/images/4.jpg" in text
+    assert "wrong (out of range): valence or arousal outside of -1 … 1, where -2 alone means none" in text
+    assert "train_set/images/5.jpg, arousal 7.5" in text
+    assert "train_set/images/6.jpg, valence nan" in text
+    with pytest.raises(DataError, match="images without an annotation file of valence"):
+        pack_benchmark(benchmark("affectnet8"), tmp_path / "arrays", tmp_path / "shards")
+    # Of images that the benchmark leaves out, nothing is asked.
+    for number in (3, 4, 5, 6):
+        np.save(notes / f"{number}_exp.npy", np.array("9"))
+    assert "valence" not in told(examine(benchmark("affectnet8"), tmp_path / "arrays"))
+    make_affectnet_lists(tmp_path / "lists")
+    path = tmp_path / "lists/Manually_Annotated_file_lists/training.csv"
+    first, second, third, *rest = path.read_text().splitlines()
+    wrong = [second.replace(",0.25,-0.5", ",0.25,-1.5"), third.replace(",10,6,", ",inf,6,")]
+    path.write_text("\n".join([first, *wrong, *rest]))
+    text = told(examine(benchmark("affectnet8"), tmp_path / "lists"))
+    assert "0/0000.png, arousal -1.5" in text
+    assert "lines of training.csv with a number that is none: line 3" in text
+
+
+def test_shards_that_lack_the_columns_of_a_further_target(tmp_path: Path, know: Know) -> None:
+    know("affectnet8", ("train", "test"))
+    make_affectnet_arrays(tmp_path / "data")
+    for file in (tmp_path / "data").glob("*/annotations/*_aro.npy"):
+        np.save(file, np.array("-2"))
+    pack_benchmark(benchmark("affectnet8"), tmp_path / "data", tmp_path / "shards", clusters=False)
+    found = examine(benchmark("affectnet8"), tmp_path / "shards")
+    assert "lack columns that facemae probe pack affectnet8 makes: arousal" in told(found)
+    assert found.version == "made", "the headline is judged all the same"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive", b"\x93NUMPY\x01\x00", b"nothing"])
+def test_no_annotation_file_stops_the_doctor(tmp_path: Path, content: bytes) -> None:
+    make_affectnet_arrays(tmp_path)
+    (tmp_path / "train_set/annotations/3_aro.npy").write_bytes(content)
+    text = told(examine(benchmark("affectnet8"), tmp_path))
+    assert "annotation files that cannot be read: train_set/annotations/3_aro.npy: " in text
+
+
+def test_a_list_in_another_encoding_is_named(raf: Path) -> None:
+    (raf / LIST).write_bytes((raf / LIST).read_bytes() + "é.jpg 1\n".encode("latin-1"))
+    text = told(examine(benchmark("raf-db"), raf))
+    assert "wrong (unreadable list): list_patition_label.txt is not a readable text" in text
+    assert "UTF-8" in text
+
+
+def test_images_outside_of_the_named_folder_are_not_read(tmp_path: Path, raf: Path) -> None:
+    write_image(tmp_path / "secret.png", blob(0, 0))
+    root = tmp_path / "custom"
+    MADE["custom"].make(root)
+    path, absolute = root / "manifest.csv", str(tmp_path / "secret.png")
+    plain = path.read_text()
+    for outside in ("../secret.png", "faces/../../secret.png", "..\\secret.png", absolute):
+        path.write_text(plain.replace("faces/0.png", outside))
+        text = told(examine(benchmark("custom"), root))
+        assert "wrong (outside path): images are listed that are not inside the named folder: " in text
+        assert normal_path(outside) in text
+        with pytest.raises(DataError, match="are not inside the named folder"):
+            pack_benchmark(benchmark("custom"), root, tmp_path / "shards")
+    path.write_text(plain.replace("faces/0.png", "faces/../faces/./0.png"))
+    assert examine(benchmark("custom"), root).sound
+    write_image(raf.parent / "train_out_aligned.jpg", blob(0, 0))
+    (raf / LIST).write_text((raf / LIST).read_text() + "../../../../train_out.jpg 1\n")
+    assert "(outside path)" in told(examine(benchmark("raf-db"), raf))
+
+
+def test_what_is_missing_is_that_of_the_layout_that_is_nearest(tmp_path: Path) -> None:
+    MADE["fer2013 folders"].make(tmp_path)
+    (tmp_path / "train/angry").rename(tmp_path / "train/Anger2")
+    text = told(examine(benchmark("fer2013"), tmp_path))
+    assert "the layout is 'folders train/CLASS and test/CLASS'" in text
+    assert text.endswith(": train/angry")

@@ -148,7 +148,8 @@ def test_valence_and_arousal_are_packed_where_they_were_given(tmp_path: Path) ->
     rows = _labels(tmp_path / "shards")
     row = rows["train_set/images/2.jpg"]
     assert (row["expression"], row["valence"]) == ("sadness", pytest.approx(-0.1))
-    assert "arousal" not in row, "-2 stands for none"
+    assert row["arousal"] is None, "-2 stands for none"
+    assert rows["train_set/images/3.jpg"]["arousal"] == pytest.approx(0.5)
 
 
 def test_seven_classes_leave_contempt_out(tmp_path: Path) -> None:
