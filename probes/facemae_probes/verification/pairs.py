@@ -69,7 +69,8 @@ def read_pairs(path: Path) -> Pairs:
     The CSV has the columns `first` and `second`, keys of samples; `same`, 1 or 0; and `fold`, any name.
 
     Raises:
-        ProbeError: A line is not as it must be, naming it; fewer than two folds; or a fold without pairs of both kinds.
+        ProbeError: A line is not as it must be, naming it; fewer than two folds; a fold without pairs of both kinds; or
+            a pair in two folds.
         StorageError: It cannot be read.
     """
     with storage_errors(path, "reading"):
@@ -160,7 +161,21 @@ def _pairs(path: Path, layout: str, digest: str, lines: Sequence[_Line]) -> Pair
         kinds = set(found.same[found.folds == place].tolist())
         if len(kinds) < 2:
             raise ProbeError(f"fold {name} of {path} has pairs of one kind only", expected="of the same and of others")
+    _check_apart(path, lines)
     return found
+
+
+def _check_apart(path: Path, lines: Sequence[_Line]) -> None:
+    """Refuse a pair that stands in two folds: the threshold of the one would be chosen on what the other tests."""
+    seen: dict[frozenset[str], _Line] = {}
+    for line in lines:
+        earlier = seen.setdefault(frozenset((line.first[0], line.second[0])), line)
+        if earlier.fold != line.fold:
+            pair = f"the pair {line.first[0]}, {line.second[0]} of fold {line.fold}"
+            raise ProbeError(
+                f"{path}, line {line.number}: {pair} is in fold {earlier.fold} too (line {earlier.number})",
+                expected="every pair in one fold, in whatever order its images are named",
+            )
 
 
 def find_samples(pairs: Pairs, keys: Sequence[str]) -> NDArray[np.int64]:
@@ -207,10 +222,21 @@ def _spellings(pairs: Pairs, keys: Sequence[str]) -> list[list[str]]:
 
 def persons_in_several_folds(pairs: Pairs, persons: Sequence[str | None]) -> list[str]:
     """Persons of which pairs in two folds or more have images: what is chosen on one fold has seen those of another."""
+    return _in_several_folds(pairs, persons)
+
+
+def images_in_several_folds(pairs: Pairs, persons: Sequence[str | None]) -> list[str]:
+    """Images of nobody known that are in pairs of two folds or more; of the others their persons are told."""
+    return _in_several_folds(
+        pairs, [image if person is None else None for image, person in zip(pairs.images, persons, strict=True)]
+    )
+
+
+def _in_several_folds(pairs: Pairs, names: Sequence[str | None]) -> list[str]:
     seen: dict[str, set[int]] = defaultdict(set)
     for row, fold in zip(pairs.rows.tolist(), pairs.folds.tolist(), strict=True):
         for image in row:
-            person = persons[image]
-            if person is not None:
-                seen[person].add(fold)
-    return sorted(person for person, folds in seen.items() if len(folds) > 1)
+            name = names[image]
+            if name is not None:
+                seen[name].add(fold)
+    return sorted(name for name, folds in seen.items() if len(folds) > 1)

@@ -14,7 +14,13 @@ from facemae_probes.features.sources import Features, FeatureSource, Setting
 from facemae_probes.results.caveats import crop_warnings
 from facemae_probes.tasks.columns import read_columns
 from facemae_probes.verification.judging import LEVEL, NOTES, Answers, Units, best_threshold, measures
-from facemae_probes.verification.pairs import Pairs, find_samples, persons_in_several_folds, read_pairs
+from facemae_probes.verification.pairs import (
+    Pairs,
+    find_samples,
+    images_in_several_folds,
+    persons_in_several_folds,
+    read_pairs,
+)
 
 PROTOCOL = (
     "cosine similarity of frozen features; threshold, layer and pooling of each fold are those with the most right "
@@ -154,12 +160,14 @@ def _units(pairs: Pairs, persons: Sequence[str | None]) -> Units:
 
 
 def _shared(pairs: Pairs, persons: Sequence[str | None]) -> list[str]:
-    found = persons_in_several_folds(pairs, persons)
-    if not found:
-        return []
-    some = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
-    text = f"{len(found)} persons are in several folds ({some}): folds are not independent"
-    return [f"{text}, and the standard error over them is too small"]
+    several = {"persons": persons_in_several_folds(pairs, persons), "images": images_in_several_folds(pairs, persons)}
+    texts = []
+    for what, found in several.items():
+        if found:
+            some = ", ".join(found[:3]) + (", …" if len(found) > 3 else "")
+            text = f"{len(found)} {what} are in several folds ({some}): folds are not independent"
+            texts.append(f"{text}, and the standard error over them is too small")
+    return texts
 
 
 def _describe(pairs: Pairs, persons: Sequence[str | None]) -> Mapping[str, Any]:

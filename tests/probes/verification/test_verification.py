@@ -125,6 +125,10 @@ def test_what_is_wrong_with_a_list_of_lfw_is_named(tmp_path: Path, text: str, me
         ("first,second,same\na,b,1\n", "has no column fold"),
         ("first,second,same,fold\na,b,maybe,1\n", "line 2: a,b,maybe,1"),
         ("first,second,same,fold\na,b,1,1\na,c,0,1\na,d,1,2\n", "fold 2 of"),
+        (
+            "first,second,same,fold\na,b,1,1\na,c,0,1\nd,e,1,2\nc,a,0,2\n",
+            "line 5: the pair c, a of fold 2 is in fold 1 too (line 3)",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_csv_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -287,6 +291,23 @@ def test_a_csv_and_persons_in_several_folds(lfw: tuple[Path, Path], tmp_path: Pa
     (tmp_path / "false.csv").write_text("\n".join(lines) + "\n")
     false = verify(lfw[0], PixelSource(pixel_input(lfw[0])), tmp_path / "false.csv", replicates=20)
     assert any(text.startswith("1 pairs are labelled otherwise") for text in false["warnings"])
+
+
+def test_images_of_nobody_known_in_several_folds(tmp_path: Path) -> None:
+    items = [PackItem(f"f{n}", face(0, n // 2, n), "png", {}) for n in range(8)]
+    pack_samples(items, tmp_path / "shards", card=DatasetCard(name="made", crop=CropRecipe(detector="none", size=SIDE)))
+    lines = ["first,second,same,fold", "f0,f1,1,a", "f1,f2,0,a", "f4,f5,1,b", "f5,f7,0,b"]
+
+    def warned() -> list[str]:
+        (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+        shards = tmp_path / "shards"
+        result = verify(shards, PixelSource(pixel_input(shards)), tmp_path / "pairs.csv", replicates=20)
+        return [text for text in result["warnings"] if "several folds" in text]
+
+    assert not warned()
+    lines.append("f1,f4,0,b")
+    (text,) = warned()
+    assert text.startswith("1 images are in several folds (f1): folds are not independent")
 
 
 def test_a_csv_may_name_paths(lfw: tuple[Path, Path], tmp_path: Path) -> None:
