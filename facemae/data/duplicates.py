@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 
 BITS = 64
-_SIDE = 32
+SIDE = 32
 _LOW = 8
 _FLAT_LIMIT = 50_000
+_SHORT = 10
 _QUERIES = 4096
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +33,7 @@ def pixel_digest(image: Array) -> bytes:
 def thumbnail(image: Array) -> Array:
     """A uint8 RGB image [H, W, 3] as grey float32 [32, 32]."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    small: Array = cv2.resize(grey, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small: Array = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     return small
 
 
@@ -45,7 +46,11 @@ def correlation(first: Array, second: Array) -> float:
 
 def perceptual_hash(image: Array) -> bytes:
     """The 64-bit pHash of a uint8 RGB image [H, W, 3], as 8 bytes."""
-    small = thumbnail(image)
+    return thumbnail_hash(thumbnail(image))
+
+
+def thumbnail_hash(small: Array) -> bytes:
+    """The pHash of a thumbnail, float32 [32, 32]; that of its mirror image is the hash of the mirrored image."""
     low = cv2.dct(small)[:_LOW, :_LOW].ravel()
     # The first coefficient is the mean brightness; it would pull the median without telling images apart.
     return np.packbits(low > np.median(low[1:])).tobytes()
@@ -65,6 +70,7 @@ def near_pairs(hashes: Array, distance: int) -> Array:
 
     Up to fifty thousand rows every pair is compared. Beyond that only those that agree in one of `distance` + 1 equal
     blocks of bits: two hashes that differ in at most `distance` bits must agree in one of them, so none is missed.
+    Where these blocks are short, too many rows agree in one of them, and every pair is compared after all.
 
     Args:
         hashes: uint8 [N, 8].
@@ -92,10 +98,11 @@ def near_across(queries: Array, hashes: Array, distance: int) -> Iterator[Array]
 
     if not len(queries) or not len(hashes):
         return
-    if len(hashes) <= _FLAT_LIMIT:
+    block = BITS // (distance + 1)
+    if len(hashes) <= _FLAT_LIMIT or block < _SHORT:
         search: Any = faiss.IndexBinaryFlat(BITS)
     else:
-        search = faiss.IndexBinaryMultiHash(BITS, distance + 1, BITS // (distance + 1))
+        search = faiss.IndexBinaryMultiHash(BITS, distance + 1, block)
     search.add(hashes)
     for start in range(0, len(queries), _QUERIES):
         # faiss counts distances below the radius.

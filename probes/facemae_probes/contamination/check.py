@@ -1,6 +1,7 @@
 """The check itself: look at every image once, search across, count by split; kept by everything that determines it."""
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from facemae.data.select import check_columns, metadata
-from facemae.data.verify import ALIKE, NEAR
 from facemae.errors import DataError, UsageError
 from facemae.files import storage_errors, write_text
-from facemae_probes.contamination.matching import Match, find_matches
+from facemae_probes.contamination.matching import RULES, Match, find_matches
 from facemae_probes.contamination.parts import Fingerprints, Images, Part, Progress, facts_key
 from facemae_probes.contamination.result import Contamination, Counts, Pair
 from facemae_probes.results.identity import code_digest, versions
 
-SCHEMA = 1
+SCHEMA = 2
 MODULES = (
     "facemae.config.base",
     "facemae.config.sounds",
@@ -58,8 +58,8 @@ def contamination(
 ) -> Contamination:
     """Find the samples of a probing set whose images were pretrained on.
 
-    Every image is decoded once, of which 25 bytes stay in memory; those of candidates are read again. So what it needs
-    grows with neither the size of images nor the number of pairs that only look alike.
+    Every image is decoded once, of which 33 bytes stay in memory, and a thumbnail of one kilobyte in a temporary file.
+    So what it needs grows with neither the size of images nor the number of pairs that only look alike.
 
     Args:
         pretraining: Shard sets, or what a run reads of them; see `streams_of`.
@@ -81,7 +81,7 @@ def contamination(
     check_columns(asked.index, [split])
     facts = {
         "schema": SCHEMA,
-        "rule": [NEAR, ALIKE],
+        "rule": RULES,
         "code": {"source": code_digest(MODULES), **versions(LIBRARIES)},
         "split": split,
         "splits": _splits(asked, split),
@@ -93,7 +93,8 @@ def contamination(
         with storage_errors(path, "reading"):
             text = path.read_text(encoding="utf-8")
         return _named(Contamination.from_json(json.loads(text)), known, asked)
-    found = _check(known, asked, split, progress or _silent)
+    with tempfile.TemporaryDirectory(prefix="facemae-contamination-") as folder:
+        found = _check(known, asked, split, Path(folder), progress or _silent)
     if path is not None:
         write_text(path, json.dumps(found.to_json()) + "\n")
     return found
@@ -107,25 +108,23 @@ def _named(found: Contamination, known: Sequence[Images], asked: Images) -> Cont
     return replace(found, probing={**found.probing, "folder": str(asked.part.folder)}, pretraining=sets)
 
 
-def _check(known: Sequence[Images], asked: Images, split: str, progress: Progress) -> Contamination:
+def _check(known: Sequence[Images], asked: Images, split: str, folder: Path, progress: Progress) -> Contamination:
     total, before = len(asked) + sum(map(len, known)), 0
 
     def counting(start: int) -> Callable[[int], None]:
         return lambda done: progress(start + done, total)
 
-    prints = Fingerprints.of(asked, counting(0))
+    prints = Fingerprints.of(asked, folder / "asked", counting(0))
     _need_images(asked, prints)
     before = len(asked)
     splits = _splits(asked, split)
     pairs: list[Pair] = []
     sets: list[dict[str, Any]] = []
     for number, images in enumerate(known):
-        theirs = Fingerprints.of(images, counting(before))
+        theirs = Fingerprints.of(images, folder / f"known-{number}", counting(before))
         _need_images(images, theirs)
         before += len(images)
-        pairs += [
-            _pair(match, asked, splits, number, images) for match in find_matches((asked, prints), (images, theirs))
-        ]
+        pairs += [_pair(match, asked, splits, number, images) for match in find_matches(prints, theirs)]
         undecodable = int((~theirs.decoded).sum())
         sets.append({"folder": str(images.part.folder), **images.describe(), "undecodable": undecodable})
     pairs.sort(key=lambda pair: (pair.key, pair.pretraining, pair.kind, pair.pretraining_key))

@@ -1,18 +1,25 @@
-"""Finding the images of one part that are in another too, by the rule of `facemae data verify`."""
+"""Finding the images of one part that are in another too.
+
+Copies may be brighter, cut by a pixel, or mirrored: their pHashes differ in more bits than those by which `facemae data
+verify` and the clusters of benchmarks look for near-duplicates, whose rule is part of what packed sets are. Here the
+gate is wider, and the correlation of thumbnails decides. `facemae study copies` measures what it finds.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facemae.data.duplicates import correlation, near_across
+from facemae.data.duplicates import near_across
 from facemae.data.verify import ALIKE, NEAR
-from facemae.parallel import in_threads
-from facemae_probes.contamination.parts import Fingerprints, Images
+from facemae_probes.contamination.parts import Fingerprints
 
+RULES = ((NEAR, ALIKE), (12, 0.93))
+"""Bits of 64 in which hashes may differ, and the least correlation then; one of them must hold."""
 _TOGETHER = 4096
-"""Pairs whose thumbnails are in memory at a time: 32 MB."""
+"""Pairs whose thumbnails are in memory at a time: some 32 MB each as float32."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,7 @@ class Match:
         copies: How many images of the part have these pixels.
         bits: Bits in which the perceptual hashes differ.
         correlation: Of the thumbnails; None for equal pixels.
+        mirrored: Whether the one is alike to the other mirrored.
     """
 
     probing: int
@@ -32,14 +40,15 @@ class Match:
     copies: int
     bits: int
     correlation: float | None
+    mirrored: bool = False
 
     @property
     def kind(self) -> str:
-        """`exact` for equal pixels, else `near`."""
-        return "exact" if self.correlation is None else "near"
+        """`exact` for equal pixels, else `near` or `mirrored`."""
+        return "exact" if self.correlation is None else "mirrored" if self.mirrored else "near"
 
 
-class _Distinct:
+class Distinct:
     """Images with different pixels.
 
     One stands for all that have its own, so that thousands of black frames do not make millions of pairs.
@@ -54,9 +63,14 @@ class _Distinct:
             prints.digests[decoded], return_index=True, return_inverse=True, return_counts=True
         )
         self.digests, self.places, self.counts = digests, decoded[first], counts
-        self.hashes = prints.hashes[self.places]
+        self.hashes, self.mirrored = prints.hashes[self.places], prints.mirrored[self.places]
+        self._small = prints.small
         order = np.argsort(inverse, kind="stable")
         self._members = np.split(decoded[order], np.cumsum(counts)[:-1]) if len(counts) else []
+
+    def small(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Thumbnails [n, S, S] of distinct images."""
+        return self._small[self.places[numbers]]
 
     def members(self, number: int) -> list[int]:
         """Places of all images with the pixels of a distinct one."""
@@ -64,41 +78,60 @@ class _Distinct:
         return found
 
 
-def find_matches(probing: tuple[Images, Fingerprints], pretraining: tuple[Images, Fingerprints]) -> Iterator[Match]:
-    """Equal pixels, and hashes that differ in at most `NEAR` bits while thumbnails correlate with at least `ALIKE`.
+def find_matches(probing: Fingerprints, pretraining: Fingerprints) -> Iterator[Match]:
+    """Equal pixels, and images that are alike by `RULES`, as they are or mirrored.
 
     Args:
         probing: Images of the probing set.
         pretraining: Those of a part that was pretrained on.
 
     Yields:
-        Every pair of a probing image and an image that differs from others of its part.
+        Every pair of a probing image and an image that differs from others of its part, once.
     """
-    asked, known = _Distinct(probing[1]), _Distinct(pretraining[1])
+    asked, known = Distinct(probing), Distinct(pretraining)
     _, ours, theirs = np.intersect1d(asked.digests, known.digests, assume_unique=True, return_indices=True)
-    for one, other in zip(ours.tolist(), theirs.tolist(), strict=True):
+    seen = set(zip(ours.tolist(), theirs.tolist(), strict=True))
+    for one, other in sorted(seen):
         for place in asked.members(one):
             yield Match(place, int(known.places[other]), int(known.counts[other]), 0, None)
-    same = dict(zip(ours.tolist(), theirs.tolist(), strict=True))
-    for block in near_across(asked.hashes, known.hashes, NEAR):
-        pairs = np.array([pair for pair in block.tolist() if same.get(pair[0]) != pair[1]], dtype=np.int64)
-        for start in range(0, len(pairs), _TOGETHER):
-            yield from _alike(pairs[start : start + _TOGETHER], (asked, probing[0]), (known, pretraining[0]))
+    for mirrored in (False, True):
+        for one, other, bits, value in near_pairs(asked, known, mirrored=mirrored):
+            if (one, other) not in seen:
+                seen.add((one, other))
+                for place in asked.members(one):
+                    yield Match(place, int(known.places[other]), int(known.counts[other]), bits, value, mirrored)
 
 
-def _alike(
-    pairs: NDArray[np.int64], probing: tuple[_Distinct, Images], pretraining: tuple[_Distinct, Images]
-) -> Iterator[Match]:
-    """Those of the pairs of distinct images whose thumbnails correlate."""
-    (asked, ours), (known, theirs) = probing, pretraining
-    numbers = [np.unique(pairs[:, side]).tolist() for side in (0, 1)]
-    small = [
-        dict(zip(found, in_threads(images.small, distinct.places[found].tolist()), strict=True))
-        for found, (distinct, images) in zip(numbers, ((asked, ours), (known, theirs)), strict=True)
-    ]
-    differing = np.bitwise_count(asked.hashes[pairs[:, 0]] ^ known.hashes[pairs[:, 1]]).sum(axis=1)
-    for (one, other), bits in zip(pairs.tolist(), differing.tolist(), strict=True):
-        value = correlation(small[0][one], small[1][other])
-        if value >= ALIKE:
-            for place in asked.members(one):
-                yield Match(place, int(known.places[other]), int(known.counts[other]), bits, value)
+def near_pairs(asked: Distinct, known: Distinct, *, mirrored: bool) -> Iterator[tuple[int, int, int, float]]:
+    """Numbers of two distinct images that are alike by `RULES`, with bits and correlation, equal pixels included.
+
+    Args:
+        asked: Images.
+        known: Others, or the same.
+        mirrored: Whether `asked` are compared mirrored.
+    """
+    hashes = asked.mirrored if mirrored else asked.hashes
+    for block in near_across(hashes, known.hashes, max(bits for bits, _ in RULES)):
+        for start in range(0, len(block), _TOGETHER):
+            pairs = block[start : start + _TOGETHER]
+            first, second = (each.small(pairs[:, side]) for side, each in enumerate((asked, known)))
+            values = _correlations(first[:, :, ::-1] if mirrored else first, second)
+            bits = np.bitwise_count(hashes[pairs[:, 0]] ^ known.hashes[pairs[:, 1]]).sum(axis=1)
+            for row in np.flatnonzero(alike(bits, values)).tolist():
+                yield int(pairs[row, 0]), int(pairs[row, 1]), int(bits[row]), float(values[row])
+
+
+def alike(bits: NDArray[Any], correlation: NDArray[Any]) -> NDArray[np.bool_]:
+    """Whether pairs of images are alike by `RULES`: bits that differ and correlations, both [P]."""
+    found: NDArray[np.bool_] = np.any([(bits <= most) & (correlation >= least) for most, least in RULES], axis=0)
+    return found
+
+
+def _correlations(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pearson correlations of thumbnails [P, S, S]; 0 where one is flat."""
+    a, b = (each.reshape(len(each), -1).astype(np.float32) for each in (first, second))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    scale = np.sqrt(np.einsum("pi,pi->p", a, a) * np.einsum("pi,pi->p", b, b))
+    products = np.einsum("pi,pi->p", a, b)
+    found: NDArray[np.float32] = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+    return found

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.data.decode import decode_image
-from facemae.data.duplicates import perceptual_hash, pixel_digest, thumbnail
+from facemae.data.duplicates import SIDE, pixel_digest, thumbnail, thumbnail_hash
 from facemae.data.index import ShardIndex
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import IMAGE_EXTENSIONS
 from facemae.data.select import choose
 from facemae.errors import DecodeError, UsageError
+from facemae.files import storage_errors
 from facemae.parallel import in_threads
 
 Progress = Callable[[int, int], None]
@@ -101,13 +102,6 @@ class Images:
             return None
         return image
 
-    def small(self, place: int) -> NDArray[np.float32]:
-        """The thumbnail of an image that decodes; see `facemae.data.duplicates`."""
-        image = self.image(place)
-        assert image is not None, "it was decoded before"
-        found: NDArray[np.float32] = thumbnail(image)
-        return found
-
     @property
     def _extensions(self) -> list[str]:
         return [name for name in self.index.extensions if name.rpartition(".")[2] in IMAGE_EXTENSIONS]
@@ -115,39 +109,64 @@ class Images:
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What is kept of each image: 25 bytes.
+    """What is kept of each image: 33 bytes in memory, and its thumbnail of one kilobyte in a file.
 
     Attributes:
         digests: Of the pixels, S16 [N].
         hashes: Perceptual hashes, uint8 [N, 8].
+        mirrored: Those of the mirrored images.
+        small: Thumbnails, uint8 [N, 32, 32], mapped from the file.
         decoded: Whether there is an image that decodes, bool [N].
     """
 
     digests: NDArray[np.bytes_]
     hashes: NDArray[np.uint8]
+    mirrored: NDArray[np.uint8]
+    small: NDArray[np.uint8]
     decoded: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, images: Images, progress: Callable[[int], None]) -> "Fingerprints":
+    def of(cls, images: Images, file: Path, progress: Callable[[int], None]) -> "Fingerprints":
         """Look at every image once.
 
         Args:
             images: The images.
+            file: Where thumbnails are kept.
             progress: Called with how many are done.
+
+        Raises:
+            StorageError: The file cannot be written.
         """
         count = len(images)
         digests = np.zeros(count, dtype="S16")
-        hashes, decoded = np.zeros((count, 8), dtype=np.uint8), np.zeros(count, dtype=bool)
-        for place, found in enumerate(in_threads(partial(_look, images), range(count))):
-            if found is not None:
-                digests[place], hashes[place], decoded[place] = found[0], np.frombuffer(found[1], np.uint8), True
-            progress(place + 1)
-        return cls(digests, hashes, decoded)
+        hashes, mirrored = np.zeros((count, 8), dtype=np.uint8), np.zeros((count, 8), dtype=np.uint8)
+        decoded = np.zeros(count, dtype=bool)
+        nothing = np.zeros((SIDE, SIDE), dtype=np.uint8)
+        with storage_errors(file, "writing"), file.open("wb") as handle:
+            for place, found in enumerate(in_threads(partial(_look, images), range(count))):
+                if found is not None:
+                    digests[place], decoded[place] = found.digest, True
+                    hashes[place], mirrored[place] = (np.frombuffer(code, np.uint8) for code in found.hashes)
+                handle.write((nothing if found is None else found.small.astype(np.uint8)).tobytes())
+                progress(place + 1)
+        small = np.memmap(file, dtype=np.uint8, mode="r", shape=(count, SIDE, SIDE))
+        return cls(digests, hashes, mirrored, small, decoded)
 
 
-def _look(images: Images, place: int) -> tuple[bytes, bytes] | None:
+@dataclass(frozen=True)
+class _Look:
+    digest: bytes
+    hashes: tuple[bytes, bytes]
+    small: NDArray[np.float32]
+
+
+def _look(images: Images, place: int) -> _Look | None:
     image = images.image(place)
-    return None if image is None else (pixel_digest(image), perceptual_hash(image))
+    if image is None:
+        return None
+    small = thumbnail(image)
+    mirrored = np.ascontiguousarray(small[:, ::-1])
+    return _Look(pixel_digest(image), (thumbnail_hash(small), thumbnail_hash(mirrored)), small)
 
 
 def facts_key(facts: Mapping[str, Any]) -> str:

@@ -143,6 +143,24 @@ def equal_time(
         typer.echo((out / "report" / "report.md").read_text(encoding="utf-8"))
 
 
+@app.command("copies")
+def copies(
+    data: Annotated[Path, typer.Option(help="Indexed shard set of stills.")],
+    count: Annotated[int, typer.Option(min=1, help="Images that are altered.")] = 1000,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """How many altered copies of these images `facemae probe contamination` would find, and how often it errs.
+
+    Example: facemae study copies --data shards/ferplus
+    """
+    import json
+
+    from facemae_probes.studies.copies import lines, study_copies
+
+    found = study_copies(data, count=count)
+    typer.echo(json.dumps(found) if json_output else "\n".join(lines(found)))
+
+
 @app.command("av-retrieval")
 def av_retrieval(
     data: Annotated[Path, typer.Option(help="Indexed shard set of clips with sound, packed with --subject-column.")],
