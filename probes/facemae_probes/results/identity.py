@@ -14,6 +14,7 @@ from pathlib import Path
 FEATURE_MODULES = (
     "facemae.data.decode",
     "facemae.data.index",
+    "facemae.data.made",
     "facemae.data.preprocess",
     "facemae.data.reader",
     "facemae.data.schema",
