@@ -77,7 +77,8 @@ def run(
         question.label,
         plan=options.read_plan(probe, layers, pooling, seed, metric or question.metric, finetune),
         kind=question.kind,
-        protocol=parse_protocol(protocol or question.protocol, draws=draws),
+        # Another set to be tested on says by itself how samples are told apart.
+        protocol=None if test_data is not None else parse_protocol(protocol or question.protocol, draws=draws),
         test_set=_test_set(test_data, test_label, mapping, test_where, protocol),
         clips=_clips(clip, frame),
         where=options.parse_pairs(where, "--where", "COLUMN=VALUE"),
