@@ -178,8 +178,6 @@ def pack_videos(
             place, parts, reports, card or DatasetCard(name=out.name, source=source.name), shard_size, seed, skipped,
             settings, detector.name,
         )  # fmt: skip
-    shakes = [shake for report in reports for shake in report.shake]
-    insides = [inside for report in reports for inside in report.inside]
     return ClipReport(
         out,
         writer.written,
@@ -194,12 +192,21 @@ def pack_videos(
         made=made,
         looked=sum(report.looked for report in reports),
         found=sum(report.found for report in reports),
-        shake=(statistics.median(a for a, _ in shakes), statistics.median(b for _, b in shakes)) if shakes else None,
-        cuts=sum(report.cuts for report in reports),
-        inside=(min(a for a, _ in insides), statistics.fmean(b for _, b in insides)) if insides else None,
-        outside=sum(least < OUTSIDE for least, _ in insides),
+        **_boxes(reports),
         remarks=[(report.path, text) for report in reports for _, text in report.notes],
     )
+
+
+def _boxes(reports: Sequence[VideoReport]) -> dict[str, Any]:
+    """What `ClipReport` says of cuts and boxes."""
+    shakes = [shake for report in reports for shake in report.shake]
+    insides = [inside for report in reports for inside in report.inside]
+    return {
+        "cuts": sum(report.cuts for report in reports),
+        "shake": (statistics.median(a for a, _ in shakes), statistics.median(b for _, b in shakes)) if shakes else None,
+        "inside": (min(a for a, _ in insides), statistics.fmean(b for _, b in insides)) if insides else None,
+        "outside": sum(least < OUTSIDE for least, _ in insides),
+    }
 
 
 def _jobs(
