@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from facemae.config import Recipe, SpanConfig, copy_names
 from facemae.data.schema import MaskSpec, PhotometricSpec
 from facemae.errors import ConfigError
-from facemae.recipe import difference, list_recipes, load_recipe, model_input, recipe_to_yaml, recipe_tree, view_specs
+from facemae.recipe import difference, list_recipes, load_recipe, recipe_to_yaml, recipe_tree
+from facemae.recipe_specs import model_input, view_specs
 
 
 @pytest.mark.parametrize("name", list_recipes())

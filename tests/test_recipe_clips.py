@@ -4,7 +4,8 @@ import pytest
 
 from facemae.data.schema import MaskSpec
 from facemae.errors import ConfigError
-from facemae.recipe import load_recipe, view_specs
+from facemae.recipe import load_recipe
+from facemae.recipe_specs import view_specs
 
 CLIPS = ("encoder.tubelet=2", "encoder.frames=16", "views.main.clip={frames: 16, fps: 6.25}")
 

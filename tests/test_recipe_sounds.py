@@ -8,7 +8,8 @@ from pydantic import ValidationError
 from facemae.config import Recipe
 from facemae.data.schema import MaskSpec
 from facemae.errors import ConfigError
-from facemae.recipe import difference, recipe_tree, sound_specs
+from facemae.recipe import difference, recipe_tree
+from facemae.recipe_specs import sound_specs
 from facemae.train.optim.adamw import encoder_depths, encoder_of, rate_factor
 
 HEARS = {"name": "test_vit", "frames": 256, "mels": 128}

@@ -9,7 +9,8 @@ from facemae.config import Recipe
 from facemae.data.schema import MaskSpec
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.recipe import difference, load_recipe, recipe_tree, view_specs
+from facemae.recipe import difference, load_recipe, recipe_tree
+from facemae.recipe_specs import view_specs
 
 VIDEO = {"name": "test_vit", "image_size": 16, "patch_size": 4, "tubelet": 2, "frames": 4, "class_token": False}
 CLIPS = {"streams": ["film"], "clip": {"frames": 4}}

@@ -18,7 +18,8 @@ from facemae.data.workers import default_workers
 from facemae.errors import DataError, UsageError
 from facemae.objectives.masked_image import MaskedImageConfig
 from facemae.objectives.masked_patches import MaskedPatchesConfig
-from facemae.recipe import load_recipe, sound_specs, view_specs
+from facemae.recipe import load_recipe
+from facemae.recipe_specs import sound_specs, view_specs
 
 LARGEST_DIFFERENCE = 1e-2
 """Of the losses of two sides at the same step."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from facemae.config import CheckpointConfig, Recipe, SpanConfig
 from facemae.data.loader import build_loader
 from facemae.errors import DataError
-from facemae.recipe import recipe_to_yaml, view_specs
+from facemae.recipe import recipe_to_yaml
+from facemae.recipe_specs import view_specs
 from facemae.train.record.log import read_lines
 
 LINES = 4

@@ -23,7 +23,8 @@ from facemae.errors import DataError
 from facemae.objectives.masked_image import MaskedImage
 from facemae.objectives.masked_patches import MaskedPatches
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.recipe import parse_recipe, recipe_tree, view_specs
+from facemae.recipe import parse_recipe, recipe_tree
+from facemae.recipe_specs import view_specs
 from facemae.train.hardware.device import to_device
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.optim.adamw import Average, group_names

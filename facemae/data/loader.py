@@ -319,7 +319,7 @@ def build_loader(
 
     Args:
         data: Streams, lanes, block.
-        specs: The views to make; see `facemae.recipe.view_specs`.
+        specs: The views to make; see `facemae.recipe_specs.view_specs`.
         seed: The run's seed.
         batch_size: Samples of a global batch.
         stop_step: The first step that is not read.
@@ -330,7 +330,7 @@ def build_loader(
         pinned: What the run started with: entries of `Loader.state_description` by stream. Streams without an entry
             take all shards there are.
         pin_memory: Put batches into page-locked memory.
-        sounds: The sounds to make; see `facemae.recipe.sound_specs`.
+        sounds: The sounds to make; see `facemae.recipe_specs.sound_specs`.
 
     Raises:
         ConfigError: A stream without shards.

@@ -13,7 +13,8 @@ from facemae.data.selection import remark_test_samples
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
-from facemae.recipe import recipe_to_yaml, recipe_tree, sound_specs, view_specs
+from facemae.recipe import recipe_to_yaml, recipe_tree
+from facemae.recipe_specs import sound_specs, view_specs
 from facemae.train.hardware.allocator import memory_choice
 from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
 from facemae.train.labels import check_labels

@@ -1,7 +1,7 @@
 """What a run says when a view of it changes."""
 
 from facemae.config import Recipe
-from facemae.recipe import view_specs
+from facemae.recipe_specs import view_specs
 from facemae.train.optim.schedule import Lengths
 
 

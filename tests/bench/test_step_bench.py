@@ -18,7 +18,7 @@ from facemae.config import Recipe
 from facemae.data.loader import build_loader
 from facemae.data.schema import Batch
 from facemae.errors import DataError, UsageError
-from facemae.recipe import view_specs
+from facemae.recipe_specs import view_specs
 from facemae.train.hardware.numerics import Numerics
 
 SETTINGS = bench.StepBenchSettings(

@@ -16,7 +16,7 @@ from facemae.config import Recipe
 from facemae.data.masks import draw_mask
 from facemae.data.schema import Batch, SoundBatch, SoundSpec, ViewBatch, ViewSpec
 from facemae.data.sound_masks import draw_sound_mask
-from facemae.recipe import sound_specs, view_specs
+from facemae.recipe_specs import sound_specs, view_specs
 from facemae.rng import generator
 
 BATCH = 32

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from facemae.errors import ConfigError
-from facemae.recipe import view_specs
+from facemae.recipe_specs import view_specs
 from facemae.train.optim.schedule import Lengths
 from facemae.train.stages import stages_begun
 from facemae.train.start import Start, resolve_lengths

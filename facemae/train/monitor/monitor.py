@@ -17,7 +17,7 @@ from facemae.data.schema import ModelInput
 from facemae.errors import ConfigError, FacemaeError, NonFiniteError
 from facemae.models.encoder import MaskedEncoder
 from facemae.objectives.pretraining import PretrainModel
-from facemae.recipe import model_input
+from facemae.recipe_specs import model_input
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.monitor.faces import HeldOut, Part
 from facemae.train.optim.adamw import Average

@@ -10,7 +10,8 @@ from facemae.checkpoint import InitialWeights, Manifest, Tensors, write_checkpoi
 from facemae.checkpoint_folders import remove_old, step_folder
 from facemae.config import Recipe
 from facemae.data.schema import DatasetCard
-from facemae.recipe import model_input, recipe_tree
+from facemae.recipe import recipe_tree
+from facemae.recipe_specs import model_input
 from facemae.train.hardware.numerics import library_versions
 from facemae.train.optim.adamw import Average
 from facemae.train.optim.schedule import Lengths

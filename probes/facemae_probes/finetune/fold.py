@@ -65,6 +65,7 @@ MODULES = (
     "facemae.features.weights",
     "facemae.prediction",
     "facemae.recipe",
+    "facemae.recipe_specs",
     "facemae.rng",
     "facemae.sound.align",
     "facemae.sound.mel",

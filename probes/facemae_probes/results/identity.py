@@ -45,6 +45,7 @@ PROBE_MODULES = (
     "facemae.data.schema",
     "facemae.data.select",
     "facemae.data.selection",
+    "facemae.features.crops",
     "facemae.rng",
     "facemae_probes.features.overlap",
     "facemae_probes.features.pool",

@@ -268,7 +268,7 @@ class _Study:
         from facemae.features.extractor import FeatureExtractor
         from facemae.models.encoder import build_encoder
         from facemae.models.init import initialise
-        from facemae.recipe import model_input
+        from facemae.recipe_specs import model_input
 
         recipe = self.recipes[self.table.systems[0].name]
         if name == "hog":

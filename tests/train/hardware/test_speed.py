@@ -14,7 +14,7 @@ from facemae.data.loader import build_loader
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.recipe import view_specs
+from facemae.recipe_specs import view_specs
 from facemae.train.hardware.blocks import choose_compile
 from facemae.train.hardware.device import Mover
 from facemae.train.hardware.numerics import Numerics, machine_facts

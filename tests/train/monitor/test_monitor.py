@@ -19,7 +19,8 @@ from facemae.data.schema import CropRecipe, DatasetCard
 from facemae.errors import ConfigError, UsageError
 from facemae.models.encoder import MaskedEncoder
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.recipe import load_recipe, model_input
+from facemae.recipe import load_recipe
+from facemae.recipe_specs import model_input
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.monitor.faces import HeldOut
 from facemae.train.monitor.monitor import Monitor, effective_rank, nearest_vote, open_monitor

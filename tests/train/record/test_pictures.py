@@ -5,7 +5,7 @@ import torch
 
 from facemae.data.schema import Batch, ClipSpec, MaskSpec, ViewBatch, ViewSpec
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.recipe import view_specs
+from facemae.recipe_specs import view_specs
 from facemae.train.record.pictures import CLIPS, head, reconstruction_picture, views_picture
 from tests.objectives.examples import EXAMPLES, example_recipe, global_batch
 

@@ -16,7 +16,7 @@ from facemae.features.weights import weights_digest
 from facemae.models.encoding import Encoding
 from facemae.objectives.contrastive import Contrastive, ContrastiveConfig, Level
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
-from facemae.recipe import sound_specs, view_specs
+from facemae.recipe_specs import sound_specs, view_specs
 
 Compared = Literal["heads", "means"]
 BATCH = 32

@@ -28,7 +28,8 @@ from facemae.data.loader import build_loader
 from facemae.data.material import sound_extension
 from facemae.errors import ProbeError
 from facemae.files import storage_errors, write_text
-from facemae.recipe import load_recipe, sound_specs, view_specs
+from facemae.recipe import load_recipe
+from facemae.recipe_specs import sound_specs, view_specs
 from facemae.train.record.pictures import EXAMPLES, head, reconstruction_picture
 from facemae_probes.choosing.plan import Say
 from facemae_probes.runner import versions
