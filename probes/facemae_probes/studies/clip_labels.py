@@ -106,34 +106,26 @@ def run_study(
 
     machine, shards = here(), data.resolve()
     columns = read_columns(shards)
-    labels = [name for name in NEEDS if name in columns.values]
-    if not labels:
-        raise UsageError(
-            f"clips of {shards.name} without labels", expected=", ".join(NEEDS), fix="facemae data synth --clips"
-        )
+    labels = _labels(columns, shards)
     recipes = {
         "clips": study_recipe(asked.recipe, asked.overrides, shards),
         "stills": study_recipe(asked.still, asked.still_overrides, shards),
     }
     runs = {name: _train(recipe, out / "runs" / name, say) for name, recipe in recipes.items()}
-    how = {"layer": asked.layer, "pooling": asked.pooling}
     say("extracting")
+    plain = {"layer": asked.layer, "pooling": asked.pooling}
     models = {
-        f"{asked.recipe}": load(runs["clips"], **how),
-        f"{asked.recipe}, untrained": load(runs["clips"], random_init=recipes["clips"].seed, **how),
-        f"{asked.still}": load(runs["stills"], **how),
+        asked.recipe: load(runs["clips"], **plain),
+        f"{asked.recipe}, untrained": load(runs["clips"], random_init=recipes["clips"].seed, **plain),
+        asked.still: load(runs["stills"], **plain),
     }
-    features: dict[str, dict[str, Floats]] = {
-        name: clip_features(shards, columns, model) for name, model in models.items()
+    answers = {
+        name if part == "all" else f"{name}, {part} alone": answer(rows, columns, labels)
+        for name, model in models.items()
+        for part, rows in clip_features(shards, columns, model).items()
     }
-    lines = {
-        (name if len(parts) == 1 or part == "all" else f"{name}, {part} alone"): rows
-        for name, parts in features.items()
-        for part, rows in parts.items()
-    }
-    answers = {name: answer(rows, columns, labels) for name, rows in lines.items()}
-    subjects = _parts(columns)[2]
-    units = np.array(columns.text("subject"))[subjects]
+    parts = _parts(columns)
+    units = np.array(columns.text("subject"))[parts[2]]
     summary = {
         "schema": 1,
         "study": "clip-labels",
@@ -142,21 +134,21 @@ def run_study(
             "seed": asked.seed,
             "machine": machine,
             "runs": {name: pretraining_facts(run) for name, run in runs.items()},
-            "probe": {"kind": "linear", "layer": asked.layer, "pooling": asked.pooling, "strength chosen on": "valid"},
+            "probe": {"kind": "linear", **plain, "strength chosen on": "valid"},
         },
         "recipes": {name: published_tree(recipe) for name, recipe in recipes.items()},
         "data": {
             "name": read_card(shards).name,
             "digest": ShardIndex.open(shards).digest,
-            "clips": dict(zip(("train", "valid", "test"), map(len, _parts(columns)), strict=True)),
+            "clips": dict(zip(("train", "valid", "test"), map(len, parts), strict=True)),
             "subjects": len(np.unique(units)),
         },
         "labels": {name: NEEDS[name] for name in labels},
         "lines": compare(answers, labels, units, asked.seed),
         "against": {
-            name: compare_two(answers[asked.recipe], other, labels, units, asked.seed)
-            for name, other in answers.items()
-            if name in models and name != asked.recipe
+            name: compare_two(answers[asked.recipe], answers[name], labels, units, asked.seed)
+            for name in models
+            if name != asked.recipe
         },
         "versions": versions(),
     }
@@ -164,6 +156,15 @@ def run_study(
         (out / "report").mkdir(parents=True, exist_ok=True)
     write_report(out / "report", summary)
     return summary
+
+
+def _labels(columns: Columns, shards: Path) -> list[str]:
+    labels = [name for name in NEEDS if name in columns.values]
+    if not labels:
+        raise UsageError(
+            f"clips of {shards.name} without labels", expected=", ".join(NEEDS), fix="facemae data synth --clips"
+        )
+    return labels
 
 
 def _train(recipe: Recipe, out: Path, say: Say) -> Path:

@@ -112,19 +112,18 @@ def run_study(
     say(f"{len(parts.train)} clips of {parts.subject} train, {len(parts.held)} are held out")
     runs = {name: _train(recipe, weight, out / "runs" / name.replace(" ", "-"), say) for name, weight in RUNS.items()}
     began = time.perf_counter()
-    held = {parts.subject: cut_windows(index, parts.held, pair.view, pair.sound)}
-    if parts.others:
-        held["other speakers"] = cut_windows(index, parts.others, pair.view, pair.sound)
+    held = {
+        name: cut_windows(index, places, pair.view, pair.sound)
+        for name, places in ((parts.subject, parts.held), ("other speakers", parts.others))
+        if places
+    }
     embedders = {name: load_embedder(run) for name, run in runs.items()}
     embedders["untrained"] = untrained_embedder(recipe)
     linear = fit_linear(cut_windows(index, parts.train, pair.view, pair.sound, leave_out=True))
     say("looking at the held-out clips")
-    galleries, matrices = {}, {}
-    for name, windows in held.items():
-        matrices[name] = _matrices(embedders, windows) | {"linear": linear.similarity(windows)}
-        galleries[name] = {
-            line: score(found, windows.clip, windows.part, seed=asked.seed) for line, found in matrices[name].items()
-        }
+    matrices = {
+        name: _matrices(embedders, windows) | {"linear": linear.similarity(windows)} for name, windows in held.items()
+    }
     own = held[parts.subject]
     summary = {
         "schema": 1,
@@ -138,17 +137,13 @@ def run_study(
         },
         "recipe": _published(recipe),
         "weights": {name: embedder.digest for name, embedder in embedders.items()},
-        "data": {
-            "name": read_card(shards).name,
-            "digest": index.digest,
-            "subject": parts.subject,
-            "clips": {"train": len(parts.train), "held": len(parts.held), "others": len(parts.others)},
-            "held": [index.key(place) for place in parts.held],
-            "tuning": asked.tune is not None,
-            "window_seconds": own.seconds,
-            "shown": None if asked.show is None else read_card(asked.show).name,
+        "data": _describe(index, parts, asked) | {"window_seconds": own.seconds},
+        "galleries": {
+            name: {
+                line: score(matrix, held[name].clip, held[name].part, seed=asked.seed) for line, matrix in lines.items()
+            }
+            for name, lines in matrices.items()
         },
-        "galleries": galleries,
         "linear_correlation": [round(value, 3) for value in linear.correlation],
         "shifts": _shift_curve(embedders["trained"], own, asked.seed),
         "intervals_cover": "sampling of the clips only: one run of each kind, with one seed",
@@ -176,6 +171,19 @@ def _published(recipe: Recipe) -> dict[str, Any]:
     tree = published_tree(recipe)
     streams = [{**stream, "keys": Path(stream["keys"]).name} for stream in tree["data"]["streams"]]
     return {**tree, "data": {**tree["data"], "streams": streams}, "efficiency": None, "log": None}
+
+
+def _describe(index: ShardIndex, parts: Parts, asked: Asked) -> dict[str, Any]:
+    """Which data, and what of it is held out."""
+    return {
+        "name": read_card(index.folder).name,
+        "digest": index.digest,
+        "subject": parts.subject,
+        "clips": {"train": len(parts.train), "held": len(parts.held), "others": len(parts.others)},
+        "held": [index.key(place) for place in parts.held],
+        "tuning": asked.tune is not None,
+        "shown": None if asked.show is None else read_card(asked.show).name,
+    }
 
 
 def _train(recipe: Recipe, weight: float | None, out: Path, say: Say) -> Path:
