@@ -32,14 +32,14 @@ def test_the_phase_of_a_tone_is_kept_to_a_thousandth_of_a_sample(source: int) ->
 def test_the_level_of_a_tone_is_kept(source: int) -> None:
     for hertz in (50.0, 1000.0, 0.45 * min(source, 16000)):
         made = resample(tone(source, 2.0, hertz), source, 16000)
-        assert 20 * np.log10(amplitude_at(made, 16000, hertz) / 0.5) == pytest.approx(0, abs=0.1)
+        assert 20 * np.log10(amplitude_at(made, 16000, hertz) / 0.5) == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("source", [22050, 44100, 48000, 96000])
 def test_a_tone_above_half_the_new_rate_does_not_fold_over(source: int) -> None:
     for hertz in (8200.0, 9000.0, 10500.0):
         made = resample(tone(source, 2.0, hertz), source, 16000)
-        assert 20 * np.log10(np.abs(made[4000:28000]).max() / 0.5) < -100
+        assert 20 * np.log10(np.abs(made[4000:28000]).max() / 0.5) < -125
 
 
 @pytest.mark.parametrize(("source", "rate"), [(44100, 16000), (8000, 48000), (48000, 16000), (16000, 16000)])
