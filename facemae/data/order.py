@@ -113,7 +113,8 @@ class Order:
             raise UsageError(
                 f"stream {stream!r} has {self.samples_total} samples for {lanes} lanes",
                 expected="at least one sample a lane",
-                fix=f"set data.lanes to {max(self.samples_total, 1)} or less, or widen the stream's `where`",
+                fix=f"set data.lanes={1 << max(self.samples_total, 1).bit_length() - 1}, or another divisor of "
+                "optim.batch_size that is no more than the samples; or widen the stream's `where`",
             )
         self._epoch = functools.lru_cache(maxsize=4)(self._build_epoch)
         self._shuffle = functools.lru_cache(maxsize=4 * lanes + 64)(self._build_shuffle)

@@ -86,7 +86,7 @@ class PackReport:
         head = f"{self.written} samples in {self.shards} shards under {self.out} ({self.seconds:.1f} s)"
         lines = [head, f"digest {self.digest[:16]}", *self.notes]
         if self.skipped:
-            lines.append(f"{len(self.skipped)} images left out, see {self.out / SKIPPED}:")
+            lines.append(f"{len(self.skipped)} left out, see {self.out / SKIPPED}:")
             lines += [f"  {path}: {reason}" for path, reason in self.skipped[:_SHOWN]]
             if len(self.skipped) > _SHOWN:
                 lines.append(f"  and {len(self.skipped) - _SHOWN} more")

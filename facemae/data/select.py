@@ -79,9 +79,15 @@ def select(index: ShardIndex, where: Mapping[str, str], *, dropped: bool = True)
         equal = pc.equal(table[name].cast(pa.string()), pa.scalar(str(value)))
         keep &= pc.fill_null(equal, fill_value=False).to_numpy()
         if not keep.any():
+            others = [f"{other}={text}" for other, text in where.items() if other != name]
+            said = pc.count(table[name]).as_py() > 0
             raise UsageError(
-                f"no sample of {index.folder} has {name}={value} ({', '.join(f'{k}={v}' for k, v in where.items())})",
-                expected=f"values of {name}: {_values(table[name])}",
+                f"no sample of {index.folder} has {name}={value}" + (f" beside {', '.join(others)}" if others else ""),
+                expected=f"values of {name}: {_values(table[name])}" if said else f"a set whose samples have a {name}",
+                fix=None
+                if said
+                else f"leave `where` out; or pack again with {name} in labels.csv"
+                + (", or in folders called train, valid and test" if name == "split" else ""),
             )
     if not dropped:
         keep &= ~table["dropped"].to_numpy()

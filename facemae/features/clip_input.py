@@ -19,12 +19,14 @@ class ClipInput:
         fps: Frames a second.
         view: The view of the recipe that says so.
         normalise: Mean and deviation by which that view's pixels are normalised; None where the recipe is silent.
+        encoded: Whether the encoder saw such clips in training; else they were predicted, and it saw stills alone.
     """
 
     frames: int
     fps: float
     view: str = "main"
     normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    encoded: bool = True
 
     @property
     def seconds(self) -> float:
@@ -56,13 +58,23 @@ class SoundInput:
         return {"frames": self.frames, "patch_size": self.patch, "mel": self.mel.model_dump(mode="json")}
 
 
+_PREDICTED = (("audio_to_face", "view"),)
+"""Kinds of objectives, and which of their keys names a view of which only the pixels are wanted."""
+
+
 def clip_input(recipe: Mapping[str, Any]) -> ClipInput | None:
-    """What the recipe's first view of clips gives the encoder; None where it has none."""
-    for name, view in recipe.get("views", {}).items():
-        if view.get("clip") is not None:
-            clip, pixels = ClipConfig.model_validate(view["clip"]), view.get("normalise")
-            normalise = None if pixels is None else (tuple(pixels["mean"]), tuple(pixels["std"]))
-            return ClipInput(clip.frames, clip.fps, name, normalise)
+    """What the recipe's first view of clips gives the encoder, an encoded one before others; None where it has none."""
+    predicted = {
+        objective.get(key)
+        for objective in recipe.get("objectives", ())
+        for kind, key in _PREDICTED
+        if objective.get("kind") == kind
+    }
+    views = {name: view for name, view in recipe.get("views", {}).items() if view.get("clip") is not None}
+    for name in sorted(views, key=lambda name: name in predicted):
+        clip, pixels = ClipConfig.model_validate(views[name]["clip"]), views[name].get("normalise")
+        normalise = None if pixels is None else (tuple(pixels["mean"]), tuple(pixels["std"]))
+        return ClipInput(clip.frames, clip.fps, name, normalise, name not in predicted)
     return None
 
 

@@ -181,6 +181,8 @@ class RawMedia:
         if isinstance(own, str):
             note(own)
             return None
+        if not own.silent and own.seconds < seen.seconds - _LONGER:
+            note(f"the sound ends {seen.seconds - own.seconds:.2f} s before the picture; windows behind it have none")
         return self._told(own, note)
 
     def _track(self, path: Path, origin: float, joint: tuple[int, int] | None) -> RawSound | str:

@@ -12,6 +12,7 @@ from facemae.config import MelSettings
 from facemae.errors import UsageError
 from facemae.features.weights import LoadedEncoder
 from facemae.sound.align import Beneath, beneath
+from facemae.sound.level import SILENT, level
 from facemae.sound.mel import log_mel, nominal_seconds
 
 Per = Literal["window", "step"]
@@ -63,7 +64,8 @@ class Windows:
 
     def numbers(self, first: int, fps: float, count: int) -> NDArray[np.int64]:
         """Which stored frames a window shows that begins with `first`, of a clip of `count`; the last is held."""
-        offsets = [first + round((self.lead + step * self.period) * fps) for step in range(self.frames)]
+        # Halves go up, all of them: rounding them to even numbers would space pictures unevenly.
+        offsets = [first + math.floor((self.lead + step * self.period) * fps + 0.5) for step in range(self.frames)]
         return np.minimum(np.array(offsets, dtype=np.int64), count - 1)
 
     def sound(self, start: float, mel_seconds: float) -> Beneath:
@@ -92,11 +94,21 @@ def spans(length: float, windows: Windows, rate: float) -> Iterator[Span]:
     Args:
         length: Seconds of the clip.
         windows: How.
-        rate: Stored frames, or samples, a second: windows begin with one of them.
+        rate: Stored frames, or samples, a second: windows begin with one of them. Those that follow one another never
+            overlap: where they are no whole number of frames long, less than a frame between them is in none.
+
+    Raises:
+        UsageError: The stride is shorter than a frame, so that windows would repeat each other.
     """
+    if windows.stride * rate < 1 - _TINY:
+        raise UsageError(
+            f"--stride {windows.stride:g} of a clip with {rate:g} frames a second", expected=f"at least {1 / rate:g}"
+        )
+    apart = windows.stride >= windows.seconds - _TINY
     end = 0.0
     for number in range(math.ceil(length / windows.stride + 1)):
-        first = round(number * windows.stride * rate)
+        whole = math.ceil(windows.stride * rate - _TINY)
+        first = number * whole if apart else round(number * windows.stride * rate)
         start = first / rate
         if start >= length - _TINY or (number and end >= length - _TINY):
             return
@@ -149,6 +161,12 @@ def plan_windows(
             notes.append(_other(f"{mel_frames} frames of sound", f"{heard.frames}"))
         if window is not None and abs(nominal_seconds(mel_frames, heard.mel) - seconds) > _TINY:
             heard_s = nominal_seconds(mel_frames, heard.mel)
+            if per == "step":
+                raise UsageError(
+                    f"windows of {seconds:g} s by time step, of which the sound encoder hears {heard_s:g} s",
+                    expected=f"a multiple of the {moment:g} s of its patches",
+                    fix=f"--window {heard_s:g}",
+                )
             notes.append(f"windows of {seconds:g} s with {heard_s:g} s of sound around their middle")
     if per == "step" and stride < seconds - _TINY:
         raise UsageError(
@@ -180,6 +198,8 @@ def _of_clips(loaded: LoadedEncoder, window: float | None, fps: float | None) ->
         )
     frames = clip.frames if window is None else max(1, round(window * clip.fps / tubelet)) * tubelet
     notes = []
+    if not clip.encoded:
+        notes.append("the encoder of pictures saw stills alone in training: its features of clips are a guess")
     if window is not None and abs(frames / clip.fps - window) > _TINY:
         notes.append(f"windows of {frames / clip.fps:g} s, not {window:g}: {frames} frames are whole time steps")
     if frames != clip.frames:
@@ -244,7 +264,7 @@ def cut_windows(
     waves: Waves | None = None,
     mel: MelSettings | None = None,
 ) -> Iterator[Window]:
-    """The windows of one clip, in order.
+    """The windows of one clip, in order. One in which the sound is silent has none.
 
     Args:
         place: The clip.
@@ -261,5 +281,5 @@ def cut_windows(
         if waves is not None and mel is not None and windows.mel_frames is not None:
             below = windows.sound(span.start, nominal_seconds(windows.mel_frames, mel))
             wave = waves(round(below.start * mel.rate), round(below.seconds * mel.rate))
-            heard = log_mel(wave, mel, windows.mel_frames)
+            heard = None if level(wave) < SILENT else log_mel(wave, mel, windows.mel_frames)
         yield Window(place, span.start, span.real, shown, heard)

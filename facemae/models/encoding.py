@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-START = -1
-"""Under this number `Encoding.layers` holds the tokens before the first block, where they are asked for."""
+START = -(2**31)
+"""Under this number `Encoding.layers` holds the tokens before the first block, where they are asked for: a number that
+nobody takes for a block counted from the end."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class AudioToFaceConfig(ObjectiveConfig):
     view: str = "main"
     """The view above it, whose pixels are predicted. It is not encoded for that: nothing of it goes in."""
     still: str | None = "still"
-    """A view of one picture of the same clip, at another moment, that tells who speaks: its visible patches go in
+    """A view of one picture of the same clip, at any moment, that tells who speaks: its visible patches go in
     beside the sound. null predicts from the sound alone."""
     loss: Literal["l1", "l2"] = "l1"
     """Mean absolute or squared error of the normalised pixels."""

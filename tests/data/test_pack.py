@@ -97,7 +97,7 @@ def test_unusable_images_are_left_out_and_named(source: Path, tmp_path: Path, en
     assert reasons["extra/9.png"] == "in the folder and not listed in labels.csv"
     lines = (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()
     assert {entry["path"]: entry["reason"] for entry in map(json.loads, lines)} == reasons
-    assert "5 images left out" in "\n".join(report.lines())
+    assert "5 left out" in "\n".join(report.lines())
     sources = metadata(ShardIndex.open(tmp_path / "out"))["source"].to_pylist()
     assert sorted(sources) == sorted(f"img/{i}.png" for i in range(4, 12))
 

@@ -1,6 +1,7 @@
 """Where windows lie, and what their features are: of arrays, at any batch size, with sound and without."""
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from facemae.config import ClipConfig
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.schema import CropRecipe
 from facemae.errors import CheckpointError, DataError, UsageError
+from facemae.features.clip_input import clip_input
 from facemae.features.clips import ClipExtractor, ClipRows
 from facemae.features.crops import compare_clip_crops, cutting_for
 from facemae.features.extractor import FeatureExtractor, load
@@ -307,3 +309,53 @@ def test_no_windows_are_no_rows(run: Path) -> None:
     assert list(extractor.rows([])) == []
     assert isinstance(extractor._all([]), ClipRows)
     assert len(extractor._all([]).keys) == 0
+
+
+def test_windows_behind_the_end_of_a_sound_have_none(run: Path) -> None:
+    rows = clips(run).of_arrays(moving(100), 25, wave=voice(1.0), rate=RATE)
+    assert rows.has_sound is not None
+    assert rows.sound is not None
+    begun = rows.start < 1.0
+    assert rows.has_sound.tolist() == begun.tolist()
+    assert begun.any()
+    assert not begun.all()
+    assert np.isnan(rows.sound[~begun]).all()
+    assert rows.has_video.all()
+    steps = clips(run, per="step").of_arrays(moving(100), 25, wave=voice(1.0), rate=RATE)
+    assert steps.has_sound is not None
+    assert not steps.has_sound[steps.start >= 1.28 - 1e-9].any()
+
+
+@pytest.mark.parametrize("rate", [24.0, 25.0, 30.0, 29.97])
+def test_windows_that_follow_one_another_never_overlap(rate: float) -> None:
+    found = list(spans(6.0, PLAN, rate))
+    gaps = [later.start - earlier.start - PLAN.seconds for earlier, later in pairwise(found)]
+    assert all(-1e-9 <= gap < 1 / rate for gap in gaps)
+    assert len({later.first - earlier.first for earlier, later in pairwise(found)}) == 1
+
+
+def test_windows_closer_than_frames_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"--stride 0\.01 of a clip with 25 frames a second"):
+        list(spans(2.0, replace(PLAN, stride=0.01), 25))
+
+
+def test_time_steps_of_a_window_that_is_heard_in_part_are_refused(stills: Path) -> None:
+    with pytest.raises(UsageError, match=r"--window 0\."):
+        clips(stills, per="step", window=0.7)
+
+
+def test_pictures_of_stills_are_evenly_spaced() -> None:
+    numbers = Windows(5, 0.2, 0.1, 1.0, 1, None, None).numbers(0, 25, 100)
+    assert set(np.diff(numbers).tolist()) == {5}
+
+
+def test_an_encoder_that_saw_stills_alone_is_said_to_guess_at_clips() -> None:
+    clip = {"frames": 8, "fps": 12.5}
+    views = {"main": {"clip": clip}, "still": {}}
+    objective = {"kind": "audio_to_face", "view": "main", "still": "still"}
+    predicted = clip_input({"views": views, "objectives": [objective]})
+    assert predicted is not None
+    assert (predicted.view, predicted.encoded) == ("main", False)
+    seen = clip_input({"views": {**views, "other": {"clip": clip}}, "objectives": [objective]})
+    assert seen is not None
+    assert (seen.view, seen.encoded) == ("other", True)

@@ -186,7 +186,11 @@ def list_folder(
         detail = f"; none of the {len(listing.skipped)} listed or found is both" if listing.skipped else ""
         detail += "".join(f"; {note}" for note in listing.notes if not listing.skipped)
         endings = ", ".join(media.endings)
-        raise DataError(f"{source} holds no {media.name} to pack{detail}", expected=f"files ending in {endings}")
+        other = VIDEOS if media.name == IMAGES.name else IMAGES
+        raise DataError(
+            f"{source} holds no {media.name} to pack{detail}",
+            expected=f"files ending in {endings}; or {other.name}, in {', '.join(other.endings[:6])}, …",
+        )
     return listing
 
 

@@ -1,9 +1,21 @@
 """The summary on a terminal."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from facemae_probes.tour.probing import METRIC_NAMES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDEST = 10_000
+"""Columns: more than the table takes."""
+_NOTE = (
+    "So short a run shows the path, not the method: a hundred thousand faces are few, and kNN may even lose. Macro-F1 "
+    "decides at 0.5, where a probe says no to rare action units; always saying yes is the constant answer there."
+)
 
 
 def span(found: dict[str, float], signed: bool = False) -> str:
@@ -15,6 +27,18 @@ def span(found: dict[str, float], signed: bool = False) -> str:
 def units(summary: dict[str, Any]) -> str:
     """What the intervals of the table are drawn over, in the plural."""
     return " or ".join(f"{unit}s" for unit in dict.fromkeys(row["unit"] for row in summary["rows"]))
+
+
+def _tall(summary: dict[str, Any], table: "Table") -> list[str]:
+    """The table where it is too wide: it would lose its questions and intervals."""
+    lines = [str(table.title)]
+    for row in summary["rows"]:
+        lines += [
+            f"{row['question']} ({row['classes']}), {row['probe']}, {METRIC_NAMES[row['metric']]}",
+            f"  constant {100 * row['constant']:.1f}, random {span(row['random'])}",
+            f"  pretrained {span(row['pretrained'])}, difference {span(row['gain'], signed=True)}",
+        ]
+    return [*lines, str(table.caption)]
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -39,7 +63,11 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
             span(row["gain"], signed=True),
         )
     console = Console()
-    console.print(table)
+    if console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum <= console.width:
+        console.print(table)
+    else:
+        typer.echo("\n".join(_tall(summary, table)))
+    typer.echo(_NOTE)
     for question, about in {row["question"]: row["about"] for row in summary["rows"]}.items():
         console.print(f"{question}: on {about}", markup=False, highlight=False, soft_wrap=True)
     lines = [f"{summary['seconds']:.0f} s on {summary['cores']} cores", f"page:     {folder / summary['page']}"]
