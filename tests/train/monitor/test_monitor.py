@@ -134,7 +134,7 @@ def test_erased_faces_are_never_taken(tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"label": "moood"}, "has no metadata column 'moood'\n.*\n.*did you mean 'mood'"),
-        ({"query": {"split": "test"}}, r"has split=test .*\n.*valid \(10\)"),
+        ({"query": {"split": "test"}}, r"has split=test\n.*valid \(10\)"),
         ({"label": "one"}, "all 19 samples of monitor.reference have one=same\n.*two classes"),
         ({"k": 40}, "monitor.k 40 neighbours of 19 reference samples\n.*at most 19"),
         ({"query": {"split": "valid", "mood": "calm", "key": "face_003"}}, r"selects 1 samples with a value of 'mood'"),
