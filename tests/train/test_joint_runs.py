@@ -79,6 +79,7 @@ def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
     assert result_files(tmp_path / "run", 6) == result_files(run, 6)
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: Runs, tmp_path: Path) -> None:
     recipe, run = whole
     run_in_processes(train, 2, recipe, tmp_path / "whole")
