@@ -14,18 +14,14 @@ from facemae.errors import UsageError
 from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.prediction import load_predictor
-from facemae.recipe import load_recipe
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
-from tests.train.conftest import result_files, run_until
+from tests.train.clip_runs import STEPS, Runs, check_resume, finished, run_with, silent, tiny_recipe
+from tests.train.conftest import result_files
 
 RECIPE = """\
-schema: 1
-name: tiny_clips
-seed: 3
-data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
 views:
   main:
     clip: {frames: 4, fps: 6.25}
@@ -36,40 +32,24 @@ encoder:
   {name: test_vit, image_size: 16, patch_size: 4, channels: 1, tubelet: 2, frames: 4, class_token: false}
 objectives:
   - {kind: masked_video, decoder: {width: 16, depth: 1, heads: 2, embed_bias: false}}
-optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples}
-checkpoint: {every: 8 samples}
-efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
-log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
 """
-
-Runs = tuple[Recipe, Path]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """An undisturbed run; tests may look at it and copy it."""
     folder = tmp_path_factory.mktemp("clips")
-    shards = write(folder / "shards", {f"clip{number}": members(LONG - number, sound=False) for number in range(8)})
-    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
-    recipe = load_recipe(folder / "tiny.yaml")
-    result = pretrain(recipe, folder / "run")
-    assert (result.step, result.stopped) == (6, "finished")
-    return recipe, folder / "run"
+    return finished(tiny_recipe(RECIPE, silent(), folder), folder)
 
 
 def test_a_run_on_clips_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    run_until(recipe, tmp_path / "run", 3)
-    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
-    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+    check_resume(whole, tmp_path)
 
 
 def test_a_view_longer_than_its_clips_is_told_once(whole: Runs, tmp_path: Path) -> None:
     _, run = whole
     assert [line for line in read_lines(RunFolder(run).events) if line["event"] == "clips"] == []
-    shards = write(tmp_path / "shards", {f"clip{number}": members(6 if number < 4 else LONG) for number in range(8)})
-    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
-    pretrain(load_recipe(tmp_path / "tiny.yaml"), tmp_path / "run")
+    made = {f"clip{number}": members(6 if number < 4 else LONG) for number in range(8)}
+    finished(tiny_recipe(RECIPE, made, tmp_path), tmp_path)
     (line,) = [line for line in read_lines(RunFolder(tmp_path / "run").events) if line["event"] == "clips"]
     said, _, rest = line["text"].partition(" of the 4 clips of this batch: their last frame is held ")
     assert said in [f"view 'main' is longer than {count}" for count in (1, 2, 3, 4)]
@@ -77,11 +57,8 @@ def test_a_view_longer_than_its_clips_is_told_once(whole: Runs, tmp_path: Path) 
 
 
 def test_several_micro_batches_see_the_same(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    efficiency = recipe.efficiency.model_copy(update={"micro_batch": 2, "workers": 1})
-    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
-    mine, theirs = (result_files(folder, 6)["keys"] for folder in (tmp_path / "run", run))
-    assert mine == theirs
+    run = run_with(whole, tmp_path, micro_batch=2, workers=1)
+    assert result_files(run, STEPS)["keys"] == result_files(whole[1], STEPS)["keys"]
 
 
 def test_pictures_are_strips_of_what_is_masked_made_and_given(whole: Runs) -> None:
@@ -123,7 +100,7 @@ def test_labels_of_clips_are_learned_and_not_predicted_yet(whole: Runs, tmp_path
     tree["views"]["main"] |= {"mask": None, "mixup": {"alpha": 0.8}}
     tree["objectives"] = [{"kind": "supervised", "labels": "expression", "classes": ["calm", "glad"], "pool": "mean"}]
     folder = tmp_path / "labelled"
-    made = {f"clip{number}": members(LONG, sound=False) for number in range(8)}
+    made = silent()
     for number, sample in enumerate(made.values()):
         meta = json.loads(sample["json"]) | {"labels": {"expression": ("calm", "glad")[number % 2]}}
         sample["json"] = json.dumps(meta).encode()

@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 
 from facemae.checkpoint import find_checkpoint
-from facemae.config import Recipe
-from facemae.recipe import load_recipe
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
-from facemae.train.trainer import pretrain
-from tests.data.test_loader_clips import LONG, members, write
-from tests.spawn import run_in_processes
-from tests.train.conftest import result_files, run_until
-from tests.train.test_worlds import train, train_until
+from tests.train.clip_runs import (
+    Runs,
+    check_losses,
+    check_resume,
+    check_two_processes,
+    finished,
+    run_with,
+    tiny_recipe,
+    voiced,
+)
 
 RECIPE = """\
-schema: 1
-name: tiny_fusion
-seed: 3
-data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
 views:
   main:
     clip: {frames: 4, fps: 6.25}
@@ -49,56 +48,28 @@ objectives:
     decoder: {width: 16, depth: 2, heads: 2, embed_bias: false, skips: [2]}
   - {kind: masked_audio, fused: true, target: norm_pix, decoder: {width: 16, depth: 3, heads: 2, skips: [1, 0]}}
   - {kind: contrastive, weight: 0.1, levels: [{blocks: [1, 0], head: {depth: 1, hidden: 16, out: 8}}]}
-optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples, layer_decay: 0.9}
-checkpoint: {every: 8 samples}
-efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
-log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
 """
 LOSSES = ("loss/masked_video", "loss/masked_audio", "loss/contrastive")
-
-Runs = tuple[Recipe, Path]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """An undisturbed run; every third clip has no sound."""
     folder = tmp_path_factory.mktemp("fusion")
-    made = {f"clip{number}": members(LONG - number, sound=number % 3 > 0) for number in range(9)}
-    shards = write(folder / "shards", made)
-    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
-    recipe = load_recipe(folder / "tiny.yaml")
-    result = pretrain(recipe, folder / "run")
-    assert (result.step, result.stopped) == (6, "finished")
-    return recipe, folder / "run"
+    return finished(tiny_recipe(RECIPE, voiced(), folder, "optim.layer_decay=0.9"), folder)
 
 
 def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    run_until(recipe, tmp_path / "run", 3)
-    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
-    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+    check_resume(whole, tmp_path)
 
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    run_in_processes(train, 2, recipe, tmp_path / "whole")
-    run_in_processes(train_until, 2, recipe, tmp_path / "run", 3, 1)
-    run_in_processes(train, 2, recipe, tmp_path / "run")
-    mine, theirs = (result_files(tmp_path / name, 6) for name in ("run", "whole"))
-    assert mine == theirs
-    two, one = (read_lines(folder / "log/metrics.jsonl") for folder in (tmp_path / "whole", run))
-    for first, second in zip(two, one, strict=True):
-        assert [first[name] for name in LOSSES] == pytest.approx([second[name] for name in LOSSES], rel=1e-3)
+    check_two_processes(whole, tmp_path, LOSSES)
 
 
 def test_recomputed_blocks_learn_the_same(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    efficiency = recipe.efficiency.model_copy(update={"checkpointing": True})
-    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
-    mine, theirs = (read_lines(folder / "log/metrics.jsonl") for folder in (tmp_path / "run", run))
-    for first, second in zip(mine, theirs, strict=True):
-        assert [first[name] for name in LOSSES] == pytest.approx([second[name] for name in LOSSES], rel=1e-4)
+    run = run_with(whole, tmp_path, checkpointing=True)
+    check_losses(run, whole[1], LOSSES, rel=1e-4)
 
 
 def test_fusion_is_learned_averaged_and_saved_under_its_name(whole: Runs) -> None:

@@ -9,18 +9,14 @@ import pytest
 from facemae.config import Recipe
 from facemae.data.regions import MEMBER, Region, encode_maps
 from facemae.errors import ConfigError
-from facemae.recipe import load_recipe
 from facemae.train.record.log import read_lines
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
 from tests.data.test_regions import drawn
-from tests.train.conftest import result_files, run_until
+from tests.train.clip_runs import STEPS, Runs, check_resume, finished, run_with, silent, tiny_recipe
+from tests.train.conftest import result_files
 
 RECIPE = """\
-schema: 1
-name: tiny_regions
-seed: 3
-data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
 views:
   main:
     clip: {frames: 4, fps: 6.25}
@@ -30,10 +26,6 @@ encoder:
   {name: test_vit, image_size: 16, patch_size: 4, channels: 1, tubelet: 2, frames: 4, class_token: false}
 objectives:
   - {kind: masked_video, target: pixels, decoder: {width: 16, depth: 1, heads: 2, embed_bias: false}, critic: {}}
-optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples}
-checkpoint: {every: 8 samples}
-efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
-log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
 """
 
 
@@ -43,33 +35,21 @@ def sample(number: int) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
-    """An undisturbed run."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("regions")
-    shards = write(folder / "shards", {f"clip{number}": sample(number) for number in range(8)})
-    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
-    recipe = load_recipe(folder / "tiny.yaml")
-    result = pretrain(recipe, folder / "run")
-    assert (result.step, result.stopped) == (6, "finished")
-    return recipe, folder / "run"
+    return finished(tiny_recipe(RECIPE, {f"clip{number}": sample(number) for number in range(8)}, folder), folder)
 
 
-def test_a_run_resumes_exactly(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
-    recipe, run = whole
-    run_until(recipe, tmp_path / "run", 3)
-    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
-    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
+    check_resume(whole, tmp_path)
 
 
-def test_workers_and_micro_batches_see_the_same_masks(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
-    recipe, run = whole
-    efficiency = recipe.efficiency.model_copy(update={"micro_batch": 2, "workers": 1})
-    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
-    mine, theirs = (result_files(folder, 6)["keys"] for folder in (tmp_path / "run", run))
-    assert mine == theirs
+def test_workers_and_micro_batches_see_the_same_masks(whole: Runs, tmp_path: Path) -> None:
+    run = run_with(whole, tmp_path, micro_batch=2, workers=1)
+    assert result_files(run, STEPS)["keys"] == result_files(whole[1], STEPS)["keys"]
 
 
-def test_the_log_says_how_patches_score(whole: tuple[Recipe, Path]) -> None:
+def test_the_log_says_how_patches_score(whole: Runs) -> None:
     lines = read_lines(whole[1] / "log/metrics.jsonl")
     assert len(lines) == 3
     for line in lines:
@@ -81,8 +61,8 @@ def test_the_log_says_how_patches_score(whole: tuple[Recipe, Path]) -> None:
     assert lines[-1]["critic_real/masked_video"] > lines[-1]["critic_fake/masked_video"]
 
 
-def test_shards_without_maps_are_refused_before_a_run_starts(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
-    bare = write(tmp_path / "bare", {f"clip{number}": members(LONG, sound=False) for number in range(8)})
+def test_shards_without_maps_are_refused_before_a_run_starts(whole: Runs, tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare", silent())
     streams = (whole[0].data.streams[0].model_copy(update={"shards": str(bare)}),)
     recipe = whole[0].model_copy(update={"data": whole[0].data.model_copy(update={"streams": streams})})
     with pytest.raises(ConfigError, match="have no region maps"):
@@ -90,7 +70,7 @@ def test_shards_without_maps_are_refused_before_a_run_starts(whole: tuple[Recipe
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_a_sample_without_a_map_is_counted_and_named(whole: tuple[Recipe, Path], tmp_path: Path) -> None:
+def test_a_sample_without_a_map_is_counted_and_named(whole: Runs, tmp_path: Path) -> None:
     made = {f"clip{number}": sample(number) for number in range(8)}
     del made["clip5"][MEMBER]
     made["clip6"][MEMBER] = encode_maps([np.full((8, 8), max(Region) + 1, np.uint8)])

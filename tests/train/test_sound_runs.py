@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from facemae.config import Recipe
-from facemae.recipe import load_recipe
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
-from facemae.train.trainer import pretrain
-from tests.data.test_loader_clips import LONG, members, write
-from tests.spawn import run_in_processes
-from tests.train.conftest import result_files, run_until
-from tests.train.test_worlds import train, train_until
+from tests.train.clip_runs import (
+    STEPS,
+    Runs,
+    check_resume,
+    check_two_processes,
+    finished,
+    run_with,
+    tiny_recipe,
+    voiced,
+)
+from tests.train.conftest import result_files
 
 RECIPE = """\
-schema: 1
-name: tiny_voices
-seed: 3
-data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
 views:
   main:
     crop: {scale: [0.5, 1.0]}
@@ -33,54 +33,27 @@ objectives:
   - {kind: masked_image, decoder: {width: 16, depth: 1, heads: 2}}
   - {kind: masked_audio, decoder: {width: 16, depth: 1, heads: 2, kind: cross, fraction: 0.5}}
   - {kind: contrastive, weight: 0.1, levels: [{blocks: [2, 3]}, {}], exclude: [source]}
-optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples, layer_decay: 0.9}
-checkpoint: {every: 8 samples}
-efficiency: {device: cpu, precision: fp32, threads: 1, workers: 0}
-log: {every_steps: 2, loggers: [], keys: true, pictures: 12 samples}
 """
 LOSSES = ("loss/masked_image", "loss/masked_audio", "loss/contrastive", "positive_top1_1/contrastive")
-
-Runs = tuple[Recipe, Path]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """An undisturbed run; every third clip has no sound."""
     folder = tmp_path_factory.mktemp("voices")
-    made = {f"clip{number}": members(LONG - number, sound=number % 3 > 0) for number in range(9)}
-    shards = write(folder / "shards", made)
-    (folder / "tiny.yaml").write_text(RECIPE.replace("SHARDS", str(shards)))
-    recipe = load_recipe(folder / "tiny.yaml")
-    result = pretrain(recipe, folder / "run")
-    assert (result.step, result.stopped) == (6, "finished")
-    return recipe, folder / "run"
+    return finished(tiny_recipe(RECIPE, voiced(), folder, "optim.layer_decay=0.9"), folder)
 
 
 def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    run_until(recipe, tmp_path / "run", 3)
-    assert pretrain(recipe, tmp_path / "run").stopped == "finished"
-    assert result_files(tmp_path / "run", 6) == result_files(run, 6)
+    check_resume(whole, tmp_path)
 
 
 def test_a_run_of_two_processes_resumes_exactly_and_hears_the_same(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    run_in_processes(train, 2, recipe, tmp_path / "whole")
-    run_in_processes(train_until, 2, recipe, tmp_path / "run", 3, 1)
-    run_in_processes(train, 2, recipe, tmp_path / "run")
-    mine, theirs = (result_files(tmp_path / name, 6) for name in ("run", "whole"))
-    assert mine == theirs
-    assert mine["keys"] == result_files(run, 6)["keys"]
-    two, one = (read_lines(folder / "log/metrics.jsonl") for folder in (tmp_path / "whole", run))
-    for first, second in zip(two, one, strict=True):
-        assert [first[name] for name in LOSSES] == pytest.approx([second[name] for name in LOSSES], rel=1e-3)
+    check_two_processes(whole, tmp_path, LOSSES)
 
 
 def test_workers_and_recomputed_blocks_hear_the_same(whole: Runs, tmp_path: Path) -> None:
-    recipe, run = whole
-    efficiency = recipe.efficiency.model_copy(update={"workers": 1, "checkpointing": True})
-    pretrain(recipe.model_copy(update={"efficiency": efficiency}), tmp_path / "run")
-    assert result_files(tmp_path / "run", 6)["keys"] == result_files(run, 6)["keys"]
+    run = run_with(whole, tmp_path, workers=1, checkpointing=True)
+    assert result_files(run, STEPS)["keys"] == result_files(whole[1], STEPS)["keys"]
 
 
 def test_each_loss_is_logged_and_spectrograms_are_drawn(whole: Runs) -> None:
