@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facemae.data.choices import Files, People
 from facemae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,21 +30,6 @@ class Folders(StrEnum):
     CLASS = "class"
     SUBJECT = "subject"
     NOTHING = "nothing"
-
-
-class Files(StrEnum):
-    """What is packed."""
-
-    AUTO = "auto"
-    IMAGES = "images"
-    VIDEOS = "videos"
-
-
-class People(StrEnum):
-    """Whose faces are kept."""
-
-    MAIN = "main"
-    ALL = "all"
 
 
 class Store(StrEnum):

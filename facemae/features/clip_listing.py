@@ -11,7 +11,7 @@ from facemae.data.material import clip_extension
 from facemae.data.schema import IMAGE_EXTENSIONS
 from facemae.errors import UsageError
 from facemae.features.raw_videos import MediaFile
-from facemae.features.sources import ShardSource, is_shard_set, walk
+from facemae.features.sources import ShardSource, is_shard_set, loose_files, walk
 
 Kind = Literal["images", "videos"]
 Files = Literal["auto", "images", "videos"]
@@ -115,11 +115,7 @@ def _open(path: Path, prefix: str, where: Mapping[str, str] | None, sound: Path 
     if path.is_dir() and is_shard_set(path):
         return ShardSource(path, where=where, prefix=prefix)
     if where:
-        raise UsageError(
-            f"{path} holds loose files, which have no metadata to filter by",
-            expected="a shard set",
-            fix=f"facemae data pack {path} --out SHARDS, then extract from SHARDS",
-        )
+        raise loose_files(path, "files")
     if path.is_dir():
         return _folder(path, prefix, sound)
     if not path.is_file():

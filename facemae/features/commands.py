@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from facemae.data.choices import Files, People
 from facemae.features.clip_command import papers, refuse_others, run_clips, say, say_skipped
 
 if TYPE_CHECKING:
@@ -19,26 +20,11 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_mar
 _CLIPS = "Videos, sounds and packed clips"
 
 
-class Files(StrEnum):
-    """What is taken of folders that hold both."""
-
-    AUTO = "auto"
-    IMAGES = "images"
-    VIDEOS = "videos"
-
-
 class Per(StrEnum):
     """What a row is."""
 
     WINDOW = "window"
     STEP = "step"
-
-
-class People(StrEnum):
-    """Whose faces are taken."""
-
-    MAIN = "main"
-    ALL = "all"
 
 
 def _clip_option(text: str, **more: Any) -> Any:

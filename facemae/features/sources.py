@@ -215,11 +215,7 @@ def open_path(path: Path | str, *, where: Mapping[str, str] | None = None, prefi
     if path.is_dir() and is_shard_set(path):
         return ShardSource(path, where=where, prefix=prefix)
     if where:
-        raise UsageError(
-            f"{path} holds loose images, which have no metadata to filter by",
-            expected="a shard set",
-            fix=f"facemae data pack {path} --out SHARDS, then extract from SHARDS",
-        )
+        raise loose_files(path, "images")
     if path.is_dir():
         return FolderSource(path, prefix=prefix)
     if path.suffix == ".tar":
@@ -231,6 +227,15 @@ def open_path(path: Path | str, *, where: Mapping[str, str] | None = None, prefi
     if not _is_image(path):
         raise UsageError(f"{path} has no image extension", expected=IMAGES)
     return SequenceSource([path], name=str(path))
+
+
+def loose_files(path: Path, what: str) -> UsageError:
+    """The error of a filter by metadata where a path holds files that have none."""
+    return UsageError(
+        f"{path} holds loose {what}, which have no metadata to filter by",
+        expected="a shard set",
+        fix=f"facemae data pack {path} --out SHARDS, then extract from SHARDS",
+    )
 
 
 def open_paths(paths: Sequence[Path | str], *, where: Mapping[str, str] | None = None) -> JoinedSource:
