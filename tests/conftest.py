@@ -16,16 +16,17 @@ def _tier(config: pytest.Config) -> str:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
-    """Fail a run whose tier outgrew its budget, so that the suite stays one that people run."""
+    """Say when a tier outgrew its budget, so that the suite stays one that people run.
+
+    Said and not failed: the clock of a machine that others use as well proves nothing of the code.
+    """
     start = time.monotonic()
     result = yield
     tier, elapsed = _tier(session.config), time.monotonic() - start
-    if elapsed > BUDGET_SECONDS[tier]:
-        session.testsfailed += 1
-        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is not None:
-            budget = f"the {tier} tier took {elapsed:.0f} s; its budget is {BUDGET_SECONDS[tier]} s"
-            reporter.write_line(f"{budget}: make tests faster or mark them slow", red=True)
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if elapsed > BUDGET_SECONDS[tier] and reporter is not None:
+        budget = f"the {tier} tier took {elapsed:.0f} s; its budget is {BUDGET_SECONDS[tier]} s"
+        reporter.write_line(f"{budget}: --durations=30 names the slowest tests", red=True)
     return result
 
 
