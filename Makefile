@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Bytecode is compiled once, here: where Python is told not to write any, every process would compile torch anew.
 # A file that is newer than the lock means that the environment holds what the lock names.
 READY := $(VENV)/.ready
 
@@ -25,8 +26,9 @@ $(READY): requirements.lock pyproject.toml
 		echo "Name another one: make env PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV) || { echo "The venv module is missing; on Debian: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv>=0.5"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes --requirement requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/python -m compileall -q facemae probes
 	@touch $@
 
 quickstart: env

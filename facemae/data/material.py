@@ -15,6 +15,7 @@ from facemae.data.schema import ClipSpec, Sample, SoundSpec, ViewSpec
 from facemae.errors import DataError, DecodeError
 from facemae.rng import generator
 from facemae.sound.align import beneath
+from facemae.sound.level import SILENT, level
 from facemae.sound.mel import log_mel, nominal_seconds
 from facemae.video.read import StoredClip, open_clip
 
@@ -261,7 +262,7 @@ class Material:
                 pass
 
     def mel(self, spec: SoundSpec, first: int | None, clip: ClipSpec | None) -> NDArray[np.float32] | None:
-        """The sound beneath a view, [frames, mels]; None where the sample has no sound, or the view shows a still.
+        """The sound beneath a view, [frames, mels]; None where there is none, or it is silent, or the view shows a still.
 
         Args:
             spec: The sound.
@@ -284,4 +285,5 @@ class Material:
         found = read_window(
             self.sample.members[extension], window.start, window.seconds, rate=spec.mel.rate, name=self.sample.key
         )
-        return log_mel(found.wave, spec.mel, spec.frames)
+        # A pause says nothing of a face: it is no sound, as in the features of a clip.
+        return None if level(found.wave) < SILENT else log_mel(found.wave, spec.mel, spec.frames)
