@@ -4,7 +4,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Bytecode is compiled once, here: where Python is told not to write any, every process would compile torch anew.
 # A file that is newer than the lock means that the environment holds what the lock names.
 READY := $(VENV)/.ready
 
@@ -20,6 +19,7 @@ help:
 
 env: $(READY)
 
+# Bytecode is compiled once, here: where Python is told not to write any, every process would compile torch anew.
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "facemae needs Python 3.11, 3.12 or 3.13; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \

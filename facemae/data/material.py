@@ -262,7 +262,7 @@ class Material:
                 pass
 
     def mel(self, spec: SoundSpec, first: int | None, clip: ClipSpec | None) -> NDArray[np.float32] | None:
-        """The sound beneath a view, [frames, mels]; None where there is none, or it is silent, or the view shows a still.
+        """The sound beneath a view, [frames, mels]; None where there is none or silence, or the view shows a still.
 
         Args:
             spec: The sound.

@@ -99,3 +99,13 @@ def test_a_still_has_no_sound_beneath_it(tmp_path: Path) -> None:
     (batch,) = load(write(tmp_path / "s", made), STILL, lanes=1, batch_size=1, stop_step=1)
     assert not batch.sounds["sound"].present.any()
     assert not batch.sounds["sound"].mel.any()
+
+
+@pytest.mark.parametrize(("peak", "heard"), [(0.0, False), (0.0009, False), (0.0011, True)])
+def test_a_silent_window_is_no_sound(tmp_path: Path, peak: float, heard: bool) -> None:
+    """As in the features of a clip: under -60 dB of full scale."""
+    made = members(LONG)
+    made["flac"] = store.encode(np.full(round(LONG / 25 * RATE), peak, np.float32), RATE)
+    (batch,) = load(write(tmp_path / "s", {"a": made}), sounds=[SOUND], lanes=1, batch_size=1, stop_step=1)
+    assert batch.sounds["sound"].present.tolist() == [heard]
+    assert bool(batch.sounds["sound"].mel.any()) == heard
