@@ -5,7 +5,7 @@ decision 0043), and one, the expression, that a frame at its top tells. Encoders
 probe learns on the same persons, its strength is chosen on others, and it is tested on a third part.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ class Asked:
         still: Recipe on stills.
         overrides: Changes to the first, each `a.b=c`.
         still_overrides: Changes to the second.
-        layer: Block whose output is pooled.
-        pooling: How.
+        layers: Blocks whose outputs are tried, from 0 or, negative, from the end; -1 is behind the final norm.
+        pooling: How they are pooled.
         seed: Of intervals; runs have their recipes' seeds.
     """
 
@@ -65,7 +65,7 @@ class Asked:
     still: str = "fmae_tiny"
     overrides: tuple[str, ...] = ()
     still_overrides: tuple[str, ...] = ()
-    layer: int = -1
+    layers: tuple[int, ...] = (-5, -3, -1)
     pooling: str = "mean"
     seed: int = 0
 
@@ -76,11 +76,11 @@ class Answer:
 
     Attributes:
         hit: float64 [M, labels], 1 where it was right, 0 where wrong, NaN where a clip has no such label.
-        strengths: Chosen L2 strength by label.
+        chosen: By label the block and the L2 strength chosen on the valid part.
     """
 
     hit: NDArray[np.float64]
-    strengths: dict[str, float]
+    chosen: dict[str, tuple[int, float]]
 
 
 def run_study(
@@ -113,17 +113,20 @@ def run_study(
     }
     runs = {name: _train(recipe, out / "runs" / name, say) for name, recipe in recipes.items()}
     say("extracting")
-    plain = {"layer": asked.layer, "pooling": asked.pooling}
     models = {
-        asked.recipe: load(runs["clips"], **plain),
-        f"{asked.recipe}, untrained": load(runs["clips"], random_init=recipes["clips"].seed, **plain),
-        asked.still: load(runs["stills"], **plain),
+        asked.recipe: (runs["clips"], None),
+        f"{asked.recipe}, untrained": (runs["clips"], recipes["clips"].seed),
+        asked.still: (runs["stills"], None),
     }
-    answers = {
-        name if part == "all" else f"{name}, {part} alone": answer(rows, columns, labels)
-        for name, model in models.items()
-        for part, rows in clip_features(shards, columns, model).items()
-    }
+    answers = {}
+    for name, (run, init) in models.items():
+        by_layer = {
+            layer: clip_features(shards, columns, load(run, random_init=init, layer=layer, pooling=asked.pooling))
+            for layer in asked.layers
+        }
+        for part in by_layer[asked.layers[0]]:
+            line = name if part == "all" else f"{name}, {part} alone"
+            answers[line] = answer({layer: found[part] for layer, found in by_layer.items()}, columns, labels)
     parts = _parts(columns)
     units = np.array(columns.text("subject"))[parts[2]]
     summary = {
@@ -134,7 +137,12 @@ def run_study(
             "seed": asked.seed,
             "machine": machine,
             "runs": {name: pretraining_facts(run) for name, run in runs.items()},
-            "probe": {"kind": "linear", **plain, "strength chosen on": "valid"},
+            "probe": {
+                "kind": "linear",
+                "layers": list(asked.layers),
+                "pooling": asked.pooling,
+                "layer and strength chosen on": "valid",
+            },
         },
         "recipes": {name: published_tree(recipe) for name, recipe in recipes.items()},
         "data": {
@@ -180,7 +188,7 @@ def _train(recipe: Recipe, out: Path, say: Say) -> Path:
 def clip_features(shards: Path, columns: Columns, model: FeatureExtractor) -> dict[str, Floats]:
     """Features of each clip, the mean of its windows: `all`, and `video` and `sound` where the model has both.
 
-    A clip without sound has zeros in its place, after standardising the mean of the others.
+    What a clip has no sound for is NaN.
     """
     extractor, reader = model.clips(), ShardReader(ShardIndex.open(shards))
     video, sound = [], []
@@ -196,8 +204,6 @@ def clip_features(shards: Path, columns: Columns, model: FeatureExtractor) -> di
     if not sound:
         return {"all": seen}
     heard_all = np.stack(sound).astype(np.float32)
-    present = ~np.isnan(heard_all).any(axis=1)
-    heard_all[~present] = heard_all[present].mean(axis=0) if present.any() else 0.0
     return {"all": np.concatenate([seen, heard_all], axis=1), "frames": seen, "sound": heard_all}
 
 
@@ -209,32 +215,61 @@ def _parts(columns: Columns) -> list[NDArray[np.int64]]:
     return parts
 
 
-def answer(features: Floats, columns: Columns, labels: Sequence[str]) -> Answer:
-    """Fit a linear probe for each label, choose its strength on valid, and ask it about test.
+def answer(features: Mapping[int, Floats], columns: Columns, labels: Sequence[str]) -> Answer:
+    """Fit a linear probe for each label, choose its block and strength on valid, and ask it about test.
 
     Args:
-        features: [N, D], of all clips.
+        features: By block, [N, D] of all clips; NaN where a clip has none, which then is the mean of those that train.
         columns: Their metadata.
         labels: Label columns, of classes.
     """
-    train, valid, test = _parts(columns)
-    hit, strengths = np.full((len(test), len(labels)), np.nan), {}
+    _, _, test = _parts(columns)
+    hit, chosen = np.full((len(test), len(labels)), np.nan), {}
     for place, label in enumerate(labels):
-        texts = np.array([text or "" for text in columns.text(label)])
-        rows = [part[texts[part] != ""] for part in (train, valid, test)]
-        names = tuple(sorted(set(texts[rows[0]])))
-        known = [part[np.isin(texts[part], names)] for part in rows]
-        targets = [Targets("classes", names, np.searchsorted(names, texts[part])) for part in known]
-        scale = Standardiser.fit(features, known[0])
-        given = [scale(features, part) for part in known]
-        fits = list(fit_path(given[0], targets[0], strengths=STRENGTHS))
-        # The strongest of equals: fits come strongest first.
-        best = max(fits, key=lambda model: judge(targets[1], model.scores(given[1]), "accuracy"))
-        strengths[label] = best.strength
-        right = best.scores(given[2]).argmax(axis=1) == targets[2].values
-        hit[np.isin(test, rows[2]), place] = 0.0
-        hit[np.isin(test, known[2]), place] = right
-    return Answer(hit, strengths)
+        known = _known(columns, label)
+        fits = [(judged, layer, fitted) for layer, found in features.items() for judged, fitted in _fits(found, known)]
+        # The first of equals: of the blocks as they were named the first, of its fits the strongest penalty.
+        _, layer, best = max(fits, key=lambda fit: fit[0])
+        chosen[label] = (layer, best.strength)
+        hit[np.isin(test, known.asked), place] = 0.0
+        hit[np.isin(test, known.rows[2]), place] = best.right
+    return Answer(hit, chosen)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Clips whose class of a label trains: their rows and targets of train, valid and test; `asked` are all of test."""
+
+    rows: list[NDArray[np.int64]]
+    targets: list[Targets]
+    asked: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    strength: float
+    right: NDArray[np.bool_]
+
+
+def _known(columns: Columns, label: str) -> _Known:
+    texts = np.array([text or "" for text in columns.text(label)])
+    rows = [part[texts[part] != ""] for part in _parts(columns)]
+    names = tuple(sorted(set(texts[rows[0]])))
+    known = [part[np.isin(texts[part], names)] for part in rows]
+    targets = [Targets("classes", names, np.searchsorted(names, texts[part])) for part in known]
+    return _Known(known, targets, rows[2])
+
+
+def _fits(features: Floats, known: _Known) -> Iterator[tuple[float, _Fit]]:
+    """Probes of every strength, strongest first, each with its accuracy on valid and what it says of test."""
+    missing, rows = np.isnan(features), known.rows[0]
+    mean = np.nansum(features[rows], axis=0) / np.maximum((~missing[rows]).sum(axis=0), 1)
+    whole = np.where(missing, mean, features).astype(np.float32)
+    scale = Standardiser.fit(whole, known.rows[0])
+    train, valid, test = (scale(whole, part) for part in known.rows)
+    for model in fit_path(train, known.targets[0], strengths=STRENGTHS):
+        right = model.scores(test).argmax(axis=1) == known.targets[2].values
+        yield judge(known.targets[1], model.scores(valid), "accuracy"), _Fit(model.strength, right)
 
 
 def compare(
@@ -243,7 +278,9 @@ def compare(
     """Accuracy by line and label, and the mean over labels that need motion or sound, with intervals over persons."""
     return {
         name: {
-            "strengths": found.strengths,
+            "chosen": {
+                label: {"layer": layer, "strength": strength} for label, (layer, strength) in found.chosen.items()
+            },
             **{key: _interval(found.hit, None, chosen, units, seed) for key, chosen in _choices(labels).items()},
         }
         for name, found in answers.items()

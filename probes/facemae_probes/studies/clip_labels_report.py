@@ -21,9 +21,10 @@ def markdown(summary: dict[str, Any]) -> str:
     data, how = summary["data"], summary["how"]
     columns = [*summary["labels"], MEAN]
     probe, clips = how["probe"], data["clips"]
+    blocks = ", ".join(map(str, probe["layers"]))
     about = (
-        f"Linear probes on frozen features (block {probe['layer']}, pooling {probe['pooling']}), fitted on "
-        f"{clips['train']} clips, strength chosen on {clips['valid']}, tested on {clips['test']} clips of "
+        f"Linear probes on frozen features (blocks {blocks}, pooling {probe['pooling']}), fitted on {clips['train']} "
+        f"clips, block and strength chosen on {clips['valid']} for each label, tested on {clips['test']} clips of "
         f"{data['subjects']} other persons. Accuracy with 95 % bootstrap intervals over persons; one run of each kind, "
         "with one seed. Labels but `emotion` (8 classes) have two values, drawn evenly."
     )

@@ -221,7 +221,9 @@ def clip_labels(
     still_set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change to the recipe on stills; repeatable.")
     ] = None,
-    layer: Annotated[int, typer.Option(help="Block whose output is pooled; -1 is the last.")] = -1,
+    layers: Annotated[
+        str, typer.Option(help="Blocks to choose from on valid: 0 is the first, -1 the last, behind the final norm.")
+    ] = "-5,-3,-1",
     pooling: Annotated[str, typer.Option(help="mean or gridK.")] = "mean",
     seed: Annotated[int, typer.Option(min=0, help="Seed of intervals.")] = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
@@ -234,10 +236,15 @@ def clip_labels(
     """
     import json
 
+    from facemae.errors import UsageError
+    from facemae_probes.commands.options import parse_layers
     from facemae_probes.studies.clip_labels import Asked, run_study
 
-    asked = Asked(recipe, still, tuple(overrides or ()), tuple(still_set or ()), layer, pooling, seed)
-    options = {"recipe": recipe, "still": still, "layer": str(layer), "pooling": pooling, "seed": str(seed)}
+    blocks = parse_layers(layers)
+    if blocks is None:
+        raise UsageError("--layers all", expected="numbers, such as -5,-3,-1: encoders here differ in depth")
+    asked = Asked(recipe, still, tuple(overrides or ()), tuple(still_set or ()), blocks, pooling, seed)
+    options = {"recipe": recipe, "still": still, "layers": layers, "pooling": pooling, "seed": str(seed)}
     changed = [word for text in still_set or () for word in ("--still-set", text)]
     results = run_study(
         data,

@@ -71,7 +71,7 @@ def test_a_probe_answers_what_its_features_know_and_nothing_else(shards: Path) -
     columns = read_columns(shards)
     rising = np.array([text == "clockwise" for text in columns.text("circling")], dtype=np.float32)
     noise = generator(0, "noise").standard_normal((40, 3), dtype=np.float32)
-    found = answer(np.column_stack([rising, noise]), columns, ["circling", "register"])
+    found = answer({-1: np.column_stack([rising, noise])}, columns, ["circling", "register"])
     assert found.hit.shape == (10, 2)
     assert (found.hit[:, 0] == 1).all()
     missing = [
@@ -87,7 +87,25 @@ def test_a_class_that_did_not_train_is_a_miss() -> None:
     values = {"split": ["train"] * 4 + ["valid"] * 2 + ["test"] * 3, "tempo": [*"abab", *"ab", *"abc"]}
     columns = Columns(np.arange(9), {name: list(texts) for name, texts in values.items()})
     features = np.array([[ord(text)] for text in values["tempo"]], dtype=np.float32)
-    assert answer(features, columns, ["tempo"]).hit[:, 0].tolist() == [1, 1, 0]
+    assert answer({-1: features}, columns, ["tempo"]).hit[:, 0].tolist() == [1, 1, 0]
+
+
+def test_the_block_is_chosen_on_valid_and_what_is_missing_is_the_mean_of_what_trains() -> None:
+    values = {"split": ["train"] * 6 + ["valid"] * 3 + ["test"] * 3, "tempo": [*"ababab", *"abb", *"abb"]}
+    columns = Columns(np.arange(12), {name: list(texts) for name, texts in values.items()})
+    told = np.array([[float(text == "b")] for text in values["tempo"]], dtype=np.float32)
+    tested_only = np.where(np.arange(12)[:, None] < 9, 0.5, told).astype(np.float32)
+    found = answer({0: tested_only, 1: told}, columns, ["tempo"])
+    assert found.chosen["tempo"][0] == 1
+    assert found.hit[:, 0].tolist() == [1, 1, 1]
+    # The last is missing: an outlier that is only tested must not move what stands in its place.
+    held = told.copy()
+    held[[10, 11]] = [[1e6], [np.nan]]
+    other = held.copy()
+    other[10] = 1.0
+    for features in (held, other):
+        assert np.isfinite(answer({0: features}, columns, ["tempo"]).hit[:, 0]).all()
+    assert answer({0: held}, columns, ["tempo"]).hit[2, 0] == answer({0: other}, columns, ["tempo"]).hit[2, 0]
 
 
 def test_intervals_draw_persons_and_pairs_share_the_draws() -> None:
@@ -114,7 +132,8 @@ def test_clips_without_such_labels_are_refused(tmp_path: Path) -> None:
 def test_one_command_trains_extracts_probes_and_reports(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     still = [word for text in (*STILL, *SHORT) for word in ("--still-set", text)]
-    arguments = ["clip-labels", "--data", str(shards), "--out", str(out), "--json", *still, *TINY, *SHORT]
+    arguments = ["clip-labels", "--data", str(shards), "--out", str(out), "--json", "--layers=-2,-1"]
+    arguments += [*still, *TINY, *SHORT]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     results = json.loads(done.stdout)
@@ -125,6 +144,8 @@ def test_one_command_trains_extracts_probes_and_reports(shards: Path, tmp_path: 
     assert set(results["against"]) == {"hicmae_tiny, untrained", "fmae_tiny"}
     assert results["data"]["clips"] == {"train": 20, "valid": 10, "test": 10}
     assert list(results["labels"]) == ["circling", "register"]
+    chosen = results["lines"]["hicmae_tiny, sound alone"]["chosen"]["register"]
+    assert chosen["layer"] in (-2, -1)
     # Loudness is plain in any features of the sound, and never in the frames.
     assert results["lines"]["hicmae_tiny, sound alone"]["register"]["value"] > 0.8
     for run in ("clips", "stills"):
