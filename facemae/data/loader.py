@@ -5,6 +5,7 @@ number of worker processes decides only how soon a batch is there, never what is
 """
 
 import copy
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -255,6 +256,7 @@ class Loader:
         Raises:
             FacemaeError: What went wrong in reading, as it was raised, also when it happened in a worker.
         """
+        item: Any = None
         with remembered_workers():
             items = iter(self._data_loader())
         try:
@@ -263,6 +265,7 @@ class Loader:
                     raise item.error
                 yield item
         except (RuntimeError, OSError, EOFError) as error:
+            traceback.clear_frames(error.__traceback__)
             # torch reports a dead worker itself, or fails to fetch what the dead one had promised.
             if not self.workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
@@ -271,6 +274,10 @@ class Loader:
                 expected="workers that live as long as the run",
                 fix="usually memory or shared memory ran out: lower efficiency.workers, or enlarge /dev/shm",
             ) from error
+        finally:
+            # An error on its way holds this frame. An iterator left to the cycle collector cannot end its workers:
+            # its queues are closed before, and torch waits five seconds for each worker, twice.
+            del items, item
 
     def state_description(self) -> dict[str, dict[str, Any]]:
         """What pins the data of a run.

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import multiprocessing
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -220,8 +221,11 @@ def test_a_changed_shard_stops_with_the_original_error(tmp_path: Path, workers: 
         for place in range(600, len(data), 64):
             data[place] ^= 1
         shard.write_bytes(data)
+    others = set(multiprocessing.active_children())
     with pytest.raises(IndexMismatchError) as caught:
         list(load(folder, workers=workers))
+    # While the error is still held: an iterator that its traceback keeps alive could not end its workers later.
+    assert set(multiprocessing.active_children()) <= others
     assert type(caught.value) is IndexMismatchError
     assert caught.value.fix is not None
     assert "Traceback" not in str(caught.value)

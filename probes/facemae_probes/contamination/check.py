@@ -33,6 +33,7 @@ MODULES = (
     "facemae.data.verify",
     "facemae.rng",
     "facemae.sound.align",
+    "facemae.sound.level",
     "facemae.sound.mel",
     "facemae.sound.resample",
     "facemae.sound.store",

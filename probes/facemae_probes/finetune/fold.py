@@ -68,6 +68,7 @@ MODULES = (
     "facemae.recipe_specs",
     "facemae.rng",
     "facemae.sound.align",
+    "facemae.sound.level",
     "facemae.sound.mel",
     "facemae.sound.resample",
     "facemae.sound.store",

@@ -52,14 +52,20 @@ def test_in_folds_the_chosen_option_is_fitted_again_and_one_option_is_not_judged
     assert len(list((tmp_path / "a/finetune/runs").iterdir())) == 2
     assert all(row["valid"] is None for row in found.data["results"]["finetune"]["settings"])
 
-    units = run_probe(labelled_shards, model, "AU*", plan=plan, protocol=KFold(2), where=where, out=tmp_path / "b")
-    # Thresholds need judged scores: three inner runs and one on all rows in each of two folds.
-    assert len(list((tmp_path / "b/finetune/runs").iterdir())) == 8
-    assert (units.thresholds["finetune"] != 0.5).any()
-
-    few = run_probe(labelled_shards, model, "emotion", plan=plan, protocol=FewShot(1, draws=2), out=tmp_path / "c")
+    few = run_probe(labelled_shards, model, "emotion", plan=plan, protocol=FewShot(1, draws=2), out=tmp_path / "b")
     assert few.scores["finetune"].shape == (2, 45, 3)
     assert np.isfinite(few.scores["finetune"]).all()
+
+
+@pytest.mark.slow
+def test_thresholds_in_folds_are_those_of_judged_scores(labelled_shards: Path, model: Path, tmp_path: Path) -> None:
+    plan = replace(PLAN, probes=("finetune",), finetune=replace(TUNING, epochs=2, base_lrs=(0.1,)))
+    units = run_probe(
+        labelled_shards, model, "AU*", plan=plan, protocol=KFold(2), where={"odd": "0"}, out=tmp_path / "run"
+    )
+    # Three inner runs and one on all rows in each of two folds.
+    assert len(list((tmp_path / "run/finetune/runs").iterdir())) == 8
+    assert (units.thresholds["finetune"] != 0.5).any()
 
 
 def test_what_fine_tuning_needs_is_said(labelled_shards: Path, model: Path, tmp_path: Path) -> None:
