@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.data.masks import draw_mask
-from facemae.data.photometric import change
-from facemae.data.preprocess import Box, Pixels, part_box, resize
+from facemae.data.photometric import draw_change
+from facemae.data.preprocess import Box, Pixels, part_box, resize_frames
 from facemae.data.regions import Map, cut_map, mirrored
 from facemae.data.schema import WHOLE, MaskSpec, ViewSpec
 from facemae.rng import generator
@@ -51,7 +51,8 @@ def make_view(
     """
     path = (spec.name, stream, epoch, sample)
     place = _draw_place(image, spec, seed, path)
-    pixels = _placed(image, spec, place, seed, path, out)
+    pixels = np.empty((image.shape[2], spec.image_size, spec.image_size), np.uint8) if out is None else out
+    _fill(pixels[None], image[None], spec, place, seed, path)
     shown = None if regions is None else place_regions(regions, image.shape[:2], spec.image_size, place)
     return pixels, None if spec.mask is None else _draw_masks(spec.mask, seed, path, shown)
 
@@ -84,8 +85,7 @@ def make_clip_view(
     """
     path = (spec.name, stream, epoch, sample)
     place = _draw_place(frames[0], spec, seed, path)
-    for frame, target in zip(frames, out, strict=True):
-        _placed(frame, spec, place, seed, path, target)
+    _fill(out, frames, spec, place, seed, path)
     shown = None if regions is None else place_regions(regions, frames.shape[1:3], spec.image_size, place)
     return None if spec.mask is None else _draw_masks(spec.mask, seed, path, shown)
 
@@ -119,20 +119,13 @@ def _draw_place(image: Pixels, spec: ViewSpec, seed: int, path: tuple[str | int,
     return box, bool(spec.flip and rng.random() < 0.5)
 
 
-def _placed(
-    image: Pixels,
-    spec: ViewSpec,
-    place: Place,
-    seed: int,
-    path: tuple[str | int, ...],
-    out: Pixels | None,
-) -> Pixels:
+def _fill(out: Pixels, frames: Pixels, spec: ViewSpec, place: Place, seed: int, path: tuple[str | int, ...]) -> None:
+    """Write frames as the view shows them: uint8 [T, H, W, C] into [T, C, S, S]."""
     box, mirror = place
-    scaled = resize(image, spec.image_size, box=box, interpolation=spec.interpolation)
-    if spec.photometric is not None:
-        # Drawn anew from the same generator, so the frames of a clip are changed alike.
-        scaled = change(scaled, spec.photometric, generator(seed, "photometric", *path))
-    return planes(scaled, mirror=mirror, out=out)
+    change = None if spec.photometric is None else draw_change(spec.photometric, generator(seed, "photometric", *path))
+    scaled = resize_frames(frames, spec.image_size, box=box, interpolation=spec.interpolation)
+    for frame, target in zip(scaled, out, strict=True):
+        planes(frame if change is None else change(frame), mirror=mirror, out=target)
 
 
 def _draw_masks(

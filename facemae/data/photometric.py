@@ -5,6 +5,7 @@ results differ from torchvision's by rounding.
 """
 
 import math
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -16,8 +17,12 @@ from facemae.data.schema import PhotometricSpec
 _LUMA = np.array([0.2989, 0.587, 0.114], np.float32)
 
 
-def change(image: Pixels, spec: PhotometricSpec, rng: np.random.Generator) -> Pixels:
-    """Draw and apply a view's photometric changes.
+Change = Callable[[Pixels], Pixels]
+"""What is done to a view's pixels: uint8 [H, W, C] as it was given and as it becomes, C 1 or 3."""
+
+
+def draw_change(spec: PhotometricSpec, rng: np.random.Generator) -> Change:
+    """Draw a view's photometric changes, to be applied to one image or to each frame of a clip alike.
 
     Colour comes first: with its probability, brightness, contrast, saturation and hue are each changed by a factor
     uniform in its range, in random order. Then, each with its own probability: grey, blur with a sigma uniform in its
@@ -25,15 +30,15 @@ def change(image: Pixels, spec: PhotometricSpec, rng: np.random.Generator) -> Pi
     so switching one operation off changes no other.
 
     Args:
-        image: uint8 [H, W, C], C 1 or 3.
         spec: What may happen.
         rng: The sample's own generator.
 
     Returns:
-        uint8 [H, W, C]; the input itself where nothing happened.
+        The change; it never writes to its input, and gives the input itself where nothing happens.
     """
     order = rng.permutation(4)
     colour, *places, grey, blur, width, solarise = rng.random(9).tolist()
+    steps: list[tuple[Callable[[Pixels, float], Pixels], float]] = []
     if colour < spec.colour:
         ranges = (spec.brightness, spec.contrast, spec.saturation, spec.hue)
         factors = [low + (high - low) * place for (low, high), place in zip(ranges, places, strict=True)]
@@ -41,15 +46,21 @@ def change(image: Pixels, spec: PhotometricSpec, rng: np.random.Generator) -> Pi
             low, high = ranges[operation]
             # A range that is a single point leaves the image as it is: 1 as a factor, 0 as a shift.
             if low < high:
-                image = _COLOUR[operation](image, factors[operation])
+                steps.append((_COLOUR[operation], factors[operation]))
     if grey < spec.grey:
-        image = saturation(image, 0.0)
+        steps.append((saturation, 0.0))
     if blur < spec.blur:
         low, high = spec.sigma
-        image = gaussian_blur(image, low + (high - low) * width)
+        steps.append((gaussian_blur, low + (high - low) * width))
     if solarise < spec.solarise:
-        image = solarised(image, spec.threshold)
-    return image
+        steps.append((solarised, spec.threshold))
+
+    def apply(image: Pixels) -> Pixels:
+        for step, amount in steps:
+            image = step(image, amount)
+        return image
+
+    return apply
 
 
 def brightness(image: Pixels, factor: float) -> Pixels:
@@ -90,7 +101,7 @@ def gaussian_blur(image: Pixels, sigma: float) -> Pixels:
     return changed
 
 
-def solarised(image: Pixels, threshold: int) -> Pixels:
+def solarised(image: Pixels, threshold: float) -> Pixels:
     """Pixels of at least the threshold inverted."""
     levels = np.arange(256)
     table = np.where(levels >= threshold, 255 - levels, levels).astype(np.uint8)

@@ -123,7 +123,7 @@ class MaskSpec:
 
 @dataclass(frozen=True)
 class PhotometricSpec:
-    """Random changes of pixel values as the loader needs them; see `facemae.data.photometric.change`.
+    """Random changes of pixel values as the loader needs them; see `facemae.data.photometric.draw_change`.
 
     Attributes:
         colour: Probability of brightness, contrast, saturation and hue together.

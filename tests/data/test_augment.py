@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from facemae.data.augment import make_view, planes, random_box
+from facemae.data.augment import make_clip_view, make_view, planes, random_box
 from facemae.data.preprocess import part_box, resize
-from facemae.data.schema import MaskSpec, ViewSpec
+from facemae.data.schema import WHOLE, MaskSpec, Part, PhotometricSpec, ViewSpec
 from facemae.rng import generator
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (60, 48, 3)).astype(np.uint8)
@@ -117,6 +117,23 @@ def test_several_masks_are_drawn_for_one_crop_and_the_first_is_the_only_one_of_a
         assert masks.shape == (3, 4)
         np.testing.assert_array_equal(masks[0], visible)
         assert len({tuple(mask) for mask in masks.tolist()}) == 3 or sample  # two of them may be equal by chance
+
+
+@pytest.mark.parametrize("size", [32, 24])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("part", [WHOLE, PART])
+@pytest.mark.parametrize("crop", ["resize", "random_resized"])
+def test_each_frame_of_a_clip_is_what_a_view_of_it_alone_would_be(
+    size: int, channels: int, part: Part, crop: str
+) -> None:
+    colour = PhotometricSpec(colour=0.8, brightness=(0.5, 1.5), contrast=(0.5, 1.5), blur=0.5, solarise=0.2)
+    frames = np.random.default_rng(1).integers(0, 256, (5, 32, 32, channels)).astype(np.uint8)
+    for sample, interpolation in enumerate(("bilinear", "bicubic") * 4):
+        spec = ViewSpec("main", size, channels, crop=crop, part=part, interpolation=interpolation, photometric=colour)
+        out = np.empty((5, channels, size, size), np.uint8)
+        assert make_clip_view(frames, spec, 0, "faces", 0, sample, out=out) is None
+        for frame, found in zip(frames, out, strict=True):
+            np.testing.assert_array_equal(found, make_view(frame, spec, 0, "faces", 0, sample)[0])
 
 
 def test_copies_of_a_view_differ() -> None:

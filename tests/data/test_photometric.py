@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.v2.functional as reference
 
 from facemae.data.augment import make_view
-from facemae.data.photometric import brightness, change, contrast, gaussian_blur, hue, saturation, solarised
+from facemae.data.photometric import brightness, contrast, draw_change, gaussian_blur, hue, saturation, solarised
 from facemae.data.preprocess import Pixels
 from facemae.data.schema import MaskSpec, PhotometricSpec, ViewSpec
 from facemae.rng import generator
@@ -90,14 +90,14 @@ def test_each_happens_as_often_as_asked() -> None:
         PhotometricSpec(blur=0.3, sigma=(1.0, 2.0)),
         PhotometricSpec(solarise=0.3),
     ):
-        changed = sum(not np.array_equal(change(NOISE, spec, generator(0, i)), NOISE) for i in range(400))
+        changed = sum(not np.array_equal(draw_change(spec, generator(0, i))(NOISE), NOISE) for i in range(400))
         assert abs(changed - 120) < 45  # five deviations
 
 
 def test_factors_fill_their_range_evenly() -> None:
     flat = np.full((4, 4, 1), 100, np.uint8)
     spec = PhotometricSpec(colour=1.0, brightness=(0.5, 1.5))
-    levels = np.array([change(flat, spec, generator(0, i))[0, 0, 0] for i in range(600)])
+    levels = np.array([draw_change(spec, generator(0, i))(flat)[0, 0, 0] for i in range(600)])
     assert 50 <= levels.min() < 56
     assert 144 < levels.max() <= 150
     assert abs(levels.mean() - 100) < 6
@@ -106,14 +106,14 @@ def test_factors_fill_their_range_evenly() -> None:
 def test_the_order_of_colour_changes_is_drawn() -> None:
     # Brightness first saturates the pixels, contrast first does not: the two orders give different pixels.
     spec = PhotometricSpec(colour=1.0, brightness=(1.9, 1.9 + 1e-12), contrast=(0.3, 0.3 + 1e-12))
-    results = {change(NOISE, spec, generator(0, i)).tobytes() for i in range(40)}
+    results = {draw_change(spec, generator(0, i))(NOISE).tobytes() for i in range(40)}
     assert len(results) == 2
 
 
 def test_switching_one_off_changes_no_other() -> None:
     for i in range(20):
-        alone = change(NOISE, replace(EVERYTHING, grey=0.0, blur=0.0, solarise=0.0), generator(0, i))
-        with_blur = change(NOISE, replace(EVERYTHING, grey=0.0, blur=1.0, solarise=0.0), generator(0, i))
+        alone = draw_change(replace(EVERYTHING, grey=0.0, blur=0.0, solarise=0.0), generator(0, i))(NOISE)
+        with_blur = draw_change(replace(EVERYTHING, grey=0.0, blur=1.0, solarise=0.0), generator(0, i))(NOISE)
         sigma = 0.1 + 1.9 * generator_numbers(i)[7]
         np.testing.assert_array_equal(with_blur, gaussian_blur(alone, sigma))
 
@@ -128,7 +128,7 @@ def generator_numbers(i: int) -> list[float]:
 def test_the_input_is_never_written() -> None:
     image = NOISE.copy()
     for i in range(30):
-        change(image, EVERYTHING, generator(0, i))
+        draw_change(EVERYTHING, generator(0, i))(image)
     np.testing.assert_array_equal(image, NOISE)
 
 
