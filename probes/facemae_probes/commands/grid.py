@@ -59,7 +59,7 @@ def grid(
         for protocol in protocols or [""]
         for name, model in named.items()
     ]
-    failed = run_grid(cells, out, say=lambda text: typer.echo(text, err=True))
+    failed = run_grid(cells, out, say=options.say)
     typer.echo((out / ("table.json" if json_output else "table.md")).read_text(encoding="utf-8"))
     for folder in failed:
         typer.echo(f"failed: {folder}", err=True)
@@ -124,5 +124,5 @@ def _run(
         benchmark=question.about,
         out=folder,
         cache=out / "features",
-        say=lambda text: typer.echo(text, err=True),
+        say=options.say,
     )

@@ -1,4 +1,4 @@
-"""Options that several commands of `facemae probe` and `facemae study` share, and how their text is read."""
+"""What several commands of `facemae probe` and `facemae study` share: options, and how their text is read."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -77,6 +77,11 @@ Finetune = Annotated[
 
 ALL_PROBES = "linear,knn,attentive,temporal"
 ALL = "all"
+
+
+def say(text: str) -> None:
+    """Tell how a command goes, beside what it prints in the end."""
+    typer.echo(text, err=True)
 
 
 def read_plan(

@@ -90,7 +90,7 @@ def run(
         split=split,
         out=out,
         cache=cache,
-        say=lambda text: typer.echo(text, err=True),
+        say=options.say,
     )
     show(result.data, json_output, out)
 

@@ -43,7 +43,7 @@ def verify(
         poolings=options.parse_poolings(pooling),
         cache=cache if cache is not None or out is None else out / "features",
         seed=seed,
-        say=lambda text: typer.echo(text, err=True),
+        say=options.say,
     )
     if out is not None:
         write_text(out / "verification.json", json.dumps(result, indent=2) + "\n")

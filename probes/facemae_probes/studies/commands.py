@@ -1,11 +1,15 @@
 """`facemae study`: one command from raw data to a table of results."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from facemae_probes.commands import options
+
+Out = Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,15 +27,15 @@ def group() -> None:
 @app.command("ferplus")
 def ferplus(
     data: Annotated[Path, typer.Option(help="FER+ images with labels.csv, or an indexed shard set packed from them.")],
-    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    out: Out,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipe, such as optim.total=80.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="Recipe that is pretrained.")] = "fmae_tiny",
-    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "5,8,11",
+    layers: options.Layers = "5,8,11",
     pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,grid2,grid4",
     probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",
-    json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of a table.")] = False,
+    json_output: AsJson = False,
 ) -> None:
     """Pretrain on the train split of FER+, probe the frozen encoder, compare with its baselines.
 
@@ -40,17 +44,15 @@ def ferplus(
 
     Example: facemae study ferplus --data fer2013plus --out studies/ferplus
     """
-    import json
     from dataclasses import replace
 
-    from facemae_probes.commands.options import parse_layers, parse_names
     from facemae_probes.studies.ferplus import PLAN, run_study
 
     plan = replace(
         PLAN,
-        probes=tuple(parse_names(probe)),  # type: ignore[arg-type]
-        layers=parse_layers(layers),
-        poolings=tuple(parse_names(pooling)),
+        probes=tuple(options.parse_names(probe)),  # type: ignore[arg-type]
+        layers=options.parse_layers(layers),
+        poolings=tuple(options.parse_names(pooling)),
     )
     results = run_study(
         data,
@@ -61,14 +63,14 @@ def ferplus(
         command=_command(
             "ferplus", data, out, {"recipe": recipe, "layers": layers, "pooling": pooling, "probe": probe}, overrides
         ),
-        say=lambda text: typer.echo(text, err=True),
+        say=options.say,
     )
-    typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
+    _show(results, out, json_output)
 
 
 @app.command("equal-time")
 def equal_time(
-    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    out: Out,
     data: Annotated[
         Path | None, typer.Option(help="FER+ images with labels.csv, or an indexed shard set packed from them.")
     ] = None,
@@ -104,23 +106,20 @@ def equal_time(
 
     Example: facemae study equal-time --data fer2013plus --out studies/equal-time --minutes 60 --seeds 0,1
     """
-    import json
-
     from facemae.errors import UsageError
-    from facemae_probes.commands.options import parse_names
     from facemae_probes.studies.calibration import Rounds
     from facemae_probes.studies.equal_time import Calibrating, Table, run_equal_time, seeds_of, systems_of
     from facemae_probes.studies.equal_time_report import write_table
     from facemae_probes.studies.units import import_units
 
-    table = Table(systems_of(parse_names(systems)), minutes, seeds_of(seeds), probe, baselines)
+    table = Table(systems_of(options.parse_names(systems)), minutes, seeds_of(seeds), probe, baselines)
     for folder in imports or ():
         for name in import_units(folder, out):
             typer.echo(f"imported {name}", err=True)
-    options = {"minutes": f"{minutes:g}", "seeds": seeds, "probe": probe}
-    options |= {"systems": Path(systems).name} if systems else {}
-    options |= {} if baselines else {"no-baselines": ""}
-    command = _command("equal-time", data or Path("fer2013plus"), out, options)
+    given = {"minutes": f"{minutes:g}", "seeds": seeds, "probe": probe}
+    given |= {"systems": Path(systems).name} if systems else {}
+    given |= {} if baselines else {"no-baselines": ""}
+    command = _command("equal-time", data or Path("fer2013plus"), out, given)
     if report_only:
         results = write_table(out, table.wanted(), command)
     elif data is None:
@@ -135,12 +134,12 @@ def equal_time(
             seed=seed,
             calibrating=calibrating,
             command=command,
-            say=lambda text: typer.echo(text, err=True),
+            say=options.say,
         )
-    if json_output or calibrate_only:
-        typer.echo(json.dumps(results, indent=None if json_output else 1))
+    if calibrate_only and not json_output:
+        typer.echo(json.dumps(results, indent=1))
     else:
-        typer.echo((out / "report" / "report.md").read_text(encoding="utf-8"))
+        _show(results, out, json_output)
 
 
 @app.command("copies")
@@ -153,8 +152,6 @@ def copies(
 
     Example: facemae study copies --data shards/ferplus
     """
-    import json
-
     from facemae_probes.studies.copies import lines, study_copies
 
     found = study_copies(data, count=count)
@@ -164,7 +161,7 @@ def copies(
 @app.command("av-retrieval")
 def av_retrieval(
     data: Annotated[Path, typer.Option(help="Indexed shard set of clips with sound, packed with --subject-column.")],
-    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    out: Out,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipe, such as efficiency.threads=1.")
     ] = None,
@@ -181,7 +178,7 @@ def av_retrieval(
     show: Annotated[
         Path | None, typer.Option(help="Shard set whose clips are shown reconstructed instead of held-out people.")
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
+    json_output: AsJson = False,
 ) -> None:
     """Train on one speaker's clips, and look for the sound of held-out seconds by their pictures, and back.
 
@@ -190,29 +187,27 @@ def av_retrieval(
 
     Example: facemae study av-retrieval --data shards/grid --out studies/retrieval efficiency.threads=1
     """
-    import json
-
     from facemae_probes.studies.retrieval.study import Asked, run_study
 
     asked = Asked(recipe, tuple(overrides or ()), subject, held, seed, tune, show)
-    options = {"recipe": recipe, "held": str(held), "seed": str(seed)}
-    options |= {"subject": subject} if subject else {}
-    options |= {"tune": str(tune)} if tune else {}
-    options |= {"show": show.resolve().name} if show else {}
+    given = {"recipe": recipe, "held": str(held), "seed": str(seed)}
+    given |= {"subject": subject} if subject else {}
+    given |= {"tune": str(tune)} if tune else {}
+    given |= {"show": show.resolve().name} if show else {}
     results = run_study(
         data,
         out,
         asked,
-        command=_command("av-retrieval", data, out, options, overrides),
-        say=lambda text: typer.echo(text, err=True),
+        command=_command("av-retrieval", data, out, given, overrides),
+        say=options.say,
     )
-    typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
+    _show(results, out, json_output)
 
 
 @app.command("clip-labels")
 def clip_labels(
     data: Annotated[Path, typer.Option(help="Indexed shard set of procedural clips: data synth --clips, data pack.")],
-    out: Annotated[Path, typer.Option(help="Folder of the study; the same command continues it.")],
+    out: Out,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipe on clips, such as optim.total=50.")
     ] = None,
@@ -226,7 +221,7 @@ def clip_labels(
     ] = "-5,-3,-1",
     pooling: Annotated[str, typer.Option(help="mean or gridK.")] = "mean",
     seed: Annotated[int, typer.Option(min=0, help="Seed of intervals.")] = 0,
-    json_output: Annotated[bool, typer.Option("--json", help="Print results.json instead of the report.")] = False,
+    json_output: AsJson = False,
 ) -> None:
     """Pretrain on procedural clips, and probe the frozen encoders for labels that need motion or sound.
 
@@ -234,26 +229,23 @@ def clip_labels(
 
     Example: facemae study clip-labels --data shards/talking --out studies/clip-labels
     """
-    import json
-
     from facemae.errors import UsageError
-    from facemae_probes.commands.options import parse_layers
     from facemae_probes.studies.clip_labels import Asked, run_study
 
-    blocks = parse_layers(layers)
+    blocks = options.parse_layers(layers)
     if blocks is None:
         raise UsageError("--layers all", expected="numbers, such as -5,-3,-1: encoders here differ in depth")
     asked = Asked(recipe, still, tuple(overrides or ()), tuple(still_set or ()), blocks, pooling, seed)
-    options = {"recipe": recipe, "still": still, "layers": layers, "pooling": pooling, "seed": str(seed)}
+    given = {"recipe": recipe, "still": still, "layers": layers, "pooling": pooling, "seed": str(seed)}
     changed = [word for text in still_set or () for word in ("--still-set", text)]
     results = run_study(
         data,
         out,
         asked,
-        command=_command("clip-labels", data, out, options, [*changed, *(overrides or ())]),
-        say=lambda text: typer.echo(text, err=True),
+        command=_command("clip-labels", data, out, given, [*changed, *(overrides or ())]),
+        say=options.say,
     )
-    typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
+    _show(results, out, json_output)
 
 
 @app.command("leak")
@@ -265,9 +257,9 @@ def leak(
     out: Annotated[Path, typer.Option(help="Folder of features and leak.json.")],
     permutations: Annotated[int, typer.Option(min=2, help="Draws of random labels.")] = 50,
     test: Annotated[int, typer.Option(min=20, max=400, help="Test samples.")] = 400,
-    layers: Annotated[str, typer.Option(help="`all`, or block numbers such as 5,11 or -1.")] = "-7,-5,-3,-1",
+    layers: options.Layers = "-7,-5,-3,-1",
     pooling: options.Poolings = options.ALL,
-    seed: Annotated[int, typer.Option(help="Seed of everything drawn.")] = 0,
+    seed: options.Seed = 0,
     json_output: Annotated[bool, typer.Option("--json", help="Print leak.json.")] = False,
 ) -> None:
     """Give features random labels, and see whether choosing settings finds something where there is nothing.
@@ -276,25 +268,32 @@ def leak(
 
     Example: facemae study leak --data shards/raf-db --model runs/first --out studies/leak
     """
-    import json
-
     from facemae_probes.choosing.plan import ProbePlan
-    from facemae_probes.commands.options import model_source, parse_layers, parse_poolings
     from facemae_probes.studies.leak import LeakSize, leak_study, lines
 
-    plan = ProbePlan(probes=("linear", "knn"), layers=parse_layers(layers), poolings=parse_poolings(pooling), seed=seed)
+    plan = ProbePlan(
+        probes=("linear", "knn"),
+        layers=options.parse_layers(layers),
+        poolings=options.parse_poolings(pooling),
+        seed=seed,
+    )
     size = LeakSize(train=2 * test, valid=test, test=test, permutations=permutations)
-    found = leak_study(data, model_source(model, data), out, size, plan, say=lambda text: typer.echo(text, err=True))
+    found = leak_study(data, options.model_source(model, data), out, size, plan, say=options.say)
     typer.echo(json.dumps(found) if json_output else "\n".join(lines(found)))
     if not (found["honest"]["inside_band"] and found["paper"]["above_percentile_99"]):
         raise typer.Exit(1)
 
 
-def _command(study: str, data: Path, out: Path, options: dict[str, str], overrides: list[str] | None = None) -> str:
+def _show(results: dict[str, Any], out: Path, json_output: bool) -> None:
+    """What a study that writes a report prints."""
+    typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
+
+
+def _command(study: str, data: Path, out: Path, given: dict[str, str], overrides: list[str] | None = None) -> str:
     """The command line with every option, and folders by name: reports are published."""
     import shlex
 
     words = ["facemae", "study", study, "--data", data.resolve().name, "--out", out.resolve().name]
-    for name, value in options.items():
+    for name, value in given.items():
         words += [f"--{name}", value] if value else [f"--{name}"]
     return shlex.join([*words, *(overrides or [])])
