@@ -8,9 +8,6 @@ import typer
 
 from facemae_probes.commands import options
 
-_WIDEST = 10_000
-"""Columns: more than any table takes."""
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `facemae probe`."""
@@ -87,17 +84,10 @@ def show(data: dict[str, Any], json_output: bool, folder: Path) -> None:
     if json_output:
         typer.echo(json.dumps(data))
         return
-    from rich.console import Console
-
     from facemae_probes.results.table import results_table, tall_lines
+    from facemae_probes.results.terminal import print_table
 
     for text in data["warnings"]:
         typer.echo(f"warning: {text}", err=True)
-    console, table = Console(), results_table(data)
-    # A table that is squeezed loses its intervals first; what is not a terminal counts as eighty columns wide.
-    room = console.options.update(max_width=_WIDEST)
-    if console.measure(table, options=room).maximum <= console.width:
-        console.print(table)
-    else:
-        typer.echo("\n".join(tall_lines(data)))
+    print_table(results_table(data), lambda: tall_lines(data))
     typer.echo(f"result: {folder / 'result.json'}")

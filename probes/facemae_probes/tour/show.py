@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from facemae_probes.results.terminal import print_table
 from facemae_probes.tour.probing import METRIC_NAMES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_WIDEST = 10_000
-"""Columns: more than the table takes."""
 _NOTE = (
     "So short a run shows the path, not the method: a hundred thousand faces are few, and kNN may even lose. Macro-F1 "
     "decides at 0.5, where a probe says no to rare action units; always saying yes is the constant answer there."
@@ -30,7 +29,7 @@ def units(summary: dict[str, Any]) -> str:
 
 
 def _tall(summary: dict[str, Any], table: "Table") -> list[str]:
-    """The table where it is too wide: it would lose its questions and intervals."""
+    """The table without columns."""
     lines = [str(table.title)]
     for row in summary["rows"]:
         lines += [
@@ -43,7 +42,6 @@ def _tall(summary: dict[str, Any], table: "Table") -> list[str]:
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Print the table of the probes, the time, and where to look."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(
@@ -62,17 +60,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
             span(row["pretrained"]),
             span(row["gain"], signed=True),
         )
-    console = Console()
-    if console.measure(table, options=console.options.update(max_width=_WIDEST)).maximum <= console.width:
-        console.print(table)
-    else:
-        typer.echo("\n".join(_tall(summary, table)))
+    print_table(table, lambda: _tall(summary, table))
     typer.echo(_NOTE)
     for question, about in {row["question"]: row["about"] for row in summary["rows"]}.items():
-        console.print(f"{question}: on {about}", markup=False, highlight=False, soft_wrap=True)
+        typer.echo(f"{question}: on {about}")
     lines = [f"{summary['seconds']:.0f} s on {summary['cores']} cores", f"page:     {folder / summary['page']}"]
     lines += [f"{name}: {folder / path}" for name, path in summary["pictures"].items()]
     lines += [f"model:    {folder / summary['model']}", f"features: {folder / summary['features']}"]
     lines.append(f"next:     facemae extract PHOTOS --model {folder / summary['model']} --out features.npz")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    typer.echo("\n".join(lines))
