@@ -19,6 +19,7 @@ from facemae.features.pooling import (
     pool_clip_tokens,
     pool_step_tokens,
     pool_tokens,
+    prefix_of,
     step_feature_shape,
 )
 from facemae.features.windows import Per, Window, plan_windows, real_share
@@ -250,12 +251,12 @@ class ClipExtractor:
         extractor, encoder, pooling = self.extractor, self.model.encoder, self.extractor.pooling
         if self.model.config.tubelet is None:
             tokens = extractor.encode(pictures.flatten(0, 1))[extractor.layer]
-            pooled = pool_tokens(tokens, encoder.prefix, encoder.grid, pooling)
+            pooled = pool_tokens(tokens, prefix_of(encoder), encoder.grid, pooling)
             pooled = pooled.reshape(*pictures.shape[:2], *pooled.shape[1:])
         else:
             tokens = extractor.encode(pictures)[extractor.layer]
             pool = pool_clip_tokens if self.per == "window" else pool_step_tokens
-            pooled = pool(tokens, encoder.prefix, self._grid, pooling)
+            pooled = pool(tokens, prefix_of(encoder), self._grid, pooling)
         yield from zip([number for number, _ in given], pooled.cpu().numpy(), strict=True)
 
     def _sounds(self, given: list[tuple[int, Floats]]) -> Iterator[tuple[int, Floats]]:
@@ -267,9 +268,9 @@ class ClipExtractor:
         tokens = self.extractor.encode_sound(mels)[self.extractor.layer]
         moments, bands = self._sound_grid
         if self.per == "window":
-            pooled = pool_tokens(tokens, encoder.prefix, (moments, bands), pooling)
+            pooled = pool_tokens(tokens, prefix_of(encoder), (moments, bands), pooling)
         else:
-            pooled = pool_step_tokens(tokens, encoder.prefix, (moments, 1, bands), pooling)
+            pooled = pool_step_tokens(tokens, prefix_of(encoder), (moments, 1, bands), pooling)
         yield from zip([number for number, _ in given], pooled.cpu().numpy(), strict=True)
 
     def _whole(self, window: Window, video: Floats | None, sound: Floats | None) -> Iterator[_Row]:
@@ -344,9 +345,9 @@ class ClipExtractor:
     def _video_shape(self) -> tuple[int, ...]:
         encoder, pooling = self.model.encoder, self.extractor.pooling
         if self.model.config.tubelet is None:
-            return feature_shape(pooling, encoder.width, encoder.prefix, encoder.grid)
+            return feature_shape(pooling, encoder.width, prefix_of(encoder), encoder.grid)
         if self.per == "window":
-            return clip_feature_shape(pooling, encoder.width, encoder.prefix, self._grid)
+            return clip_feature_shape(pooling, encoder.width, prefix_of(encoder), self._grid)
         return step_feature_shape(pooling, encoder.width, self._grid)
 
     def _sound_shape(self) -> tuple[int, ...] | None:
@@ -355,7 +356,7 @@ class ClipExtractor:
         encoder, pooling = self.model.sound.encoder, self.extractor.pooling
         moments, bands = self._sound_grid
         if self.per == "window":
-            return feature_shape(pooling, encoder.width, encoder.prefix, (moments, bands))
+            return feature_shape(pooling, encoder.width, prefix_of(encoder), (moments, bands))
         return step_feature_shape(pooling, encoder.width, (moments, 1, bands))
 
 

@@ -15,7 +15,7 @@ from facemae.data.preprocess import normalise
 from facemae.data.schema import CropRecipe, ModelInput
 from facemae.errors import UsageError
 from facemae.features.crops import compare_crops
-from facemae.features.pooling import feature_names, feature_shape, pool_tokens
+from facemae.features.pooling import feature_names, feature_shape, pool_tokens, prefix_of
 from facemae.features.sources import as_source
 from facemae.features.stream import ImageBatch, OnSkip, stream_batches
 from facemae.features.weights import LoadedEncoder, load_encoder, weights_digest
@@ -166,12 +166,12 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def feature_shape(self) -> tuple[int, ...]:
         """Shape of one image's features: (F,), or (tokens, width) for pooling `tokens`."""
-        return feature_shape(self.pooling, self.encoder.width, self.encoder.prefix, self.encoder.grid)
+        return feature_shape(self.pooling, self.encoder.width, prefix_of(self.encoder), self.encoder.grid)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the columns that `transform` returns; see `facemae.features.pooling.feature_names`."""
         encoder = self.encoder
-        names = feature_names(self.pooling, encoder.width, encoder.prefix, encoder.grid)
+        names = feature_names(self.pooling, encoder.width, prefix_of(encoder), encoder.grid)
         return np.asarray(names, dtype=object)
 
     # --- scikit-learn --------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def features(self, images: torch.Tensor) -> np.ndarray:
         """Pooled features of model-ready images uint8 [B, C, S, S]: float32 [B, …]."""
         tokens = self.encode(images)[self.layer]
-        pooled = pool_tokens(tokens, self.encoder.prefix, self.encoder.grid, self.pooling)
+        pooled = pool_tokens(tokens, prefix_of(self.encoder), self.encoder.grid, self.pooling)
         found: np.ndarray = pooled.cpu().numpy()
         return found
 

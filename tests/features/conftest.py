@@ -47,13 +47,19 @@ def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Save:
         *,
         channels: int = 3,
         registers: int = 0,
+        class_token: bool | None = None,
         ema: bool = True,
         seed: int = 1,
         step: int = 7,
         cards: dict[str, DatasetCard] | None = None,
     ) -> Path:
         config = EncoderConfig(
-            name="vit_tiny_patch16_224", image_size=SIDE, patch_size=8, channels=channels, registers=registers
+            name="vit_tiny_patch16_224",
+            image_size=SIDE,
+            patch_size=8,
+            channels=channels,
+            registers=registers,
+            class_token=class_token,
         )
         parts = {"model": seed, "ema": seed + 1} if ema else {"model": seed}
         tensors = {}

@@ -17,7 +17,7 @@ from facemae.features.clip_input import clip_input
 from facemae.features.clips import ClipExtractor, ClipRows
 from facemae.features.crops import compare_clip_crops, cutting_for
 from facemae.features.extractor import FeatureExtractor, load
-from facemae.features.pooling import pool_step_tokens
+from facemae.features.pooling import Prefix, pool_step_tokens
 from facemae.features.windows import Windows, plan_windows, spans
 from facemae.rng import generator
 from facemae.sound.mel import log_mel
@@ -192,9 +192,15 @@ def test_poolings(run: Path, pooling: str, per: str, video: tuple[int, ...], sou
 
 def test_cells_of_a_step_are_means_of_their_patches() -> None:
     tokens = torch.arange(1 + 2 * 4, dtype=torch.float32)[None, :, None]
-    assert pool_step_tokens(tokens, 1, (2, 2, 2), "grid2")[0].tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
-    assert pool_step_tokens(tokens, 1, (2, 1, 4), "grid2")[0].tolist() == [[1.5, 3.5], [5.5, 7.5]]
-    assert pool_step_tokens(tokens, 1, (2, 2, 2), "mean")[0].tolist() == [[2.5], [6.5]]
+    assert pool_step_tokens(tokens, Prefix(class_token=True), (2, 2, 2), "grid2")[0].tolist() == [
+        [1, 2, 3, 4],
+        [5, 6, 7, 8],
+    ]
+    assert pool_step_tokens(tokens, Prefix(class_token=True), (2, 1, 4), "grid2")[0].tolist() == [
+        [1.5, 3.5],
+        [5.5, 7.5],
+    ]
+    assert pool_step_tokens(tokens, Prefix(class_token=True), (2, 2, 2), "mean")[0].tolist() == [[2.5], [6.5]]
 
 
 def test_other_windows_keep_the_rate_and_are_said(run: Path) -> None:

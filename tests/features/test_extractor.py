@@ -125,6 +125,19 @@ def test_registers_stay_out_of_the_mean(save_checkpoint: Save, pictures: list[np
     assert [names[i * WIDTH] for i in range(4)] == ["cls_0", "register0_0", "register1_0", "patch_r0c0_0"]
 
 
+def test_a_register_is_no_class_token(save_checkpoint: Save, pictures: list[np.ndarray]) -> None:
+    path = save_checkpoint(registers=2, class_token=False, ema=False)
+    other = load(path, device="cpu")
+    tokens = other.encode(next(other.iter_images(pictures)).images)[-1]
+    assert tokens.shape == (7, 2 + 16, WIDTH)
+    np.testing.assert_allclose(other.transform(pictures), tokens[:, 2:].mean(1).numpy(), atol=1e-6)
+    names = other.set_params(pooling="tokens").get_feature_names_out()
+    assert [names[i * WIDTH] for i in range(3)] == ["register0_0", "register1_0", "patch_r0c0_0"]
+    for pooling in ("cls", "cls+mean"):
+        with pytest.raises(UsageError, match="needs a class token; this encoder has none"):
+            load(path, device="cpu", pooling=pooling)
+
+
 def test_it_is_a_scikit_learn_estimator(run: Path, pictures: list[np.ndarray], reference: np.ndarray) -> None:
     original = FeatureExtractor(str(run), layer=-1, device="cpu")
     copy = clone(original.fit())

@@ -103,13 +103,14 @@ class EncoderSource:
 
         Of `POOLINGS`, what poolings are if they are not given, those that the encoder can give.
         """
-        from facemae.features.pooling import can_pool, check_pooling, parse_pooling
+        from facemae.features.pooling import can_pool, check_pooling, parse_pooling, prefix_of
 
         encoder = self.extractor.encoder
+        prefix = prefix_of(encoder)
         if poolings is None:
-            poolings = [name for name in POOLINGS if can_pool(name, encoder.prefix, encoder.grid)]
+            poolings = [name for name in POOLINGS if can_pool(name, prefix, encoder.grid)]
         for pooling in poolings:
-            check_pooling(parse_pooling(pooling), encoder.prefix, encoder.grid)
+            check_pooling(parse_pooling(pooling), prefix, encoder.grid)
         chosen = range(encoder.depth) if layers is None else layers
         known = sorted({self.extractor.resolve_layer(layer) for layer in chosen})
         return [Setting(layer, pooling) for layer in known for pooling in poolings]
@@ -118,12 +119,13 @@ class EncoderSource:
         """One pass of the backbone gives every layer; poolings are taken from it."""
         import torch
 
-        from facemae.features.pooling import pool_tokens
+        from facemae.features.pooling import pool_tokens, prefix_of
 
         encoder = self.extractor.encoder
+        prefix = prefix_of(encoder)
         tokens = self.extractor.encode(torch.from_numpy(images), sorted({setting.layer for setting in wanted}))
         return {
-            setting: _stored(pool_tokens(tokens[setting.layer], encoder.prefix, encoder.grid, setting.pooling), setting)
+            setting: _stored(pool_tokens(tokens[setting.layer], prefix, encoder.grid, setting.pooling), setting)
             for setting in wanted
         }
 
