@@ -89,7 +89,7 @@ def pretrain(
     initial = None if init_from is None else Path(init_from)
     request = Request(recipe, Path(out), initial, extend=extend, adopt_data=adopt_data)
     if place is None and world > 1:
-        lost = functools.partial(_record_loss, RunFolder(request.out))
+        lost = functools.partial(record_loss, RunFolder(request.out))
         result: RunResult = run_in_processes(functools.partial(_pretrain_as_rank, request), world, lost)
         return result
     with StopRequest() as stop:
@@ -154,12 +154,15 @@ def pretrain_among(
                     record_rewind(folder.root, folder.rewinds, request_to_go_back)
 
 
-def _record_loss(folder: RunFolder, reason: str, found: str) -> None:
+def record_loss(folder: RunFolder, reason: str, found: str) -> None:
     """Write down how a run ended whose first process could not: it was killed, or never learned why it had to end."""
+    if not folder.exists():
+        # A log without a recipe would make it a folder of something else, which the next start refuses.
+        return
     last = [*read_lines(folder.metrics, last=1), *read_lines(folder.events, last=1)]
     step = max((int(line.get("step", 0)) for line in last), default=0)
     text = f"stopped after step {step} or later: {found}"
     append_line(folder.events, {"time": time.time(), "event": "stop", "step": step, "text": text, "reason": reason})
 
 
-__all__ = ["Request", "RunResult", "pretrain", "pretrain_among"]
+__all__ = ["Request", "RunResult", "pretrain", "pretrain_among", "record_loss"]

@@ -13,13 +13,14 @@ import torch
 from facemae.checkpoint import find_checkpoint, write_checkpoint
 from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
-from facemae.errors import LeaseError, NonFiniteError, StorageError
+from facemae.errors import DataError, LeaseError, NonFiniteError, StorageError, UsageError
 from facemae.objectives.pretraining import PretrainModel
 from facemae.train.record.log import read_lines
 from facemae.train.record.status import read_status
 from facemae.train.saving import lease, saver
-from facemae.train.saving.lease import Holder
-from facemae.train.trainer import pretrain
+from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.lease import Holder, Lease
+from facemae.train.trainer import pretrain, record_loss
 from tests.train.conftest import Facemae, Mount, Tiny, run_until
 
 BLAMED = "encoder.vit.norm.weight"
@@ -81,6 +82,25 @@ def test_too_many_bad_updates_stop_with_their_keys_and_the_gradient_to_blame(
     # A streak across a stop and a continuation counts as one.
     with pytest.raises(NonFiniteError, match="last at step 4"):
         pretrain(recipe, out)
+
+
+def test_a_start_without_data_is_no_run_yet_and_status_says_so(tiny: Tiny, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(DataError, match="there is no shard set"):
+        pretrain(tiny(f"data.streams.0.shards={tmp_path / 'gone'}"), out)
+    assert [path.name for path in out.iterdir()] == ["lease.lock"]
+    # As where the first of several processes is killed so early.
+    record_loss(RunFolder(out), "ProcessError", "killed")
+    found = read_status(out)
+    assert found["state"] == "not begun: a start ended before its data were read; the same command tries again"
+    assert (found["steps"], found["checkpoints"]) == (None, [])
+    with Lease(RunFolder(out).lease):
+        assert read_status(out)["state"] == "starting"
+    assert pretrain(tiny(), out).stopped == "finished"
+    assert read_status(out)["state"] == "finished"
+    (out / "recipe.yaml").unlink()
+    with pytest.raises(UsageError, match=r"is not a run folder: it has no recipe\.yaml"):
+        read_status(out)
 
 
 def test_disk_full_at_a_save(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ def read_status(run: Path) -> dict[str, Any]:
         run: The run folder.
 
     Returns:
-        `state` (running, finished, stopped, dead), `ended` (when, as `time.time` counts; or None),
-        `step`, `steps`, `metrics` (the last line), `memory` (of the last start, see
+        `state` (starting, running, finished, stopped; or `not begun` or `dead` with what that means), `ended` (when,
+        as `time.time` counts; or None), `step`, `steps`, `metrics` (the last line), `memory` (of the last start, see
         `facemae.train.hardware.resident.growth`),
         `holder`, `checkpoints` and `events` (the last ones).
 
@@ -33,7 +33,7 @@ def read_status(run: Path) -> dict[str, Any]:
         StorageError: It cannot be read.
     """
     folder = RunFolder(run)
-    if not folder.exists():
+    if not folder.exists() and not folder.is_bare():
         raise UsageError(f"{run} is not a run folder: it has no {folder.recipe.name}", expected="the --out of a run")
     events = read_lines(folder.events)
     metrics = read_lines(folder.metrics)
@@ -41,7 +41,7 @@ def read_status(run: Path) -> dict[str, Any]:
     begun: dict[str, Any] = next((event for event in reversed(events) if event["event"] in {"start", "resume"}), {})
     step = max([int(line["step"]) for line in metrics[-1:]] + [int(event["step"]) for event in events[-1:]], default=0)
     alive = holder is not None and holder.alive()
-    state = "running" if alive else _ended(events)
+    state = _state(folder, alive, events)
     return {
         "run": str(run),
         "state": state,
@@ -81,7 +81,12 @@ def describe(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _ended(events: list[dict[str, Any]]) -> str:
+def _state(folder: RunFolder, alive: bool, events: list[dict[str, Any]]) -> str:
+    if not folder.exists():
+        ended = "not begun: a start ended before its data were read; the same command tries again"
+        return "starting" if alive else ended
+    if alive:
+        return "running"
     if events and events[-1]["event"] == "stop":
         return "finished" if events[-1].get("reason") == "finished" else "stopped"
     return "dead: it ended without saying so; the same command continues it"

@@ -15,6 +15,7 @@ class RunFolder:
 
         recipe.yaml      the resolved recipe
         lease.json       who is writing here
+        lease.lock       locked by whoever is; stays when the lease is given back
         quarantine.jsonl samples that had to be replaced
         rewinds.json     the times the run went back, see `facemae.train.saving.rewind`
         checkpoints/     see `facemae.checkpoint`
@@ -91,13 +92,20 @@ class RunFolder:
         """
         with storage_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            foreign = [path.name for path in self.root.iterdir() if not path.name.startswith((".", "lease."))]
+            foreign = self._beside_lease()
         if foreign and not self.recipe.exists():
             raise UsageError(
-                f"{self.root} is not empty and not a run folder: it holds {', '.join(sorted(foreign)[:3])}",
+                f"{self.root} is not empty and not a run folder: it holds {', '.join(foreign[:3])}",
                 expected="a new or empty folder, or one that an earlier `facemae pretrain` wrote",
                 fix="choose another --out",
             )
+
+    def is_bare(self) -> bool:
+        """Whether a start has taken the folder and come no further, so that it holds what a lease leaves, no more."""
+        return any(self.root.glob("lease.*")) and not self._beside_lease()
+
+    def _beside_lease(self) -> list[str]:
+        return sorted(path.name for path in self.root.iterdir() if not path.name.startswith((".", "lease.")))
 
     def exists(self) -> bool:
         """Whether a run was started here."""
