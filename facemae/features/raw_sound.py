@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from facemae.features.clip_sources import as_stored
+from facemae.sound.blocks import BlockReader
 from facemae.sound.level import SILENT, level
 from facemae.sound.resample import StreamResampler
 from facemae.sound.source import BLOCK, SoundSource
@@ -16,36 +15,6 @@ Stretch = tuple[float, float]
 
 _TOLD = 0.1
 """Seconds of lateness and gaps that are not worth a note."""
-
-
-class WaveReader:
-    """Samples of a stream of blocks by their numbers; first ones may only rise. What lies outside is silence.
-
-    Args:
-        blocks: float32 [N] each.
-    """
-
-    def __init__(self, blocks: Iterable[Wave]) -> None:
-        self._blocks = iter(blocks)
-        self._held = np.zeros(0, np.float32)
-        self._start = 0
-
-    def take(self, first: int, count: int) -> Wave:
-        """Samples [first, first + count), of which the first may be negative."""
-        stop = first + count
-        while self._start + len(self._held) < stop and (block := next(self._blocks, None)) is not None:
-            self._drop(first)
-            self._held = np.concatenate([self._held, block])
-        self._drop(first)
-        found = np.zeros(count, np.float32)
-        begin = max(first, self._start)
-        part = self._held[begin - self._start : max(0, stop - self._start)]
-        found[begin - first : begin - first + len(part)] = part
-        return found
-
-    def _drop(self, first: int) -> None:
-        passed = min(max(0, first - self._start), len(self._held))
-        self._start, self._held = self._start + passed, self._held[passed:]
 
 
 class RawSound:
@@ -96,23 +65,23 @@ class RawSound:
         """
         if self.silent:
             return [False] * len(stretches)
-        whole = WaveReader(self.source.blocks())
+        whole = BlockReader(self.source.blocks())
         return [
             max(level(block) for block in self._stored(whole, stretch)) >= SILENT if stretch[1] > stretch[0] else False
             for stretch in stretches
         ]
 
-    def walk(self, stretches: Iterable[Stretch]) -> Iterator[WaveReader]:
+    def walk(self, stretches: Iterable[Stretch]) -> Iterator[BlockReader]:
         """The sound of each stretch, cut off at its ends, at the rate that the model hears.
 
         Args:
             stretches: Rising in time, none overlapping another. A reader is used before the next is asked for.
         """
-        whole = WaveReader(self.source.blocks())
+        whole = BlockReader(self.source.blocks())
         for stretch in stretches:
-            yield WaveReader(self._resampled(self._stored(whole, stretch)))
+            yield BlockReader(self._resampled(self._stored(whole, stretch)))
 
-    def _stored(self, whole: WaveReader, stretch: Stretch) -> Iterator[Wave]:
+    def _stored(self, whole: BlockReader, stretch: Stretch) -> Iterator[Wave]:
         first, stop = (round(moment * self._rate) for moment in stretch)
         for begin in range(first, stop, BLOCK):
             yield as_stored(whole.take(begin, min(BLOCK, stop - begin)))

@@ -20,8 +20,9 @@ from facemae.errors import DecodeError
 from facemae.faces.crop import cut
 from facemae.faces.steady import steady_path
 from facemae.sound import store as sound_store
+from facemae.sound.blocks import BlockReader
 from facemae.sound.level import SILENT, level
-from facemae.sound.source import SoundSource, Wave
+from facemae.sound.source import SoundSource
 from facemae.video.rate import at_rate
 from facemae.video.source import Frame, VideoSource
 from facemae.video.store import Written, write_clip
@@ -172,7 +173,7 @@ class SoundTrack:
             pieces: Rising, none overlapping another.
             fps: Frames a second of the clips.
         """
-        reader = _Blocks(self.source.blocks())
+        reader = BlockReader(self.source.blocks())
         for piece in pieces:
             start = round(piece.first / fps * self.rate)
             stop = round((piece.first + piece.count) / fps * self.rate)
@@ -189,31 +190,3 @@ class SoundTrack:
     def _filled(self, start: float, stop: float) -> float:
         """Seconds between two times in which the file has no sound, before its end."""
         return sum(max(0.0, min(end, stop) - max(begin, start)) for begin, end in self._silences)
-
-
-class _Blocks:
-    """Samples of a stream by their numbers, which may only rise."""
-
-    def __init__(self, blocks: Iterable[Wave]) -> None:
-        self._blocks = iter(blocks)
-        self._held = np.zeros(0, np.float32)
-        self._start = 0
-
-    @property
-    def position(self) -> int:
-        """Samples read so far."""
-        return self._start + len(self._held)
-
-    def between(self, start: int, stop: int) -> Wave:
-        """Samples from `start` to before `stop`, fewer where the stream has no more."""
-        parts = []
-        while self.position < stop and (block := next(self._blocks, None)) is not None:
-            self._drop(start)
-            self._held = np.concatenate([self._held, block])
-        self._drop(start)
-        parts.append(self._held[: max(0, stop - self._start)])
-        return np.concatenate(parts)
-
-    def _drop(self, start: int) -> None:
-        passed = min(max(0, start - self._start), len(self._held))
-        self._start, self._held = self._start + passed, self._held[passed:]
