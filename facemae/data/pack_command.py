@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from facemae.data.choices import Files, People
+from facemae.data.choices import Files, People, given_options
 from facemae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -232,13 +232,12 @@ _OF_VIDEOS = (
 
 def _refuse_others(context: typer.Context, *, videos: bool) -> None:
     """Refuse options that were given and would do nothing."""
-    others = _OF_IMAGES if videos else _OF_VIDEOS
-    # By its name: typer keeps click, and with it the enumeration, in a module of its own that is not public.
-    given = [name for name in others if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
+    given = given_options(context, _OF_IMAGES if videos else _OF_VIDEOS)
     if given:
         kind, other = ("videos", "images") if videos else ("images", "videos")
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{names} with a folder of {kind}", expected=f"options for {kind}", fix=f"see --files {other}")
+        raise UsageError(
+            f"{', '.join(given)} with a folder of {kind}", expected=f"options for {kind}", fix=f"see --files {other}"
+        )
 
 
 def _check_videos(source: Path, detector: str, sound: Path | None, columns: dict[str, Any]) -> list[str]:

@@ -1,9 +1,16 @@
-"""`facemae data synth`: a shard set of procedural faces."""
+"""`facemae data synth`: a shard set of procedural faces, or a folder of videos of them."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from facemae.data.choices import given_options
+from facemae.errors import UsageError
+
+_OF_FACES = ("count", "shard_size")
+_OF_CLIPS = ("seconds", "fps", "late")
 
 
 def register(app: typer.Typer) -> None:
@@ -12,6 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def synth(
+    context: typer.Context,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     count: Annotated[int, typer.Option(min=3, help="Faces to draw.")] = 4000,
     clips: Annotated[
@@ -48,31 +56,63 @@ def synth(
     Labels: expression, 18 action units (AU12: 0 or 1; intensity_AU12: 0 to 1), pose, light, occlusion, attributes. The
     splits share no person; `identity_split` cuts the images of the training persons, for probing identity.
     """
-    if clips is not None:
-        from facemae.data.synthetic.talking.command import synth_clips
-        from facemae.data.synthetic.talking.worker import ClipSettings
-
-        settings = ClipSettings(
-            count=clips,
-            identities=identities or min(24, clips),
-            size=size or 192,
-            seconds=seconds,
-            fps=fps,
+    _refuse_others(context, clips=clips is not None)
+    if clips is None:
+        _synth_faces(
+            out,
+            count=count,
+            identities=identities or 160,
+            size=size or 64,
             seed=seed,
-            late=late,
+            shard_size=shard_size,
+            processes=processes,
+            sheet=sheet,
+            overwrite=overwrite,
+            as_json=as_json,
         )
-        synth_clips(out, settings, processes=processes, sheet=sheet, overwrite=overwrite, as_json=as_json)
         return
-    if (seconds, fps, late) != (3.0, 25.0, 0.0):
-        from facemae.errors import UsageError
+    from facemae.data.synthetic.talking.command import synth_clips
+    from facemae.data.synthetic.talking.worker import ClipSettings
 
-        raise UsageError("--seconds, --fps or --late for faces", expected="they belong to clips", fix="add --clips N")
-    import json
+    settings = ClipSettings(
+        count=clips,
+        identities=identities or min(24, clips),
+        size=size or 192,
+        seconds=seconds,
+        fps=fps,
+        seed=seed,
+        late=late,
+    )
+    synth_clips(out, settings, processes=processes, sheet=sheet, overwrite=overwrite, as_json=as_json)
 
+
+def _refuse_others(context: typer.Context, *, clips: bool) -> None:
+    """Refuse options that were given and would do nothing."""
+    given = given_options(context, _OF_FACES if clips else _OF_CLIPS)
+    if given and clips:
+        raise UsageError(
+            f"{', '.join(given)} for clips", expected="what belongs to faces left out", fix="--clips N says how many"
+        )
+    if given:
+        raise UsageError(f"{', '.join(given)} for faces", expected="they belong to clips", fix="add --clips N")
+
+
+def _synth_faces(
+    out: Path,
+    *,
+    count: int,
+    identities: int,
+    size: int,
+    seed: int,
+    shard_size: int,
+    processes: int | None,
+    sheet: Path | None,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
     from facemae.data.progress import progress
     from facemae.data.synthetic.dataset import make_dataset
 
-    identities, size = identities or 160, size or 64
     with progress("drawing faces") as report_progress:
         report = make_dataset(
             out,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from facemae.data.choices import given_options
 from facemae.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,11 +28,12 @@ def refuse_others(context: typer.Context, *, clips: bool) -> None:
     Raises:
         UsageError: Their names.
     """
-    others = _OF_IMAGES if clips else _OF_CLIPS
-    given = [name for name in others if str(getattr(context.get_parameter_source(name), "name", "")) == "COMMANDLINE"]
+    given = given_options(context, _OF_IMAGES if clips else _OF_CLIPS)
     if given:
-        names, kind = ", ".join(f"--{name}" for name in given), "videos or clips" if clips else "images"
-        raise UsageError(f"{names} with {kind}", expected=f"options for {kind}; facemae extract --help has them")
+        kind = "videos or clips" if clips else "images"
+        raise UsageError(
+            f"{', '.join(given)} with {kind}", expected=f"options for {kind}; facemae extract --help has them"
+        )
 
 
 def run_clips(

@@ -212,10 +212,19 @@ def test_the_command(tmp_path: Path) -> None:
     assert "3 clips of 3 identities, 3 of which were there" in again.stdout
 
 
-def test_options_of_clips_are_refused_for_faces(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "found", "told"),
+    [
+        (["--late", "0.5"], "--late for faces", "add --clips N"),
+        (["--fps", "25", "--seconds", "1"], "--seconds, --fps for faces", "add --clips N"),
+        (["--clips", "3", "--count", "9", "--shard-size", "9"], "--count, --shard-size for clips", "--clips N says"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path: Path, arguments: list[str], found: str, told: str) -> None:
     app = typer.Typer()
     register(app)
-    result = CliRunner().invoke(app, [str(tmp_path / "faces"), "--late", "0.5"])
+    result = CliRunner().invoke(app, [str(tmp_path / "faces"), *arguments])
     assert isinstance(result.exception, UsageError)
-    assert "add --clips N" in str(result.exception)
+    assert result.exception.found == found
+    assert told in str(result.exception)
     assert not (tmp_path / "faces").exists()
