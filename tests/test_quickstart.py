@@ -13,10 +13,7 @@ from typer.testing import CliRunner
 
 from facemae.errors import UsageError
 from facemae_probes.quickstart import app
-from facemae_probes.results.result import ProbeResult
-from facemae_probes.tasks.targets import Kind, Targets
 from facemae_probes.tour.page import write_page
-from facemae_probes.tour.probing import constant_answer
 from facemae_probes.tour.settings import Places, Settings
 from facemae_probes.tour.steps import run_tour
 
@@ -137,18 +134,6 @@ def test_the_page_shows_names_and_never_runs_them(tour: tuple[Path, dict[str, An
         page.write_text(kept)
     assert kept.count("data:image/png;base64,") == len(summary["pictures"])
     assert "http" not in re.sub(r"base64,[A-Za-z0-9+/=]+", "", kept)  # four letters that pictures have by chance
-
-
-def test_chance_is_what_a_constant_answer_gets() -> None:
-    def result(kind: Kind, truth: list[Any], **task: Any) -> ProbeResult:
-        data = {"task": {"kind": kind, **task}}
-        names = tuple(task.get("classes", ["AU1"]))
-        return ProbeResult(data, {}, Targets(kind, names, np.array(truth)), (), np.arange(len(truth)))
-
-    counts = {"train": {"a": 5, "b": 9}}
-    assert constant_answer(result("classes", [0, 1, 0, 0], classes=["a", "b"], counts=counts)) == pytest.approx(0.25)
-    # Always yes: precision is the share of positives, recall is one.
-    assert constant_answer(result("multilabel", [[1], [0], [0], [1]])) == pytest.approx(2 * 0.5 / 1.5)
 
 
 def test_the_command_offers_an_example() -> None:

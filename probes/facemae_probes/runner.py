@@ -36,7 +36,7 @@ from facemae_probes.results.identity import versions as installed
 from facemae_probes.results.pretraining import pretraining_warnings
 from facemae_probes.results.request import describe_protocol, describe_task, request
 from facemae_probes.results.result import ProbeResult
-from facemae_probes.results.scoring import score_outcome
+from facemae_probes.results.scoring import score_constant, score_outcome
 from facemae_probes.tasks.clips import ClipColumns, as_clips
 from facemae_probes.tasks.columns import Columns, label_columns, read_columns
 from facemae_probes.tasks.targets import Kind
@@ -291,6 +291,7 @@ def _run(
             name: {"settings": outcome.settings, **score_outcome(outcome, task, plan)}
             for name, outcome in outcomes.items()
         },
+        "constant": score_constant(task),
         "warnings": [
             *task.warnings,
             *(text for each in facts for text in crop_warnings(source, each)),

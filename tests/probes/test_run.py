@@ -54,7 +54,10 @@ def test_every_probe_runs_and_the_result_tells_its_origin(
     assert data["model"]["input"]["image_size"] == 16
     assert data["model"]["crop"]["detector"] == "none"
     assert data["task"]["unit"] == "subject"
-    assert data["task"]["counts"]["test"]["samples"] == 45
+    counts = data["task"]["counts"]
+    assert counts["test"]["samples"] == 45
+    commonest = max(data["task"]["classes"], key=lambda name: int(counts["train"][name]))
+    assert data["constant"]["accuracy"] == pytest.approx(counts["test"][commonest] / 45)
     assert len(data["data"]["digest"]) == 64
     for probe, entry in data["results"].items():
         test = entry["test"]

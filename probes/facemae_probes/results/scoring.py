@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facemae_probes.choosing.constant import constant_outcome
 from facemae_probes.choosing.outcome import Outcome
 from facemae_probes.choosing.plan import ProbePlan
 from facemae_probes.metrics import METRICS, evaluate, intervals, slices
@@ -38,6 +39,16 @@ def score_outcome(outcome: Outcome, task: Task, plan: ProbePlan) -> dict[str, An
     if sum(len(folds) for folds in task.splits.repeats) > 1:
         found["folds"] = _folds(outcome, task)
     return found
+
+
+def score_constant(task: Task) -> dict[str, float | None]:
+    """The result's `constant` block: what the best constant answer reaches by each metric shown.
+
+    Args:
+        task: Labels and folds.
+    """
+    found = evaluate(task.tested, constant_outcome(task).scores)
+    return _only(found, tuple(name for name in SHOWN[task.targets.kind] if name in found))
 
 
 def _measure(outcome: Outcome, task: Task, plan: ProbePlan, chosen: NDArray[np.bool_]) -> dict[str, Any]:

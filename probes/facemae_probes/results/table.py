@@ -1,8 +1,12 @@
-"""A result for a terminal: a line a probe, and one a slice, a group, the largest gap, the mean over folds."""
+"""A result for a terminal: a line a probe, and one a slice, a group, the largest gap, the mean over folds.
 
-from collections.abc import Iterator
+Last comes what chance is: a constant answer, which results of early releases do not have.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from facemae_probes.choosing.constant import CONSTANT
 from facemae_probes.results.scoring import SHOWN
 from facemae_probes.results.words import bounded, decimal, faces_line, marked, metric_title
 
@@ -29,10 +33,9 @@ def results_table(data: dict[str, Any]) -> "Table":
         table.add_column(column)
     for metric in SHOWN[kind]:
         table.add_column(metric_title(metric, kind))
-    for probe, entry in data["results"].items():
-        mark = " *" if probe == data["chosen"]["probe"] else ""
-        first = (f"{probe}{mark}", *_settings(entry["settings"]))
-        for part, count, cells in _lines(data, entry):
+    for name, settings, lines in _entries(data):
+        first = (name, *settings)
+        for part, count, cells in lines:
             table.add_row(*first, *(escape(text) for text in (part, count, *cells)))
             first = ("", "", "", "")
     return table
@@ -44,11 +47,9 @@ def tall_lines(data: dict[str, Any]) -> list[str]:
     names = [metric_title(metric, kind) for metric in SHOWN[kind]]
     width = max(map(len, names))
     lines = [_heading(data)]
-    for probe, entry in data["results"].items():
-        mark = " *" if probe == data["chosen"]["probe"] else ""
-        layer, pooling, chosen_at = _settings(entry["settings"])
-        lines.append(f"{probe}{mark}: layer {layer}, pooling {pooling}, chosen at {chosen_at}")
-        for part, count, cells in _lines(data, entry):
+    for entry, (layer, pooling, chosen_at), parts in _entries(data):
+        lines.append(f"{entry}: layer {layer}, pooling {pooling}, chosen at {chosen_at}" if layer else f"{entry}:")
+        for part, count, cells in parts:
             lines.append(f"  {part}" + (f", n = {count}" if count else ""))
             lines += [f"    {name:{width}}  {text}" for name, text in zip(names, cells, strict=True) if text]
     return [*lines, *_caption(data)]
@@ -60,6 +61,16 @@ def _heading(data: dict[str, Any]) -> str:
     if known is not None:
         asked = f"{known['title']} ({known['version'] or 'no known version'}), {known['target']}"
     return f"{data['model']['name']} on {asked}, {data['protocol']['name']}{marked(data)}"
+
+
+def _entries(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str, str], Iterable[Line]]]:
+    """Probes with layer, pooling, judgement and lines; then the constant answer, which has no settings."""
+    for probe, entry in data["results"].items():
+        mark = " *" if probe == data["chosen"]["probe"] else ""
+        yield f"{probe}{mark}", _settings(entry["settings"]), _lines(data, entry)
+    if "constant" in data:
+        cells = [decimal(data["constant"].get(metric)) for metric in SHOWN[data["task"]["kind"]]]
+        yield "constant answer", ("", "", ""), [("test", str(entry["test"]["count"]), cells)]
 
 
 def _lines(data: dict[str, Any], entry: dict[str, Any]) -> Iterator[Line]:
@@ -105,6 +116,8 @@ def _caption(data: dict[str, Any]) -> list[str]:
         lines.append(f"±: standard deviation over {protocol['repeats']} draws")
     if _folded(data):
         lines.append("mean of folds: each fold counts alike; ± is the standard deviation over folds")
+    if "constant" in data:
+        lines.append(f"constant answer: {CONSTANT[task['kind']]}, for every sample")
     gaps = [block["gap"] for entry in data["results"].values() for block in entry.get("groups", {}).values()]
     notes = dict.fromkeys(gap["note"] for gap in gaps if gap is not None)
     return [*lines, *(f"largest gap: {note}" for note in notes)]

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from facemae_probes.choosing.plan import ProbePlan, Say
 from facemae_probes.features.sources import EncoderSource
 from facemae_probes.results.result import ProbeResult, compare_results
@@ -120,26 +118,11 @@ def _row(
         "images": len(trained.keys),
         "units": gain.units,
         "unit": gain.unit,
-        "constant": constant_answer(trained),
+        "constant": trained.data["constant"][question.metric],
         "random": found(random),
         "pretrained": found(trained),
         "gain": {"value": gain.value, "low": gain.low, "high": gain.high},
     }
-
-
-def constant_answer(result: ProbeResult) -> float:
-    """What the best answer reaches that is the same for every image.
-
-    For classes, by always giving the commonest of training. For binary columns, macro-F1 by always saying yes, which
-    is the best constant answer.
-    """
-    task = result.data["task"]
-    if task["kind"] == "classes":
-        counts = {name: task["counts"]["train"][name] for name in task["classes"]}
-        answer = task["classes"].index(max(counts, key=lambda name: counts[name]))
-        return float(np.mean(result.targets.values == answer))
-    share = (result.targets.values == 1).mean(axis=0)
-    return float(np.mean(2 * share / (1 + share)))
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -102,3 +102,17 @@ def test_faces_are_those_of_the_data_and_the_models_where_they_differ() -> None:
     data["test_data"] = {"crop": {**CROP, "detector": "none"}}
     tested = "of the test set: detector none, margin 0.2, alignment eyes, colour grey"
     assert faces_line(data) == f"{own}; {tested}; {trained}"
+
+
+def test_a_constant_answer_stands_last_where_the_result_has_one() -> None:
+    data = made_result("multilabel").data
+    assert "constant" not in shown(data), "results of early releases have none"
+    data["constant"] = {"macro_f1": 0.6667, "auc": 0.5}
+    assert [cell.strip() for cell in line_of(shown(data), "constant answer ").split("│")[1:-1]] == [
+        "constant answer", "", "", "", "test", "48", "0.6667", "-", "0.5000",
+    ]  # fmt: skip
+    assert "constant answer: yes to every column, for every sample" in shown(data)
+    tall = tall_lines(data)
+    place = tall.index("constant answer:")
+    assert tall[place + 1] == "  test, n = 48"
+    assert tall[place + 2].split() == ["macro", "F1", "0.6667"]
