@@ -136,6 +136,12 @@ def _files(source: Path) -> Iterator[str]:
                 yield Path(root, name).relative_to(source).as_posix()
 
 
+def table_of(source: Path, labels: Path | None) -> Path | None:
+    """The table of labels of a folder: the one that was named, else its `labels.csv`; None where it has none."""
+    usual = source / "labels.csv"
+    return labels or (usual if usual.is_file() else None)
+
+
 def list_folder(
     source: Path,
     *,
@@ -166,7 +172,7 @@ def list_folder(
         raise DataError(f"there is no folder {source}", expected=f"a folder of {media.name}")
     files = list(_files(source))
     found = [name for name in files if ending(name) in media.endings]
-    table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
+    table = table_of(source, labels)
     if table is not None:
         listing = _from_table(
             source,

@@ -5,7 +5,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from facemae.data.ingest.folder import IMAGES, SOUND_ENDINGS, VIDEOS, Listing, Media, ending, list_folder, walk
+from facemae.data.ingest.folder import (
+    IMAGES,
+    SOUND_ENDINGS,
+    VIDEOS,
+    Listing,
+    Media,
+    ending,
+    list_folder,
+    table_of,
+    walk,
+)
 from facemae.data.ingest.labels import read_labels
 from facemae.data.regions import MEMBER
 from facemae.errors import DataError
@@ -17,7 +27,7 @@ def media_of(source: Path, labels: Path | None = None, path_column: str | None =
     Raises:
         DataError: There are both, or what `read_labels` refuses.
     """
-    table = labels or (source / "labels.csv" if (source / "labels.csv").is_file() else None)
+    table = table_of(source, labels)
     if table is not None:
         names: Iterable[str] = (row.path for row in read_labels(table, path_column=path_column).rows)
     else:
