@@ -99,7 +99,7 @@ class Material:
         extension = clip_extension(self.sample.members)
         if extension is None:
             return None
-        sizes = self._facts.get("sizes")
+        sizes = self.facts.get("sizes")
         if sizes is not None and not (isinstance(sizes, list) and all(type(size) is int for size in sizes)):
             raise self._malformed("sizes", sizes, "the bytes of each frame, whole numbers")
         return open_clip(self.sample.members[extension], extension, sizes=sizes, name=self.sample.key)
@@ -111,7 +111,7 @@ class Material:
         Raises:
             DecodeError: What the metadata says is no rate.
         """
-        stated = self._facts.get("fps")
+        stated = self.facts.get("fps")
         if stated is None:
             return (self.clip and self.clip.fps) or _USUAL_FPS
         if type(stated) not in (int, float) or not _LEAST_FPS <= stated <= _MOST_FPS:
@@ -124,7 +124,8 @@ class Material:
         return DecodeError(f"{self.sample.key}: clip.{field} of its metadata is {shown}", expected=expected)
 
     @property
-    def _facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
+        """What the metadata says of the clip, each field as it was written; empty where it says nothing."""
         facts = self.sample.meta.get("clip")
         return facts if isinstance(facts, dict) else {}
 

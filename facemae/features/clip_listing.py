@@ -11,7 +11,7 @@ from facemae.data.material import clip_extension
 from facemae.data.schema import IMAGE_EXTENSIONS
 from facemae.errors import UsageError
 from facemae.features.raw_videos import MediaFile
-from facemae.features.sources import ShardSource, is_shard_set, loose_files, walk
+from facemae.features.sources import ShardSource, is_shard_set, loose_files, prefixes_of, walk
 
 Kind = Literal["images", "videos"]
 Files = Literal["auto", "images", "videos"]
@@ -100,15 +100,10 @@ def open_clips(
         sound: Folder of separate sound files; None looks beside the videos, as packing does.
 
     Raises:
-        UsageError: A path is given twice or is not there, or `where` is given for files.
+        UsageError: A path is given twice or is not there, none is given, or `where` is given for files.
         DataError: `sound` holds nothing that fits.
     """
-    names = [str(path) for path in paths]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise UsageError(f"a path is given twice: {', '.join(twice)}")
-    many = len(names) > 1
-    return [_open(Path(name), f"{name.rstrip('/')}/" if many else "", where, sound) for name in names]
+    return [_open(Path(name), prefix, where, sound) for name, prefix in prefixes_of(paths).items()]
 
 
 def _open(path: Path, prefix: str, where: Mapping[str, str] | None, sound: Path | None) -> ClipPart:

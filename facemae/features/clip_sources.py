@@ -9,7 +9,7 @@ from facemae.data.material import Material, sound_extension
 from facemae.data.preprocess import to_model_input
 from facemae.data.schema import ModelInput, Sample
 from facemae.errors import DataError, DecodeError, UsageError
-from facemae.features.sources import to_pixels
+from facemae.features.pixels import to_pixels
 from facemae.features.weights import LoadedEncoder
 from facemae.features.windows import Place, Waves, Window, Windows, cut_windows
 from facemae.sound.timeline import Wave
@@ -35,9 +35,7 @@ def sample_windows(sample: Sample, model: LoadedEncoder, windows: Windows, *, pr
     if clip is None:
         held = ", ".join(sorted(sample.members)) or "none"
         raise DecodeError(f"{sample.key}: no clip among the members ({held})", expected="an mjpeg or mp4 member")
-    facts = sample.meta.get("clip")
-    facts = facts if isinstance(facts, dict) else {}
-    offset, person = facts.get("start_s", 0.0), facts.get("person", 0)
+    offset, person = material.facts.get("start_s", 0.0), material.facts.get("person", 0)
     place = Place(
         source=prefix + str(sample.meta.get("path", sample.key)),
         clip=prefix + sample.key,

@@ -22,8 +22,8 @@ from facemae.errors import DataError, DecodeError
 from facemae.faces.detector import Detector
 from facemae.faces.registry import open_detector
 from facemae.features.crops import cutting_for
+from facemae.features.pixels import to_pixels
 from facemae.features.raw_sound import RawSound, Stretch
-from facemae.features.sources import to_pixels
 from facemae.features.weights import LoadedEncoder
 from facemae.features.windows import Pictures, Place, Window, Windows, cut_windows, spans
 from facemae.sound.source import has_sound

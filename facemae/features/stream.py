@@ -12,12 +12,13 @@ import torch
 from facemae.data.preprocess import to_model_input
 from facemae.data.schema import ModelInput
 from facemae.errors import DecodeError
-from facemae.features.sources import Item, Source, to_pixels
+from facemae.features.pixels import to_pixels
+from facemae.features.sources import Item, Source
 
 
 @dataclass(frozen=True)
 class Skip:
-    """An image that did not decode."""
+    """An image or clip that is left out, and why; or a clip that is left out from where it broke on."""
 
     key: str
     reason: str

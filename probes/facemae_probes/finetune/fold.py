@@ -60,6 +60,7 @@ MODULES = (
     "facemae.data.selection",
     "facemae.data.sound_masks",
     "facemae.features.clip_input",
+    "facemae.features.pixels",
     "facemae.features.sources",
     "facemae.features.stream",
     "facemae.features.weights",

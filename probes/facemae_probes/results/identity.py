@@ -19,6 +19,7 @@ FEATURE_MODULES = (
     "facemae.data.reader",
     "facemae.data.schema",
     "facemae.features.extractor",
+    "facemae.features.pixels",
     "facemae.features.pooling",
     "facemae.features.sources",
     "facemae.features.stream",
