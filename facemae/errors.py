@@ -62,7 +62,7 @@ class IndexMismatchError(DataError):
 
 
 class DecodeError(DataError):
-    """Bytes that are intact do not decode into an image."""
+    """Bytes that are as they were written do not decode: no picture, clip or sound, or a damaged one."""
 
 
 class DamageLimitError(DataError):

@@ -17,6 +17,9 @@ _log = logging.getLogger(__name__)
 
 OPTIONS = ("sha256", "size")
 
+USUAL_SIZE = 640
+"""Longer side of a model's input in pixels where none is given."""
+
 
 @dataclass(frozen=True, eq=False)
 class ModelFile:
@@ -37,7 +40,7 @@ class ModelFile:
     name: str
 
 
-def read_model(kind: str, place: str, *, usual_size: int = 640) -> ModelFile:
+def read_model(kind: str, place: str) -> ModelFile:
     """Read and check a model.
 
     Without `sha256` the hash of the file is logged as a warning, so that it can be pinned.
@@ -45,7 +48,6 @@ def read_model(kind: str, place: str, *, usual_size: int = 640) -> ModelFile:
     Args:
         kind: What kind of model it is.
         place: `PATH`, `PATH#sha256=HEX`, `PATH#size=N` or both, joined by `&`.
-        usual_size: Longer side of the input where none is given.
 
     Raises:
         UsageError: The options after # are not understood.
@@ -72,8 +74,8 @@ def read_model(kind: str, place: str, *, usual_size: int = 640) -> ModelFile:
         )
     if not asked:
         _log.warning("%s: not pinned; to pin this file, write %s:%s#sha256=%s", text, kind, text, found)
-    size = int(options.get("size", usual_size))
-    return ModelFile(kind, data, found, size, f"{kind}@{found[:12]}" + (f"/{size}" if size != usual_size else ""))
+    size = int(options.get("size", USUAL_SIZE))
+    return ModelFile(kind, data, found, size, f"{kind}@{found[:12]}" + (f"/{size}" if size != USUAL_SIZE else ""))
 
 
 def _options(kind: str, place: str, fragment: str) -> dict[str, str]:

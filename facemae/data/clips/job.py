@@ -213,7 +213,7 @@ def _track(path: Path, seen: Survey, rate: int, *, separate: bool) -> SoundTrack
             return "no sound"
         origin, joint = (0.0, None) if separate else (seen.origin, seen.joint)
         return SoundTrack(path, origin, rate, joint, seen.seconds)
-    except (DecodeError, DataError) as error:
+    except DataError as error:
         return f"the sound is left out: {error.found.removeprefix(f'{path}: ')}"
 
 
