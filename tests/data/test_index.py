@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -253,7 +254,7 @@ def test_not_a_tar(tmp_path: Path, data: bytes, words: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["s.tar.gz", "s.tgz", "s.tar"])
-def test_compressed_shard_is_refused_with_the_repack_command(tmp_path: Path, name: str) -> None:
+def test_compressed_shard_is_refused_with_a_repack_command_that_works(tmp_path: Path, name: str) -> None:
     with tarfile.open(tmp_path / name, "w:gz") as tar:
         header = tarfile.TarInfo("a.jpg")
         header.size = 1
@@ -262,19 +263,7 @@ def test_compressed_shard_is_refused_with_the_repack_command(tmp_path: Path, nam
         build_index(tmp_path)
     assert caught.value.fix is not None
     assert "gunzip" in caught.value.fix
-
-
-@pytest.mark.parametrize("name", ["s.tar.gz", "s.tgz", "s.tar"])
-def test_the_repack_command_works(tmp_path: Path, name: str) -> None:
-    import subprocess
-
-    with tarfile.open(tmp_path / name, "w:gz") as tar:
-        header = tarfile.TarInfo("a.jpg")
-        header.size = 1
-        tar.addfile(header, io.BytesIO(b"1"))
-    with pytest.raises(ShardError) as caught:
-        build_index(tmp_path)
-    subprocess.run(str(caught.value.fix).removeprefix("repack it: "), shell=True, check=True)  # noqa: S602
+    subprocess.run(caught.value.fix.removeprefix("repack it: "), shell=True, check=True)  # noqa: S602
     assert build_index(tmp_path).key(0) == "a"
 
 

@@ -14,6 +14,7 @@ from facemae.data.schema import CropRecipe, DatasetCard, ModelInput
 from facemae.models.encoder import build_encoder
 from facemae.models.init import initialise
 from facemae.rng import generator
+from tests.features import clip_models
 
 SIDE = 32
 WIDTH = 192
@@ -91,6 +92,18 @@ def save_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Save:
 def run(save_checkpoint: Save) -> Path:
     """A colour model with averaged weights."""
     return save_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def clip_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that sees clips and hears."""
+    return clip_models.save(tmp_path_factory.mktemp("both"))
+
+
+@pytest.fixture(scope="session")
+def deaf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that sees clips and hears nothing."""
+    return clip_models.save(tmp_path_factory.mktemp("deaf"), sound=False)
 
 
 @pytest.fixture(scope="session")

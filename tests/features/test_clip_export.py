@@ -12,12 +12,12 @@ from facemae.errors import CheckpointError
 from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.rng import generator
-from tests.features.clip_models import FPS, FRAMES, MEL, RATE, SIDE, save, voice
+from tests.features.clip_models import FPS, FRAMES, MEL, RATE, SIDE, voice
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("both"))
+def run(clip_run: Path) -> Path:
+    return clip_run
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,7 @@ def test_another_spectrogram_or_a_missing_encoder_is_an_error(exported: Path, tm
         load(damaged)
 
 
-def test_the_extractors_of_a_run_without_sound_hear_nothing(tmp_path: Path) -> None:
-    deaf = save(tmp_path / "deaf", sound=False)
+def test_the_extractors_of_a_run_without_sound_hear_nothing(deaf: Path, tmp_path: Path) -> None:
     out = export_encoder(deaf, tmp_path / "out")
     assert json.loads((out / "encoder.json").read_text())["sound"] is None
     assert load(out).loaded.sound is None

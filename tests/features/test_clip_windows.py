@@ -28,13 +28,8 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("both"))
-
-
-@pytest.fixture(scope="module")
-def deaf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("deaf"), sound=False)
+def run(clip_run: Path) -> Path:
+    return clip_run
 
 
 @pytest.fixture(scope="module")

@@ -242,11 +242,16 @@ def test_of_a_broken_tail_the_frames_before_it_are_given(
     assert source.damage is not None
 
 
-def test_frames_that_build_on_damage_are_left_out(tmp_path: Path) -> None:
+def packets_of(path: Path) -> list[bytes]:
+    """The packets of a video as they stand in its file."""
     av = pytest.importorskip("av")
-    path = write_video(tmp_path / "x.mkv", numbered(30), codec="h264-plain")
     with av.open(str(path)) as container:
-        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+        return [bytes(packet) for packet in container.demux(video=0) if packet.size]
+
+
+def test_frames_that_build_on_damage_are_left_out(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "x.mkv", numbered(30), codec="h264-plain")
+    packets = packets_of(path)
     data = path.read_bytes()
     assert data.count(packets[14]) == 1
     path.write_bytes(data.replace(packets[14], packets[14][:30] + bytes(len(packets[14]) - 30)))
@@ -259,12 +264,9 @@ def test_frames_that_build_on_damage_are_left_out(tmp_path: Path) -> None:
 
 
 def test_a_video_none_of_whose_frames_decodes_is_an_error(tmp_path: Path) -> None:
-    av = pytest.importorskip("av")
     path = write_video(tmp_path / "x.mkv", numbered(5), codec="h264-plain")
-    with av.open(str(path)) as container:
-        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
     data = path.read_bytes()
-    for packet in packets:
+    for packet in packets_of(path):
         data = data.replace(packet, b"\xff" * len(packet))
     path.write_bytes(data)
     with pytest.raises(DecodeError, match=r"x\.mkv: none of its frames decodes \(.+\)"), VideoSource(path):
