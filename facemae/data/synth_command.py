@@ -72,9 +72,9 @@ def synth(
         )
         return
     from facemae.data.synthetic.talking.command import synth_clips
-    from facemae.data.synthetic.talking.worker import ClipSettings
+    from facemae.data.synthetic.talking.worker import TalkSettings
 
-    settings = ClipSettings(
+    settings = TalkSettings(
         count=clips,
         identities=identities or min(24, clips),
         size=size or 192,

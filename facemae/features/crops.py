@@ -13,6 +13,10 @@ _WHOLE = 86_400.0
 """Seconds, the most there may be: a stretch with one face is not cut to pieces, since windows are streamed."""
 
 
+class CropMismatchWarning(UserWarning):
+    """Faces were cut otherwise than those the model was trained on; features may be worse than reported ones."""
+
+
 def compare_crops(model: CropRecipe, data: CropRecipe) -> list[str]:
     """What differs between how a model's training faces and these were cut, as far as both are known."""
     return [

@@ -14,7 +14,7 @@ from facemae.config import EncoderConfig
 from facemae.data.preprocess import normalise
 from facemae.data.schema import CropRecipe, ModelInput
 from facemae.errors import UsageError
-from facemae.features.crops import compare_crops
+from facemae.features.crops import CropMismatchWarning, compare_crops
 from facemae.features.pooling import feature_names, feature_shape, pool_tokens, prefix_of
 from facemae.features.sources import as_source
 from facemae.features.stream import ImageBatch, OnSkip, stream_batches
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from facemae.features.clips import ClipExtractor
 
 _log = logging.getLogger(__name__)
-
-
-class CropMismatchWarning(UserWarning):
-    """Faces were cut otherwise than those the model was trained on; features may be worse than reported ones."""
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]

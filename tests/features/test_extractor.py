@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from facemae.errors import CheckpointError, DataError, DecodeError, UsageError
-from facemae.features.crops import compare_crops
-from facemae.features.extractor import CropMismatchWarning, FeatureExtractor, load
+from facemae.features.crops import CropMismatchWarning, compare_crops
+from facemae.features.extractor import FeatureExtractor, load
 from facemae.features.weights import load_encoder
 from tests.features.conftest import CROP, DEPTH, SIDE, WIDTH, Save, picture
 

@@ -43,7 +43,7 @@ _LONGEST_KEY = 80
 
 
 @dataclass(frozen=True)
-class ClipReport(PackReport):
+class ClipPackReport(PackReport):
     """What was packed, and how well faces were found.
 
     Attributes:
@@ -123,7 +123,7 @@ def pack_videos(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> ClipReport:
+) -> ClipPackReport:
     """Pack a folder of videos, with an optional table of labels, into a new shard set of face clips.
 
     The set appears under `out` only when it is complete. After a kill the same call goes on; its shards are the same.
@@ -178,7 +178,7 @@ def pack_videos(
             place, parts, reports, card or DatasetCard(name=out.name, source=source.name), shard_size, seed, skipped,
             settings, detector.name,
         )  # fmt: skip
-    return ClipReport(
+    return ClipPackReport(
         out,
         writer.written,
         writer.shards,
@@ -198,7 +198,7 @@ def pack_videos(
 
 
 def _boxes(reports: Sequence[VideoReport]) -> dict[str, Any]:
-    """What `ClipReport` says of cuts and boxes."""
+    """What `ClipPackReport` says of cuts and boxes."""
     shakes = [shake for report in reports for shake in report.shake]
     insides = [inside for report in reports for inside in report.inside]
     return {

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from facemae.cli import app
-from facemae.data.clips.pack import ClipReport, pack_videos
+from facemae.data.clips.pack import ClipPackReport, pack_videos
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.material import Material
 from facemae.data.pack import pack_folder
@@ -18,7 +18,7 @@ from facemae.data.stats import count_shards
 from facemae.data.synthetic import render, sample_params
 from facemae.data.synthetic.talking import Film, sample_talk
 from facemae.data.synthetic.talking.dataset import make_clips
-from facemae.data.synthetic.talking.worker import ClipSettings as TalkSettings
+from facemae.data.synthetic.talking.worker import TalkSettings
 from facemae.data.synthetic.worker import encode_jpeg
 from facemae.errors import DataError, UsageError
 from facemae.faces.crop import cut
@@ -41,13 +41,13 @@ def maps(count: int) -> list[np.ndarray]:
     return found
 
 
-def pack(source: Path, out: Path, folder: Path | None = None, **changes: Any) -> ClipReport:
+def pack(source: Path, out: Path, folder: Path | None = None, **changes: Any) -> ClipPackReport:
     settings = ClipSettings(**{**vars(SETTINGS), **changes})
     return pack_videos(source, out, settings=settings, regions=folder, workers=0)
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipReport, dict[str, Material]]:
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipPackReport, dict[str, Material]]:
     source = tmp_path_factory.mktemp("mapped") / "videos"
     for name in ("each", "one", "few", "wide", "none"):
         film(source / f"{name}.mp4", [face(0)] * COUNT)
@@ -59,7 +59,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[ClipReport, dict[s
     return report, samples(report.out)
 
 
-def test_maps_are_cut_as_the_frames_are(packed: tuple[ClipReport, dict[str, Material]]) -> None:
+def test_maps_are_cut_as_the_frames_are(packed: tuple[ClipPackReport, dict[str, Material]]) -> None:
     sample = packed[1]["each-0-0000"]
     meta = sample.sample.meta
     assert meta["regions"] == {"source": "file"}
@@ -73,14 +73,16 @@ def test_maps_are_cut_as_the_frames_are(packed: tuple[ClipReport, dict[str, Mate
         assert len(np.unique(sample.regions([number]))) == 3
 
 
-def test_one_map_stands_for_all_frames_whatever_its_resolution(packed: tuple[ClipReport, dict[str, Material]]) -> None:
+def test_one_map_stands_for_all_frames_whatever_its_resolution(
+    packed: tuple[ClipPackReport, dict[str, Material]],
+) -> None:
     one, each = packed[1]["one-0-0000"], packed[1]["each-0-0000"]
     np.testing.assert_array_equal(one.regions([0]), one.regions([COUNT - 1]))
     assert (one.regions([0]) != each.regions([0])).mean() < 0.05
     assert one.sample.members[MEMBER].count(b"IEND") == 1
 
 
-def test_maps_that_do_not_fit_are_left_out_and_named(packed: tuple[ClipReport, dict[str, Material]]) -> None:
+def test_maps_that_do_not_fit_are_left_out_and_named(packed: tuple[ClipPackReport, dict[str, Material]]) -> None:
     report, found = packed
     remarks = dict(report.remarks)
     assert "14 region maps of 15 frames" in remarks["few.mp4"]

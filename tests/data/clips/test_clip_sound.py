@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from facemae.data.clips.pack import ClipReport, pack_videos
+from facemae.data.clips.pack import ClipPackReport, pack_videos
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.index import ShardIndex
 from facemae.data.material import Material
@@ -22,7 +22,7 @@ from tests.data.clips.films import Pixels, Wave, face, film, noise
 RATE = 48000
 
 
-def pack(source: Path, **changes: Any) -> tuple[dict[str, Material], ClipReport]:
+def pack(source: Path, **changes: Any) -> tuple[dict[str, Material], ClipPackReport]:
     settings = ClipSettings(**{"size": 32, "detections": 5, **changes})
     report = pack_videos(source, source.parent / f"{source.name}-out", settings=settings, workers=1)
     reader = ShardReader(ShardIndex.open(report.out))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from facemae.data.clips.pack import ClipReport, pack_videos
+from facemae.data.clips.pack import ClipPackReport, pack_videos
 from facemae.data.clips.settings import ClipSettings
 from facemae.data.index import ShardIndex
 from facemae.data.material import Material
@@ -23,7 +23,7 @@ from tests.data.clips.films import face, film, nobody, noise
 SETTINGS = ClipSettings(size=32, detections=5, longest=10)
 
 
-def pack(source: Path, out: Path, **changes: Any) -> ClipReport:
+def pack(source: Path, out: Path, **changes: Any) -> ClipPackReport:
     settings = ClipSettings(**{**vars(SETTINGS), **changes})
     return pack_videos(source, out, settings=settings, workers=0)
 
@@ -33,12 +33,12 @@ def samples(shards: Path) -> dict[str, Material]:
     return {reader.index.key(i): Material(reader.read(i)) for i in range(len(reader.index))}
 
 
-def reasons(report: ClipReport) -> dict[str, str]:
+def reasons(report: ClipPackReport) -> dict[str, str]:
     return dict(report.skipped)
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipReport]:
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipPackReport]:
     """Everything that people put into folders, packed once."""
     source = tmp_path_factory.mktemp("mixed") / "videos"
     one, two = face(0), np.concatenate([face(0), face(1)], axis=1)
@@ -63,7 +63,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ClipReport]:
     return source, pack(source, source.parent / "shards")
 
 
-def test_a_clip_says_how_it_was_made(mixed: tuple[Path, ClipReport]) -> None:
+def test_a_clip_says_how_it_was_made(mixed: tuple[Path, ClipPackReport]) -> None:
     sample = samples(mixed[1].out)["good-0-0000"]
     meta = sample.sample.meta
     assert (meta["path"], meta["width"], meta["height"]) == ("good.mp4", 32, 32)
@@ -77,7 +77,7 @@ def test_a_clip_says_how_it_was_made(mixed: tuple[Path, ClipReport]) -> None:
     assert sample.frames([0, 29], 3).shape == (2, 32, 32, 3)
 
 
-def test_the_card_holds_the_crop_recipe(mixed: tuple[Path, ClipReport]) -> None:
+def test_the_card_holds_the_crop_recipe(mixed: tuple[Path, ClipPackReport]) -> None:
     card = json.loads((mixed[1].out / "card.json").read_text())
     assert card["crop"]["fps"] == 25.0
     assert card["crop"]["smoothing"].startswith("1 s")
@@ -93,7 +93,7 @@ def test_the_card_holds_the_crop_recipe(mixed: tuple[Path, ClipReport]) -> None:
         ("nowhere.mp4", "the file is gone"),
     ],
 )
-def test_what_is_left_out_is_named(mixed: tuple[Path, ClipReport], name: str, reason: str) -> None:
+def test_what_is_left_out_is_named(mixed: tuple[Path, ClipPackReport], name: str, reason: str) -> None:
     _source, report = mixed
     assert reason in reasons(report)[name]
     lines = [json.loads(line) for line in (report.out / "skipped.jsonl").read_text().splitlines()]
@@ -111,25 +111,25 @@ def test_what_is_left_out_is_named(mixed: tuple[Path, ClipReport], name: str, re
         ("short_wav.mp4", "short_wav.wav lasts 0.50 s, the video 2.00 s"),
     ],
 )
-def test_what_is_odd_and_kept_is_told(mixed: tuple[Path, ClipReport], name: str, remark: str) -> None:
+def test_what_is_odd_and_kept_is_told(mixed: tuple[Path, ClipPackReport], name: str, remark: str) -> None:
     assert (name, remark) in mixed[1].remarks
 
 
-def test_a_clip_without_sound_has_no_sound_member(mixed: tuple[Path, ClipReport]) -> None:
+def test_a_clip_without_sound_has_no_sound_member(mixed: tuple[Path, ClipPackReport]) -> None:
     found = samples(mixed[1].out)
     assert "flac" not in found["silent-0-0000"].sample.members
     assert "flac" not in found["two-0-0000"].sample.members
     assert "sound" not in found["two-0-0000"].sample.meta
 
 
-def test_a_separate_sound_is_cut_or_filled_to_the_frames(mixed: tuple[Path, ClipReport]) -> None:
+def test_a_separate_sound_is_cut_or_filled_to_the_frames(mixed: tuple[Path, ClipPackReport]) -> None:
     found = samples(mixed[1].out)
     assert found["long_wav-0-0000"].sample.meta["sound"]["samples"] == 12800
     assert "missing_s" not in found["long_wav-0-0000"].sample.meta["sound"]
     assert found["short_wav-0-0000"].sample.meta["sound"]["missing_s"] == pytest.approx(1.5, abs=0.002)
 
 
-def test_the_ending_of_a_sound_file_may_be_in_capitals(mixed: tuple[Path, ClipReport]) -> None:
+def test_the_ending_of_a_sound_file_may_be_in_capitals(mixed: tuple[Path, ClipPackReport]) -> None:
     assert samples(mixed[1].out)["field-0-0000"].sample.meta["sound"]["level_db"] > -20
 
 
@@ -170,24 +170,24 @@ def test_a_face_too_small_to_cut_costs_its_video(tmp_path: Path, monkeypatch: py
     assert "a box of side" in reasons(report)["tiny.mp4"]
 
 
-def test_a_broken_tail_keeps_what_was_before_it(mixed: tuple[Path, ClipReport]) -> None:
+def test_a_broken_tail_keeps_what_was_before_it(mixed: tuple[Path, ClipPackReport]) -> None:
     sample = samples(mixed[1].out)["broken-0-0000"]
     assert sample.clip is not None
     assert 12 < sample.clip.count < 50
     assert any(name == "broken.mkv" for name, _ in mixed[1].remarks)
 
 
-def test_the_content_decides_not_the_name(mixed: tuple[Path, ClipReport]) -> None:
+def test_the_content_decides_not_the_name(mixed: tuple[Path, ClipPackReport]) -> None:
     assert "really_mkv-0-0000" in samples(mixed[1].out)
 
 
-def test_frames_before_a_face_appears_are_not_part_of_its_clip(mixed: tuple[Path, ClipReport]) -> None:
+def test_frames_before_a_face_appears_are_not_part_of_its_clip(mixed: tuple[Path, ClipPackReport]) -> None:
     clip = samples(mixed[1].out)["appears-0-0000"].sample.meta["clip"]
     assert clip["start_s"] == pytest.approx(1.0, abs=0.2)
     assert clip["start_s"] + clip["frames"] / 25 == pytest.approx(3.0)
 
 
-def test_the_report_counts_faces_and_shake(mixed: tuple[Path, ClipReport]) -> None:
+def test_the_report_counts_faces_and_shake(mixed: tuple[Path, ClipPackReport]) -> None:
     report = mixed[1]
     assert 0 < report.found < report.looked
     assert report.shake is not None
@@ -202,7 +202,7 @@ def test_the_report_counts_faces_and_shake(mixed: tuple[Path, ClipReport]) -> No
     assert f"a face in {report.found / report.looked:.1%} of {report.looked} frames" in text
 
 
-def test_remarks_that_differ_in_numbers_are_counted_together(mixed: tuple[Path, ClipReport]) -> None:
+def test_remarks_that_differ_in_numbers_are_counted_together(mixed: tuple[Path, ClipPackReport]) -> None:
     lines = mixed[1].lines()
     (line,) = [line for line in lines if "lasts" in line]
     assert line.startswith("2 times, such as: ")

@@ -8,11 +8,11 @@ import typer
 
 from facemae.data.progress import progress
 from facemae.data.synthetic.talking.dataset import make_clips
-from facemae.data.synthetic.talking.worker import ClipSettings
+from facemae.data.synthetic.talking.worker import TalkSettings
 
 
 def synth_clips(
-    out: Path, settings: ClipSettings, *, processes: int | None, sheet: Path | None, overwrite: bool, as_json: bool
+    out: Path, settings: TalkSettings, *, processes: int | None, sheet: Path | None, overwrite: bool, as_json: bool
 ) -> None:
     """Draw the clips and say what was drawn.
 

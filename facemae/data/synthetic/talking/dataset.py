@@ -13,7 +13,7 @@ from facemae.data.synthetic.dataset import process_map, subject_splits
 from facemae.data.synthetic.params import Label
 from facemae.data.synthetic.talking.film import frame_count
 from facemae.data.synthetic.talking.video import EXTENSION
-from facemae.data.synthetic.talking.worker import ClipSettings, make_clip
+from facemae.data.synthetic.talking.worker import TalkSettings, make_clip
 from facemae.errors import DataError
 from facemae.files import storage_errors, write_text
 from facemae.parallel import usable_cores
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class ClipReport:
+class TalkReport:
     """What was written.
 
     Attributes:
@@ -41,12 +41,12 @@ class ClipReport:
 
 def make_clips(
     out: Path | str,
-    settings: ClipSettings | None = None,
+    settings: TalkSettings | None = None,
     *,
     processes: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> ClipReport:
+) -> TalkReport:
     """Draw clips as video files under `out`, with `labels.csv` (path, subject, split, labels) written last.
 
     Beside each lie its region maps, `NAME.region.png`, one a frame; see `facemae.data.regions`.
@@ -67,7 +67,7 @@ def make_clips(
         MissingExtraError: PyAV is not installed.
         StorageError: Writing failed underneath.
     """
-    settings = settings or ClipSettings()
+    settings = settings or TalkSettings()
     out = Path(out)
     splits = subject_splits(settings.seed, settings.identities)
     settings.clip(0)
@@ -81,10 +81,10 @@ def make_clips(
             if progress is not None:
                 progress(len(rows), settings.count)
     write_text(out / TABLE, _table(rows))
-    return ClipReport(settings.count, drawn, settings.count * frame_count(settings.seconds, settings.fps))
+    return TalkReport(settings.count, drawn, settings.count * frame_count(settings.seconds, settings.fps))
 
 
-def _claim(out: Path, settings: ClipSettings, overwrite: bool) -> None:
+def _claim(out: Path, settings: TalkSettings, overwrite: bool) -> None:
     """Make the folder, or make sure that it is one of these settings."""
     wanted = {"settings": asdict(settings), "source": "procedural: no person is shown", "licence": "CC0-1.0"}
     found = out / SETTINGS

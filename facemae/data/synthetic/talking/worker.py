@@ -17,7 +17,7 @@ from facemae.rng import generator
 
 
 @dataclass(frozen=True)
-class ClipSettings:
+class TalkSettings:
     """What decides a folder of clips.
 
     Attributes:
@@ -75,7 +75,7 @@ class ClipSettings:
         return f"{name}/{name}_{sample:05d}.{EXTENSION}", talk
 
 
-def make_clip(out: Path, settings: ClipSettings, splits: list[str], number: int) -> tuple[dict[str, Label], bool]:
+def make_clip(out: Path, settings: TalkSettings, splits: list[str], number: int) -> tuple[dict[str, Label], bool]:
     """Draw one clip unless it is there; its row of the table, and whether it was drawn."""
     cv2.setNumThreads(1)
     path, talk = settings.clip(number)

@@ -16,12 +16,12 @@ from facemae.data.synthetic.talking import Film, sample_talk
 from facemae.data.synthetic.talking.dataset import make_clips
 from facemae.data.synthetic.talking.sheet import write_sheet
 from facemae.data.synthetic.talking.video import write_clip
-from facemae.data.synthetic.talking.worker import ClipSettings
+from facemae.data.synthetic.talking.worker import TalkSettings
 from facemae.errors import DataError, StorageError, UsageError
 
 av = pytest.importorskip("av")
 
-SMALL = ClipSettings(count=8, identities=4, size=48, seconds=0.8, kinds={"talk": 0.6, "silent": 0.4}, late=0.4)
+SMALL = TalkSettings(count=8, identities=4, size=48, seconds=0.8, kinds={"talk": 0.6, "silent": 0.4}, late=0.4)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_splits_share_no_person(folder: Path) -> None:
 
 
 def test_a_share_of_the_sounds_is_late() -> None:
-    settings = ClipSettings(count=300, identities=20, kinds={"talk": 0.5, "micro": 0.5}, late=0.5)
+    settings = TalkSettings(count=300, identities=20, kinds={"talk": 0.5, "micro": 0.5}, late=0.5)
     labels = [settings.clip(number)[1].labels() for number in range(300)]
     talking = [row for row in labels if row["kind"] == "talk"]
     assert 110 < len(talking) < 190
@@ -120,7 +120,7 @@ def test_a_stopped_call_goes_on_and_gives_the_same_bytes(folder: Path, tmp_path:
 
 
 def test_other_settings_and_other_folders_are_refused(folder: Path, tmp_path: Path) -> None:
-    other = ClipSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
+    other = TalkSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
     with pytest.raises(DataError, match="other settings") as raised:
         make_clips(folder, other, processes=1)
     assert "--overwrite" in str(raised.value)
@@ -135,16 +135,16 @@ def test_other_settings_and_other_folders_are_refused(folder: Path, tmp_path: Pa
 
 def test_overwrite_replaces_clips_of_other_settings(tmp_path: Path) -> None:
     out = tmp_path / "clips"
-    make_clips(out, ClipSettings(count=4, identities=4, size=32, seconds=0.8), processes=1)
-    make_clips(out, ClipSettings(count=3, identities=3, size=32, seconds=0.8), processes=1, overwrite=True)
+    make_clips(out, TalkSettings(count=4, identities=4, size=32, seconds=0.8), processes=1)
+    make_clips(out, TalkSettings(count=3, identities=3, size=32, seconds=0.8), processes=1, overwrite=True)
     assert len(rows(out)) == 3
     assert len(list(out.rglob("*.mov"))) == 3
 
 
 def test_what_is_not_a_clip_outlives_overwriting(tmp_path: Path) -> None:
-    make_clips(tmp_path, ClipSettings(count=3, identities=3, size=32, seconds=0.8), processes=1)
+    make_clips(tmp_path, TalkSettings(count=3, identities=3, size=32, seconds=0.8), processes=1)
     (tmp_path / "letter.txt").write_text("dear")
-    other = ClipSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
+    other = TalkSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
     make_clips(tmp_path, other, processes=1, overwrite=True)
     assert (tmp_path / "letter.txt").read_text() == "dear"
     assert [row["emotion"] for row in rows(tmp_path)] == [other.clip(k)[1].labels()["emotion"] for k in range(3)]
@@ -163,7 +163,7 @@ def test_what_is_not_a_clip_outlives_overwriting(tmp_path: Path) -> None:
 )
 def test_wrong_settings_are_named(wrong: dict, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(UsageError, match=message) as raised:
-        ClipSettings(**wrong)
+        TalkSettings(**wrong)
     assert raised.value.expected
 
 
