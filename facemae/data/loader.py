@@ -18,7 +18,7 @@ from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import make_clip_view, make_view
 from facemae.data.blank import empty_sound, empty_view, rows_of
 from facemae.data.index import ShardIndex
-from facemae.data.material import Material, check_views, draw_moment
+from facemae.data.material import Material, check_sound, check_views, draw_moment
 from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
@@ -342,7 +342,7 @@ def build_loader(
     Raises:
         ConfigError: A stream without shards.
         UsageError: A batch size, world or filter that does not fit; the message lists what does.
-        DataError: No index, or no sample of one of several streams has what its views are made of.
+        DataError: No index, no sample of a stream has what its views are made of, or none of any a sound that is heard.
         IndexMismatchError: Not the shards or not the selection that the run started with.
         ConfigError: Also where a view's mask needs region maps and the shards of a stream have none.
     """
@@ -352,8 +352,9 @@ def build_loader(
     for stream in streams:
         made = [spec for spec in specs if spec.streams is None or stream.name in spec.streams]
         check_regions(stream.name, stream.index, made)
-        if len(streams) > 1:
-            check_views(stream.name, stream.index.extensions, made)
+        check_views(stream.name, stream.index.extensions, made)
+    for sound in sounds:
+        check_sound(sound, specs, {stream.name: stream.index.extensions for stream in streams})
     plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
     plan.check_world(world)
     readers = {stream.name: ShardReader(stream.index) for stream in streams}

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,9 @@ def check_views(stream: str, extensions: Collection[str], specs: Iterable[ViewSp
     moving = clip_extension(extensions) is not None
     for spec in specs:
         if spec.clip is not None and not moving:
-            needed = "clips, mjpeg or mp4"
+            needed, fix = "clips, mjpeg or mp4", "pack a folder of videos, take `clip` out of the view"
         elif spec.clip is None and not moving and image_extension(extensions) is None:
-            needed = "pictures, jpg, png or webp, or clips"
+            needed, fix = "pictures, jpg, png or webp, or clips", "pack a folder of images or videos"
         else:
             continue
         name = spec.name.partition("/")[0]
@@ -63,8 +63,31 @@ def check_views(stream: str, extensions: Collection[str], specs: Iterable[ViewSp
             f"view {name!r} is made of stream {stream!r}, whose samples have only "
             f"{', '.join(sorted(extensions)) or 'no members'}",
             expected=f"a set of {needed}",
-            fix=f"name in views.{name}.streams those that it can be made of",
+            fix=f"{fix}, or name in views.{name}.streams those that it can be made of",
         )
+
+
+def check_sound(sound: SoundSpec, specs: Iterable[ViewSpec], extensions: Mapping[str, Collection[str]]) -> None:
+    """Refuse a sound that no sample of any stream has: it would be trained on nothing, from the first step to the last.
+
+    Args:
+        sound: The sound.
+        specs: All views; it lies beneath one of them.
+        extensions: Of all members of each stream's shard set, by the stream's name.
+
+    Raises:
+        DataError: Of the streams that the view is made of, none has sound.
+    """
+    made = next(spec.streams for spec in specs if spec.name == sound.beneath)
+    names = [name for name in extensions if made is None or name in made]
+    if any(sound_extension(extensions[name]) is not None for name in names):
+        return
+    heard, view = (name.partition("/")[0] for name in (sound.name, sound.beneath))
+    raise DataError(
+        f"sound {heard!r} is heard beneath view {view!r}, and no sample of {', '.join(map(repr, names))} has sound",
+        expected=f"samples with a {' or '.join(SOUND_EXTENSIONS)} member",
+        fix="pack videos whose sound is kept, or take a recipe that hears nothing, such as video_tiny",
+    )
 
 
 def draw_moment(seed: int, name: str, path: tuple[str, int, int]) -> float:

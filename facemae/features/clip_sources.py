@@ -14,6 +14,9 @@ from facemae.features.weights import LoadedEncoder
 from facemae.features.windows import Place, Waves, Window, Windows, cut_windows
 from facemae.sound.timeline import Wave
 
+_LOUDEST = 8.0
+"""Peaks above it are no overshoot of a resampler or a mix, but another scale."""
+
 
 def sample_windows(sample: Sample, model: LoadedEncoder, windows: Windows, *, prefix: str = "") -> Iterator[Window]:
     """Windows of a packed clip; frames and sound are decoded window by window.
@@ -82,7 +85,7 @@ def array_windows(
         return
     if frames.ndim != 4 or not len(frames):
         raise DataError(f"frames of shape {frames.shape}", expected="[N, H, W, C], at least one")
-    if not fps > 0:
+    if not 0 < fps < np.inf:
         raise UsageError(f"fps {fps}", expected="frames a second, above zero")
     shown = frames
 
@@ -104,6 +107,16 @@ def _given_sound(wave: Wave | None, rate: int | None, model: LoadedEncoder) -> t
         )
     if model.sound is None:
         raise UsageError("sound for a model without a sound_encoder", expected="frames alone")
+    if not np.isfinite(wave).all():
+        raise DataError(
+            f"{int((~np.isfinite(wave)).sum())} samples of a wave are no numbers", expected="finite samples"
+        )
+    if (peak := float(np.abs(wave).max(initial=0.0))) > _LOUDEST:
+        raise DataError(
+            f"a wave as loud as {peak:g}",
+            expected="samples in [-1, 1]; a little more is cut off",
+            fix="divide samples of 16 bits by 32768",
+        )
     heard, wave = model.sound.input.mel.rate, as_stored(wave)
     if heard != rate:
         from facemae.sound.resample import resample

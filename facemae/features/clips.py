@@ -207,7 +207,7 @@ class ClipExtractor:
             name: What it is called.
 
         Raises:
-            DataError: Frames that are no pixels.
+            DataError: Frames that are no pixels, samples that are no numbers or of another scale.
             UsageError: Neither frames nor sound, a wave without its rate, or sound for a model that does not hear.
         """
         from facemae.features.clip_sources import array_windows

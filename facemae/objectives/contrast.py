@@ -76,8 +76,8 @@ def agreement(
 ) -> dict[str, torch.Tensor]:
     """What is seen between two views: for each anchor [n], from cosines; arguments as for `sigmoid_loss`.
 
-    `positive_top1` says whether the anchor's own sample is the most similar one, `positive_similarity` and
-    `negative_similarity` are cosines, the latter's mean.
+    `positive_top1` says whether the anchor's own sample is the most similar one, which it never is of one alone;
+    `positive_similarity` and `negative_similarity` are cosines, the latter's mean.
     """
     own = own_places(place, similarity.shape[-1])
     others = ~own if allowed is None else allowed & ~own
@@ -85,7 +85,7 @@ def agreement(
     candidates = similarity if allowed is None else similarity.masked_fill(~allowed, -torch.inf)
     negative = torch.where(others, similarity, 0.0).sum(dim=1) / others.sum(dim=1).clamp(min=1)
     return {
-        "positive_top1": (candidates.argmax(dim=1) == place).float(),
+        "positive_top1": ((candidates.argmax(dim=1) == place) & others.any(dim=1)).float(),
         "positive_similarity": positive,
         "negative_similarity": negative,
     }

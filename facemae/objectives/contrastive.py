@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +29,9 @@ from facemae.objectives.contrast import (
 from facemae.objectives.groups import Group, add_terms, split_groups
 from facemae.objectives.rows import spread
 
+_NO_MARK = (-1.0, -1.0)
+"""Of samples that lack a property, which they share with none."""
+
 
 class LevelConfig(Config):
     """A depth at which two encodings are compared."""
@@ -40,11 +44,11 @@ class LevelConfig(Config):
     needs encoders of one width."""
     steps: int | None = Field(default=None, ge=1)
     """Into how many equal stretches of time clips and sounds are cut. Each has a mean of its own, projected by one head
-    for all, and what is compared is the mean of their cosines: what is alike must be so at the same time. null takes
-    one mean over all, as HiCMAE and CAV-MAE."""
+    for all, and what is compared is the mean of their cosines over those of which the masks of both sides show
+    something: what is alike must be so at the same time. null takes one mean over all, as HiCMAE and CAV-MAE."""
     centre: bool = False
-    """Of several stretches: what they have in common is subtracted from each before the projection, so that what stays
-    the same in time, who speaks and where among it, does not count."""
+    """Of several stretches: what those that are shown have in common is subtracted from each before the projection, so
+    that what stays the same in time, who speaks and where among it, does not count."""
 
     @model_validator(mode="after")
     def _several(self) -> "LevelConfig":
@@ -160,13 +164,18 @@ class Contrastive(Objective):
 
     def _marks(self, batch: Batch) -> torch.Tensor:
         """float32 [B, 2 * E]: for each of E excluded properties two whole numbers that samples of one value share."""
-        values = [
-            mark
-            for stream, meta in zip(batch.streams, batch.meta, strict=True)
-            for name in self.settings.exclude
-            for mark in _mark(stream, name, meta)
-        ]
-        return torch.tensor(values, dtype=torch.float32).view(len(batch), 2 * len(self.settings.exclude))
+        samples = list(zip(batch.streams, batch.meta, strict=True))
+        marks = {name: [_mark(stream, name, meta) for stream, meta in samples] for name in self.settings.exclude}
+        for name, values in marks.items():
+            if len(values) > 1 and len(set(values)) == 1 and values[0] != _NO_MARK:
+                # Said once: Python shows a warning from one place once.
+                warnings.warn(
+                    f"all {len(values)} samples of a step share their {name}, which objectives.contrastive.exclude "
+                    "takes out of the negatives: they are compared with nothing",
+                    stacklevel=2,
+                )
+        rows = [[number for values in marks.values() for number in values[place]] for place in range(len(samples))]
+        return torch.tensor(rows, dtype=torch.float32).view(len(batch), 2 * len(marks))
 
     def _group_term(self, own: torch.Tensor, shapes: list[tuple[int, ...]], group: Group) -> Term:
         """The term of the own samples of a group, [n, numbers], with rows [N, numbers]."""
@@ -183,7 +192,7 @@ class Contrastive(Objective):
             pair, pairs = (part[number].reshape(-1, *shape) for part in (mine, theirs))
             losses.append(level.loss(pair, pairs, place, allowed))
             with torch.no_grad():
-                seen = agreement(pair[:, 0] @ pairs[:, 1].T, place, allowed)
+                seen = agreement(level.similarity(pair[:, 0], pairs[:, 1]), place, allowed)
             suffix = f"_{number}" if len(shapes) > 1 else ""
             metrics |= {name + suffix: torch.where(present, value, 0.0).sum() for name, value in seen.items()}
         loss = torch.where(present, torch.stack(losses).sum(dim=0), 0.0)
@@ -209,7 +218,7 @@ class Level(nn.Module):
     def forward(
         self, first: Encoding, second: Encoding, rows: Sequence[torch.Tensor | None], samples: int
     ) -> torch.Tensor:
-        """Vectors of both sides, fp32 [B, 2, D]; zeros where a sample lacks a side.
+        """Rows of both sides, fp32 [B, 2, D], for `similarity`; zeros where a sample lacks a side.
 
         Args:
             first: The first side.
@@ -217,38 +226,64 @@ class Level(nn.Module):
             rows: Of each, the samples that it was made of; None for all.
             samples: Samples B of the batch.
         """
-        vectors = [
-            spread(self.vector(encoding, side), rows[side], samples) for side, encoding in enumerate((first, second))
-        ]
-        return torch.stack(vectors, dim=1)
+        found = []
+        for side, encoding in enumerate((first, second)):
+            vectors, shown = self._vectors(encoding, side)
+            facts = vectors if shown is None else torch.cat([vectors, shown.to(vectors.dtype)], dim=1)
+            found.append(spread(facts, rows[side], samples))
+        return torch.stack(found, dim=1)
 
     def vector(self, encoding: Encoding, side: int) -> torch.Tensor:
-        """Vectors of length one of one side, fp32 [R, D]; of several stretches of time one behind the other."""
-        means = step_means(
-            _level_tokens(encoding, None if self.blocks is None else self.blocks[side]), encoding, self.steps
-        )
+        """Vectors of length one of one side, fp32 [R, D]; of several stretches of time one behind the other.
+
+        Cosines of such vectors are `similarity` where both sides show every stretch.
+        """
+        return self._vectors(encoding, side)[0]
+
+    def _vectors(self, encoding: Encoding, side: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Vectors, zeros in stretches that show nothing, and bool [R, steps], which show something; None of one."""
+        tokens = _level_tokens(encoding, None if self.blocks is None else self.blocks[side])
+        means, shown = step_means(tokens, encoding, self.steps)
         if self.centre:
-            means = means - means.mean(dim=1, keepdim=True)
+            # What a single stretch has in common with itself is all of it.
+            shown = shown & (shown.sum(dim=1, keepdim=True) > 1)
+            means = means - means.sum(dim=1, keepdim=True) / shown.sum(dim=1).clamp(min=1).view(-1, 1, 1)
         found = F.normalize(means.float(), dim=-1) if self.heads is None else self.heads[side](means)
-        return found.flatten(1) / math.sqrt(self.steps)
+        if self.steps == 1:
+            return found.flatten(1), None
+        found = torch.where(shown.unsqueeze(-1), found, 0.0)
+        return found.flatten(1) / shown.sum(dim=1, keepdim=True).clamp(min=1).sqrt(), shown
+
+    def similarity(self, own: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Cosines [n, N] of one side's rows [n, D] with the other's, [N, D].
+
+        Of several stretches their mean over those that both show; 0 where there is none.
+        """
+        if self.steps == 1:
+            return own @ rows.T
+        vectors, others = own[:, : -self.steps], rows[:, : -self.steps]
+        shown, seen = own[:, -self.steps :], rows[:, -self.steps :]
+        # Of as many stretches as each shows, each vector has the length of one.
+        scale = (shown.sum(dim=1).unsqueeze(1) * seen.sum(dim=1)).sqrt() / (shown @ seen.T).clamp(min=1)
+        return (vectors @ others.T) * scale
 
     def loss(self, own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
         """The loss of each own sample, [n].
 
         Args:
-            own: [n, 2, D], both sides of the own samples.
+            own: [n, 2, D], the rows of both sides of the own samples.
             rows: [N, 2, D], those of the group.
             place: int64 [n], which of the N an own sample is.
             allowed: bool [n, N], itself and its negatives.
         """
         scale = 1 / self.settings.temperature if self.log_scale is None else self.log_scale().exp()
-        forward = own[:, 0] @ rows[:, 1].T * scale
+        forward = self.similarity(own[:, 0], rows[:, 1]) * scale
         if self.bias is not None:
             return sigmoid_loss(forward + self.bias(), place, allowed)
         loss = infonce_loss(forward, place, allowed)
         if self.settings.direction == "forward":
             return loss
-        return (loss + infonce_loss(own[:, 1] @ rows[:, 0].T * scale, place, allowed)) / 2
+        return (loss + infonce_loss(self.similarity(own[:, 1], rows[:, 0]) * scale, place, allowed)) / 2
 
 
 def _level_tokens(encoding: Encoding, block: int | None) -> torch.Tensor:
@@ -258,22 +293,27 @@ def _level_tokens(encoding: Encoding, block: int | None) -> torch.Tensor:
     return encoding.level(block)[:, encoding.prefix :]
 
 
-def step_means(tokens: torch.Tensor, encoding: Encoding, steps: int) -> torch.Tensor:
-    """Means over the visible tokens in equal stretches of time, [B, steps, D]; zeros where a stretch shows none.
+def step_means(tokens: torch.Tensor, encoding: Encoding, steps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means over the visible tokens in equal stretches of time.
 
     Args:
         tokens: [B, K, D], those of an encoding's visible patches.
         encoding: The encoding, whose grid begins with time.
         steps: How many stretches, a divisor of the grid's steps in time.
+
+    Returns:
+        [B, steps, D], zeros where a stretch shows nothing, and bool [B, steps], where it shows something.
     """
+    everywhere = torch.ones(len(tokens), steps, dtype=torch.bool, device=tokens.device)
     if steps == 1:
-        return tokens.mean(dim=1, keepdim=True)
+        return tokens.mean(dim=1, keepdim=True), everywhere
     assert encoding.grid is not None, "encoders give theirs"
     each = math.prod(encoding.grid) // steps
     if encoding.visible is None:
-        return tokens.reshape(len(tokens), steps, each, -1).mean(dim=2)
+        return tokens.reshape(len(tokens), steps, each, -1).mean(dim=2), everywhere
     belongs = F.one_hot(encoding.visible // each, steps).to(tokens.dtype)
-    return belongs.mT @ tokens / belongs.sum(dim=1).clamp(min=1).unsqueeze(-1)
+    counts = belongs.sum(dim=1)
+    return belongs.mT @ tokens / counts.clamp(min=1).unsqueeze(-1), counts > 0
 
 
 def _allowed(own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -293,7 +333,7 @@ def _mark(stream: str, name: str, meta: Mapping[str, Any]) -> tuple[float, float
         # The file that a sample was packed from: pieces and persons of one video share it.
         value = meta.get("path")
     if value is None or value == "":
-        return -1.0, -1.0
+        return _NO_MARK
     digest = hashlib.blake2b(f"{len(stream)}:{stream}{value}".encode(), digest_size=6).digest()
     return float(int.from_bytes(digest[:3])), float(int.from_bytes(digest[3:]))
 

@@ -101,7 +101,7 @@ def test_frames_are_taken_at_the_wanted_rate(shards: Path) -> None:
 def test_a_clip_stored_at_another_rate_is_read_by_time(tmp_path: Path) -> None:
     data, facts = clip(LONG)
     made = {"a": {"mjpeg": data, "json": json.dumps({"clip": {**facts, "fps": 50.0}}).encode()}}
-    (batch,) = load(write(tmp_path / "s", made), lanes=1, batch_size=1, stop_step=1)
+    (batch,) = load(write(tmp_path / "s", made), lanes=1, batch_size=1, stop_step=1, sounds=())
     assert np.diff(numbers(batch.views["main"].image[0])).tolist() == [8, 8, 8]
 
 
@@ -178,7 +178,7 @@ def test_all_frames_are_changed_alike(tmp_path: Path) -> None:
     changes = PhotometricSpec(colour=1.0, brightness=(0.5, 1.5), contrast=(0.5, 1.5), hue=(-0.3, 0.3), blur=0.5)
     view = ViewSpec("main", SIDE, 3, scale=(0.2, 0.6), photometric=changes, clip=ClipSpec(4, 0.16))
     seen = set()
-    for batch in load(shards, view, lanes=1, batch_size=1, stop_step=8):
+    for batch in load(shards, view, lanes=1, batch_size=1, stop_step=8, sounds=()):
         frames = batch.views["main"].image[0]
         assert all(torch.equal(frame, frames[0]) for frame in frames)
         seen.add(frames[0].numpy().tobytes())
@@ -234,17 +234,33 @@ def test_a_damaged_clip_or_sound_is_replaced_and_named(tmp_path: Path, extension
 
 def test_a_still_is_no_clip(tmp_path: Path) -> None:
     data, _facts = clip(1)
-    shards = write(tmp_path / "s", {"still": {"jpg": data, "json": b"{}"}})
-    with pytest.raises(DataError, match="sample still has no clip, only jpg") as caught:
-        load(shards, lanes=1, batch_size=1, stop_step=1)
+    still = {"jpg": data, "json": b"{}"}
+    with pytest.raises(DataError, match="made of stream 'faces', whose samples have only jpg, json") as caught:
+        load(write(tmp_path / "stills", {"still": still}), lanes=1, batch_size=1, stop_step=1)
     assert "take `clip` out of the view" in str(caught.value)
+    mixed = write(tmp_path / "mixed", {"still": still, "clip": members(LONG)})
+    with pytest.raises(DataError, match="sample still has no clip, only jpg") as caught:
+        load(mixed, lanes=1, batch_size=2, stop_step=1)
+    assert "take `clip` out of the view" in str(caught.value)
+
+
+def test_a_sound_that_no_sample_has_is_refused(tmp_path: Path) -> None:
+    mute = write(tmp_path / "mute", {"a": members(LONG, sound=False)})
+    with pytest.raises(
+        DataError, match="sound 'sound' is heard beneath view 'main', and no sample of 'faces' has sound"
+    ):
+        load(mute, lanes=1, batch_size=1, stop_step=1)
+    # One sample with sound is enough: the others count for nothing in what hears.
+    some = write(tmp_path / "some", {"a": members(LONG, sound=False), "b": members(LONG)})
+    (batch,) = load(some, lanes=1, batch_size=2, stop_step=1)
+    assert sorted(batch.sounds["sound"].present.tolist()) == [False, True]
 
 
 def test_a_clip_without_known_sizes_is_read_all_the_same(shards: Path, tmp_path: Path) -> None:
     """Shards that others wrote: a member of JPEG frames and nothing else."""
     data, _ = clip(LONG)
     plain = write(tmp_path / "s", {"a": {"mjpeg": data}})
-    (batch,) = load(plain, lanes=1, batch_size=1, stop_step=1)
+    (batch,) = load(plain, lanes=1, batch_size=1, stop_step=1, sounds=())
     assert np.diff(numbers(batch.views["main"].image[0])).tolist() == [4, 4, 4]
 
 

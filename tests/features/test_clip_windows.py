@@ -1,5 +1,6 @@
 """Where windows lie, and what their features are: of arrays, at any batch size, with sound and without."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -129,6 +130,35 @@ def test_what_is_missing_is_nan_and_said(run: Path, deaf: Path) -> None:
     assert not np.isnan(alone.sound).any()
     assert alone.real.tolist() == [1.0, pytest.approx(0.36 / 0.64)]
     assert clips(deaf).of_arrays(moving(16), 25).sound is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda wave: 32768 * wave, r"a wave as loud as [\d.]+\n.*\[-1, 1\].*\n.*divide samples of 16 bits by 32768"),
+        (
+            lambda wave: np.where(np.arange(len(wave)) < 3, np.nan, wave).astype(np.float32),
+            "3 samples .* are no numbers",
+        ),
+        (
+            lambda wave: np.where(np.arange(len(wave)) < 1, np.inf, wave).astype(np.float32),
+            "1 samples .* are no numbers",
+        ),
+    ],
+)
+def test_a_wave_of_another_scale_or_of_no_numbers_is_refused(
+    run: Path, change: Callable[[np.ndarray], np.ndarray], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        clips(run).of_arrays(None, 25, wave=change(voice(0.8)), rate=RATE)
+
+
+def test_a_little_too_loud_is_cut_off(run: Path) -> None:
+    wave = 4 * voice(0.8)
+    loud, cut = (clips(run).of_arrays(None, 25, wave=given, rate=RATE) for given in (wave, wave.clip(-1, 1)))
+    assert loud.sound is not None
+    assert cut.sound is not None
+    np.testing.assert_allclose(loud.sound, cut.sound, atol=1e-2)
 
 
 def test_sound_alone_has_time_steps_of_its_own(run: Path) -> None:

@@ -155,6 +155,16 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
                 {"kind": "contrastive", "between": ["whole", "main"]},
             ],
         },
+        "stretches of time, some of which a mask leaves empty, of some streams": {
+            "encoder": CLIP_ENCODER,
+            "views": {"main": {"clip": CLIP, "mask": {"ratio": 0.9}, "streams": ["wild"]}, "all": MASKED},
+            "sounds": {"voice": {**VOICE, "frames": 32}},
+            "sound_encoder": {**HEARS, "frames": 32},
+            "objectives": [
+                {"kind": "contrastive", "group": 16, "levels": [{"steps": 2, "head": HEAD}, {}]},
+                {"kind": "masked_video", "view": "all", "decoder": DECODER},
+            ],
+        },
         "two views": {
             "views": {"main": MASKED, "other": {"mask": None}},
             "objectives": [{"kind": "contrastive", "between": ["main", "other"], "levels": LEVELS[1:]}],

@@ -1,5 +1,6 @@
 """Contrast between two encodings against formulas written as loops over pairs."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -190,6 +191,20 @@ def test_a_value_in_another_stream_is_another() -> None:
     pair = (reference_infonce(x, y, present(batch), everybody, 0.07, ("subject",)) for x, y in ((a, b), (b, a)))
     assert_alike(found.sum, sum(pair, torch.zeros(())) / 2, model)
     assert len(set(batch.streams)) == 2
+
+
+def test_who_is_compared_with_nothing_is_said_and_never_right() -> None:
+    model, objective, batch = built(exclude=["source"])
+    one = replace(batch, streams=("wild",) * BATCH, meta=tuple({"source": "voxceleb2"} for _ in range(BATCH)))
+    with pytest.warns(UserWarning, match=f"all {BATCH} samples of a step share their source"):
+        found, _ = term(model, objective, one)
+    assert found.sum == 0
+    assert found.metrics["positive_top1"] == 0
+    assert found.metrics["positive_similarity"] != 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        term(model, objective, replace(one, meta=({"source": "other"}, *one.meta[1:])))
+        term(model, objective, replace(one, meta=({},) * BATCH))
 
 
 @pytest.mark.parametrize(
