@@ -23,6 +23,7 @@ from facemae_probes.studies.commands import app
 from facemae_probes.studies.retrieval.linear import fit_linear
 from facemae_probes.studies.retrieval.model import pair_of, untrained_embedder
 from facemae_probes.studies.retrieval.parts import draw_parts
+from facemae_probes.studies.retrieval.report import moved_verdict
 from facemae_probes.studies.retrieval.scores import excludes_chance, score
 from facemae_probes.studies.retrieval.windows import cut_windows
 
@@ -194,6 +195,16 @@ def test_a_linear_map_finds_what_is_made_alike(shards: Path) -> None:
     assert found["both"]["within"]["value"] > 0.8
     moved = score(linear.similarity(windows, 1.0), windows.clip, windows.part, seed=0)
     assert moved["both"]["within"]["value"] < 0.2
+
+
+def test_the_verdict_names_the_times_at_which_the_sound_is_still_found() -> None:
+    def point(seconds: float, value: float, low: float | None) -> dict[str, Any]:
+        return {"seconds": seconds, "within": {"value": value, "low": low}}
+
+    fallen = [point(-0.2, 0.4, 0.3), point(0.0, 1.0, 0.9), point(0.2, 0.1, None)]
+    assert "moved by 0.2 s or more, the choice within the clip falls to chance or below" in moved_verdict(fallen, 1 / 3)
+    kept = [*fallen, point(0.4, 0.6, 0.5), point(0.6, 0.5, None)]
+    assert "**stays above chance** at +0.4 s, +0.6 s" in moved_verdict(kept, 1 / 3)
 
 
 def test_vectors_are_those_that_training_compares() -> None:

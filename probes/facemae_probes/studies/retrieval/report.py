@@ -109,11 +109,19 @@ def _verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append(
             f"{COLUMNS[measure].capitalize()}: trained, it is {above} chance in both directions' intervals."
         )
-    shifted, chance = own["sound shifted"]["both"]["within"], own["sound shifted"]["chance"]["within"]
-    falls = shifted["low"] is None or shifted["low"] <= chance
-    becomes = "falls to chance or below" if falls else "**stays above chance**"
-    sentences.append(f"With the sound shifted by a window inside the clip, the choice within the clip {becomes}.")
+    sentences.append(moved_verdict(summary["shifts"], own["trained"]["chance"]["within"]))
     return [*(f"- {sentence}" for sentence in sentences), ""]
+
+
+def moved_verdict(curve: list[dict[str, Any]], chance: float) -> str:
+    """What is left of the choice within the clip where all sounds are moved, by whatever time."""
+    moved = [point for point in curve if point["seconds"]]
+    above = [point["seconds"] for point in moved if (point["within"]["low"] or point["within"]["value"]) > chance]
+    nearest = min(abs(point["seconds"]) for point in moved)
+    if above:
+        times = ", ".join(f"{seconds:+.1f} s" for seconds in above)
+        return f"With the sound moved in time, the choice within the clip **stays above chance** at {times}."
+    return f"With the sound moved by {nearest:.1f} s or more, the choice within the clip falls to chance or below."
 
 
 def _directions(scores: dict[str, Any]) -> list[str]:
