@@ -49,7 +49,8 @@ def show(results: Iterable["BenchResult"], as_json: bool) -> None:
         typer.echo(result.to_json() if as_json else result.to_text())
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Say how a measurement goes, beside its results."""
     typer.echo(line, err=True)
 
 
@@ -79,12 +80,12 @@ def data(
     if clips is not None:
         from facemae.bench.data_clips import ClipDataBenchSettings, bench_clip_data
 
-        show(bench_clip_data(clips, ClipDataBenchSettings(count, rounds=rounds), tell=_tell), as_json)
+        show(bench_clip_data(clips, ClipDataBenchSettings(count, rounds=rounds), tell=tell), as_json)
         return
     from facemae.bench.data import DataBenchSettings, bench_data
 
     settings = DataBenchSettings(images=images, size=size, batch=batch, rounds=rounds)
-    show(bench_data(settings, tell=_tell), as_json)
+    show(bench_data(settings, tell=tell), as_json)
 
 
 @app.command()
@@ -105,7 +106,7 @@ def clips(
     """
     from facemae.bench.clips import ClipsBenchSettings, bench_clips
 
-    show(bench_clips(clips, ClipsBenchSettings(count, size, rounds), tell=_tell), as_json)
+    show(bench_clips(clips, ClipsBenchSettings(count, size, rounds), tell=tell), as_json)
 
 
 @app.command()
@@ -167,7 +168,7 @@ def faces(
     from facemae.bench.faces import FacesBenchSettings, bench_faces
 
     settings = FacesBenchSettings(limit, frames, tuple(detector or ()))
-    show(bench_faces(clips, settings, tell=_tell), as_json)
+    show(bench_faces(clips, settings, tell=tell), as_json)
 
 
 @app.command()
@@ -211,4 +212,4 @@ def step(
         threads,
         tuple(overrides or ()),
     )
-    show(bench_step(settings, run=run, tell=_tell), as_json)
+    show(bench_step(settings, run=run, tell=tell), as_json)

@@ -24,13 +24,10 @@ def probe(
     The linear path must reach the objective within 1e-4, as must scikit-learn with tolerances no tighter than that
     takes; neighbours must be those of brute force. Peak memory is that of a process of its own.
     """
-    from facemae.bench.commands import show
+    from facemae.bench.commands import show, tell
     from facemae_probes.bench.knn import SHAPES, bench_knn
     from facemae_probes.bench.linear import bench_linear
     from facemae_probes.bench.memory import bench_memory
-
-    def tell(line: str) -> None:
-        typer.echo(line, err=True)
 
     if quick:
         show(bench_linear(1500, 24, 4, 1, tell=tell), as_json)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from facemae_probes.choosing.outcome import Outcome
-from facemae_probes.heads.losses import Units
+from facemae_probes.heads.losses import LabelScale
 from facemae_probes.tasks.targets import Kind, Scores, Targets
 from facemae_probes.tasks.task import Task
 
@@ -34,7 +34,7 @@ def constant_answer(targets: Targets) -> Scores:
         return np.ones(targets.width, dtype=np.float32)
     if targets.kind == "distribution":
         return np.asarray(targets.values.mean(axis=0), dtype=np.float32)
-    return np.asarray(Units.of(targets).centre.numpy(), dtype=np.float32)
+    return np.asarray(LabelScale.of(targets).centre.numpy(), dtype=np.float32)
 
 
 def constant_outcome(task: Task) -> Outcome:

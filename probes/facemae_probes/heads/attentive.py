@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from facemae.rng import torch_generator
-from facemae_probes.heads.losses import Labels, Units, activate
+from facemae_probes.heads.losses import Labels, LabelScale, activate
 from facemae_probes.heads.standardise import Floats, Rows
 from facemae_probes.heads.training import PooledHead, TrainSetting, train
 from facemae_probes.tasks.targets import Kind, Targets
@@ -82,16 +82,16 @@ class AttentiveModel:
     pool: AttentivePool
     scale: TokenScale
     kind: Kind
-    units: Units
+    label_scale: LabelScale
 
     def scores(self, tokens: Floats, rows: Rows) -> NDArray[np.float32]:
         """What is predicted for some rows of [N, T, D] tokens: [len(rows), C] probabilities or numbers."""
         self.pool.eval()
-        out = np.empty((len(rows), len(self.units.centre)), dtype=np.float32)
+        out = np.empty((len(rows), len(self.label_scale.centre)), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(rows), SCORED_AT_ONCE):
                 logits = self.pool(self.scale.batch(tokens, rows[start : start + SCORED_AT_ONCE]))
-                out[start : start + len(logits)] = activate(logits, self.kind, self.units).numpy()
+                out[start : start + len(logits)] = activate(logits, self.kind, self.label_scale).numpy()
         return out
 
 
@@ -113,14 +113,14 @@ def fit_attentive(
     Raises:
         ProbeError: There are fewer than two rows.
     """
-    scale, units = TokenScale.fit(tokens, rows), Units.of(targets)
+    scale, label_scale = TokenScale.fit(tokens, rows), LabelScale.of(targets)
     pool = AttentivePool(
         tokens.shape[1], tokens.shape[2], targets.width, queries=setting.queries, dropout=setting.dropout, seed=seed
     )
-    labels = Labels.of(units.standard(targets))
+    labels = Labels.of(label_scale.standard(targets))
 
     def read(chosen: Rows) -> tuple[Tensor, ...]:
         return (scale.batch(tokens, rows[chosen]),)
 
     for epoch in train(pool, pool.read, read, labels, setting, seed=seed, purpose="attentive"):
-        yield epoch, AttentiveModel(pool, scale, targets.kind, units)
+        yield epoch, AttentiveModel(pool, scale, targets.kind, label_scale)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from facemae.errors import ProbeError
 from facemae_probes.heads.conditioner import Axes, check_finite
-from facemae_probes.heads.losses import Labels, Units, activate, residuals
+from facemae_probes.heads.losses import Labels, LabelScale, activate, residuals
 from facemae_probes.heads.ridge import fits_closed_form, ridge_path
 from facemae_probes.heads.solver import Point, Solver
 from facemae_probes.heads.standardise import BLOCK_ELEMENTS, Floats, View, as_view
@@ -104,8 +104,8 @@ def fit_path(
     """
     view = as_view(features)
     _check(view, targets, strengths)
-    units = Units.of(targets)
-    labels = Labels.of(units.standard(targets))
+    label_scale = LabelScale.of(targets)
+    labels = Labels.of(label_scale.standard(targets))
     path = sorted(strengths, reverse=True)
     found: Iterator[tuple[Tensor, Tensor, float, float, int]]
     if targets.kind == "regression" and fits_closed_form(view, labels.known is None, held_bytes):
@@ -114,8 +114,8 @@ def fit_path(
         found = _iterate(_Data(view, labels, dtype, held_bytes), path, max_iterations, tolerance)
     for strength, (weight, bias, loss, gap, steps) in zip(path, found, strict=True):
         check_finite(torch.tensor(loss))
-        spread = units.spread.to(weight.dtype)
-        weight, bias = weight * spread[:, None], bias * spread + units.centre.to(bias.dtype)
+        spread = label_scale.spread.to(weight.dtype)
+        weight, bias = weight * spread[:, None], bias * spread + label_scale.centre.to(bias.dtype)
         weight, bias = weight.T.contiguous().to(dtype), bias.to(dtype)
         yield LinearModel(weight, bias, targets.kind, strength, loss, math.sqrt(2 * gap), steps)
 

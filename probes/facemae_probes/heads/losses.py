@@ -16,7 +16,7 @@ from facemae_probes.tasks.targets import Kind, Targets
 
 
 @dataclass(frozen=True)
-class Units:
+class LabelScale:
     """Where numbers lie and how far they spread, so that columns of different units are fitted equally well.
 
     Attributes:
@@ -28,7 +28,7 @@ class Units:
     spread: Tensor
 
     @classmethod
-    def of(cls, targets: Targets) -> "Units":
+    def of(cls, targets: Targets) -> "LabelScale":
         """Measure targets."""
         if targets.kind != "regression":
             return cls(torch.zeros(targets.width), torch.ones(targets.width))
@@ -39,7 +39,7 @@ class Units:
         return cls(torch.from_numpy(centre.astype(np.float32)), torch.from_numpy(spread.astype(np.float32)))
 
     def standard(self, targets: Targets) -> Targets:
-        """Targets in these units."""
+        """Targets in this scale."""
         if targets.kind != "regression":
             return targets
         values = (targets.values - self.centre.double().numpy()) / self.spread.double().numpy()
@@ -144,10 +144,10 @@ def _softmax_residuals(logits: Tensor, labels: Labels) -> tuple[float, Tensor, T
     return loss, chance, curvature
 
 
-def activate(logits: Tensor, kind: Kind, units: Units | None = None) -> Tensor:
-    """Scores [N, C] of logits [N, C]: probabilities of classes, probabilities of columns, or numbers from `units`."""
+def activate(logits: Tensor, kind: Kind, label_scale: LabelScale | None = None) -> Tensor:
+    """Scores [N, C] of logits [N, C]: probabilities of classes or of columns, or numbers in their own units."""
     if kind in ("classes", "distribution"):
         return logits.softmax(dim=1)
     if kind == "multilabel":
         return logits.sigmoid()
-    return logits if units is None else logits * units.spread + units.centre
+    return logits if label_scale is None else logits * label_scale.spread + label_scale.centre

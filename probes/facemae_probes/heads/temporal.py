@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from facemae.errors import ProbeError
 from facemae.rng import torch_generator
-from facemae_probes.heads.losses import Labels, Units, activate
+from facemae_probes.heads.losses import Labels, LabelScale, activate
 from facemae_probes.heads.standardise import BLOCK_ELEMENTS, Floats, Rows, Standardiser, View
 from facemae_probes.heads.training import PooledHead, TrainSetting, train
 from facemae_probes.tasks.targets import Kind, Targets
@@ -204,19 +204,19 @@ class TemporalModel:
     pool: TemporalPool
     scale: Standardiser
     kind: Kind
-    units: Units
+    label_scale: LabelScale
 
     def scores(self, clips: Clips, rows: Rows) -> NDArray[np.float32]:
         """What is predicted for some of the clips: [len(rows), C] probabilities or numbers."""
         self.pool.eval()
-        out = np.empty((len(rows), len(self.units.centre)), dtype=np.float32)
+        out = np.empty((len(rows), len(self.label_scale.centre)), dtype=np.float32)
         # Clips of like length share a batch, so that little of it is padding.
         order = np.argsort(clips.lengths[rows], kind="stable")
         with torch.inference_mode():
             for start in range(0, len(rows), SCORED_AT_ONCE):
                 chosen = order[start : start + SCORED_AT_ONCE]
                 logits = self.pool(*padded(clips, rows[chosen], self.scale))
-                out[chosen] = activate(logits, self.kind, self.units).numpy()
+                out[chosen] = activate(logits, self.kind, self.label_scale).numpy()
         return out
 
 
@@ -240,15 +240,15 @@ def fit_temporal(
     """
     seen = clips.rows(rows)
     measured = seen[np.linspace(0, len(seen) - 1, min(len(seen), MEASURED)).astype(np.int64)]
-    scale, units = Standardiser.fit(clips.frames, measured), Units.of(targets)
+    scale, label_scale = Standardiser.fit(clips.frames, measured), LabelScale.of(targets)
     pool = TemporalPool(clips.frames.shape[1], targets.width, setting, seed)
-    labels = Labels.of(units.standard(targets))
+    labels = Labels.of(label_scale.standard(targets))
 
     def read(chosen: Rows) -> tuple[Tensor, ...]:
         return padded(clips, rows[chosen], scale)
 
     for epoch in train(pool, pool.read, read, labels, setting, seed=seed, purpose="temporal"):
-        yield epoch, TemporalModel(pool, scale, targets.kind, units)
+        yield epoch, TemporalModel(pool, scale, targets.kind, label_scale)
 
 
 def _linear(inputs: int, outputs: int, seed: int, name: str) -> nn.Linear:

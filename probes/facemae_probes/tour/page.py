@@ -5,9 +5,8 @@ import html
 from typing import Any
 
 from facemae.files import write_text
-from facemae_probes.tour.probing import METRIC_NAMES
 from facemae_probes.tour.settings import Places
-from facemae_probes.tour.show import span, units
+from facemae_probes.tour.show import MEASURED, measured, units
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24; }
@@ -67,17 +66,12 @@ def _table(head: list[str], rows: list[list[str]], numbers_from: int) -> str:
 
 
 def _results(summary: dict[str, Any]) -> str:
-    head = ["question", "on", "probe", "metric", "constant", "random", "pretrained", "difference"]
+    head = ["question", "on", *MEASURED]
     rows = [
         [
             f"{row['question']} ({row['classes']})",
             f"{row['images']} images: {row['about']}",
-            row["probe"],
-            METRIC_NAMES[row["metric"]],
-            f"{100 * row['constant']:.1f}",
-            span(row["random"]),
-            span(row["pretrained"]),
-            span(row["gain"], signed=True),
+            *measured(row),
         ]
         for row in summary["rows"]
     ]

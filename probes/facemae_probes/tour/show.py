@@ -11,6 +11,8 @@ from facemae_probes.tour.probing import METRIC_NAMES
 if TYPE_CHECKING:
     from rich.table import Table
 
+MEASURED = ("probe", "metric", "constant", "random", "pretrained", "difference")
+"""Columns of what a probe reached; `measured` gives their cells."""
 _NOTE = (
     "So short a run shows the path, not the method: a hundred thousand faces are few, and kNN may even lose. Macro-F1 "
     "decides at 0.5, where a probe says no to rare action units; always saying yes is the constant answer there."
@@ -21,6 +23,18 @@ def span(found: dict[str, float], signed: bool = False) -> str:
     """A value with its interval, in percent points."""
     sign = "+" if signed else ""
     return f"{100 * found['value']:{sign}.1f} [{100 * found['low']:{sign}.1f}, {100 * found['high']:{sign}.1f}]"
+
+
+def measured(row: dict[str, Any]) -> list[str]:
+    """The cells of `MEASURED`, in percent."""
+    return [
+        row["probe"],
+        METRIC_NAMES[row["metric"]],
+        f"{100 * row['constant']:.1f}",
+        span(row["random"]),
+        span(row["pretrained"]),
+        span(row["gain"], signed=True),
+    ]
 
 
 def units(summary: dict[str, Any]) -> str:
@@ -48,17 +62,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         title=f"What frozen features know (percent, 95 % bootstrap interval over {units(summary)})",
         caption="constant: the best answer that is the same for every image; random: the same encoder before training",
     )
-    for column in ("question", "probe", "metric", "constant", "random", "pretrained", "difference"):
+    for column in ("question", *MEASURED):
         table.add_column(column, no_wrap=column != "question")
     for row in summary["rows"]:
         table.add_row(
             f"{row['question']} ({row['classes']})",
-            row["probe"],
-            METRIC_NAMES[row["metric"]],
-            f"{100 * row['constant']:.1f}",
-            span(row["random"]),
-            span(row["pretrained"]),
-            span(row["gain"], signed=True),
+            *measured(row),
         )
     print_table(table, lambda: _tall(summary, table))
     typer.echo(_NOTE)

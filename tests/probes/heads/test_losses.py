@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from facemae.rng import generator
-from facemae_probes.heads.losses import Labels, Units, activate, label_loss, residuals
+from facemae_probes.heads.losses import Labels, LabelScale, activate, label_loss, residuals
 from facemae_probes.tasks.targets import KINDS, MISSING, Kind, Targets
 from tests.probes.heads.made import features, targets
 
@@ -37,10 +37,10 @@ def test_missing_labels_do_not_change_the_loss() -> None:
 
 def test_units_bring_numbers_to_one_scale_and_back() -> None:
     truth = targets("regression", features(), missing=True)
-    units = Units.of(truth)
-    standard = units.standard(truth).values
+    label_scale = LabelScale.of(truth)
+    standard = label_scale.standard(truth).values
     np.testing.assert_allclose(np.nanmean(standard, axis=0), 0, atol=1e-4)
     np.testing.assert_allclose(np.nanstd(standard, axis=0), 1, rtol=1e-4)
-    back = activate(torch.from_numpy(standard), "regression", units)
+    back = activate(torch.from_numpy(standard), "regression", label_scale)
     np.testing.assert_allclose(back.numpy(), truth.values, rtol=1e-5)
     np.testing.assert_array_equal(np.isnan(standard), np.isnan(truth.values))
