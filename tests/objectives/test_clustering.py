@@ -9,7 +9,7 @@ import torch
 from facemae.errors import ConfigError
 from facemae.objectives.base import Objective
 from facemae.objectives.clustering import Clustering, sinkhorn
-from tests.objectives.tokens import gradients, in_processes, objective, part, term, tokens
+from tests.objectives.tokens import check_groups, check_processes, objective, part, term, tokens
 
 HEAD = {"depth": 1, "out": 8}
 CLUSTERS = 5
@@ -81,30 +81,15 @@ def test_loss_and_gradients_are_swavs() -> None:
 
 
 def test_groups_are_runs_of_their_own() -> None:
-    given = tokens(8, VIEWS)
-    whole = term(objective(settings(group=4), COPIES, batch_size=8), given)
-    alone = objective(settings(), COPIES, batch_size=4)
-    halves = [term(alone, {view: value[rows] for view, value in given.items()}) for rows in (slice(4), slice(4, 8))]
-    torch.testing.assert_close(whole.sum, halves[0].sum + halves[1].sum)
-    for name, value in whole.metrics.items():
-        torch.testing.assert_close(value, halves[0].metrics[name] + halves[1].metrics[name])
-    together = term(objective(settings(), COPIES, batch_size=8), given)
+    whole = check_groups(settings(), COPIES)
+    together = term(objective(settings(), COPIES, batch_size=8), tokens(8, VIEWS))
     assert abs(together.sum.item() - whole.sum.item()) > 1e-3
 
 
 @pytest.mark.parametrize("group", [None, 6, 3, 2])
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_together_give_what_one_gives(group: int | None, world: int) -> None:
-    given = tokens(3 * world, VIEWS)
-    one = term(objective(settings(group=group), COPIES, batch_size=3 * world), given)
-    several = in_processes(settings(group=group), COPIES, given, world)
-    torch.testing.assert_close(several.sum, one.sum, atol=1e-5, rtol=1e-6)
-    torch.testing.assert_close(several.samples, one.samples, atol=1e-5, rtol=1e-6)
-    for name in one.metrics:
-        torch.testing.assert_close(several.metrics[name], one.metrics[name], atol=1e-5, rtol=1e-5)
-    mine, theirs = gradients(several.sum, given), gradients(one.sum, given)
-    for view in VIEWS:
-        torch.testing.assert_close(mine[view], theirs[view], atol=1e-5, rtol=1e-5)
+    check_processes(settings(group=group), COPIES, world)
 
 
 def test_prototypes_have_no_gradient_for_the_first_samples() -> None:

@@ -11,7 +11,7 @@ from facemae.errors import ConfigError, UsageError
 from facemae.objectives.base import Objective
 from facemae.objectives.contrastive_image import ContrastiveImage
 from facemae.objectives.pretraining import build_pretrain_model
-from tests.objectives.tokens import gradients, in_processes, objective, part, term, tokens
+from tests.objectives.tokens import check_groups, check_processes, gradients, objective, part, term, tokens
 
 HEAD = {"depth": 2, "hidden": 16, "out": 8}
 VIEWS = ("main/0", "main/1")
@@ -98,13 +98,7 @@ def test_a_learned_temperature_starts_where_the_fixed_one_is() -> None:
 
 @pytest.mark.parametrize("loss", ["infonce", "sigmoid"])
 def test_groups_are_runs_of_their_own(loss: str) -> None:
-    given = tokens(8, VIEWS)
-    whole = term(objective(settings(loss=loss, group=4), {"main": 2}, batch_size=8), given)
-    alone = objective(settings(loss=loss), {"main": 2}, batch_size=4)
-    halves = [term(alone, {view: value[rows] for view, value in given.items()}) for rows in (slice(4), slice(4, 8))]
-    torch.testing.assert_close(whole.sum / 8, (halves[0].sum / 4 + halves[1].sum / 4) / 2)
-    for name, value in whole.metrics.items():
-        torch.testing.assert_close(value, halves[0].metrics[name] + halves[1].metrics[name])
+    whole = check_groups(settings(loss=loss), {"main": 2})
     assert whole.samples is not None
     torch.testing.assert_close(whole.samples.sum(), whole.sum)
 
@@ -113,18 +107,7 @@ def test_groups_are_runs_of_their_own(loss: str) -> None:
 @pytest.mark.parametrize("group", [None, 6, 3, 2])
 @pytest.mark.parametrize("world", [2, 4])
 def test_processes_together_give_what_one_gives(loss: str, group: int | None, world: int) -> None:
-    """With three samples a process, groups of six span two of them and groups of two lie across borders."""
-    given = tokens(3 * world, VIEWS)
-    asked = settings(loss=loss, group=group)
-    one = term(objective(asked, {"main": 2}, batch_size=3 * world), given)
-    several = in_processes(asked, {"main": 2}, given, world)
-    torch.testing.assert_close(several.sum, one.sum, atol=1e-5, rtol=1e-6)
-    torch.testing.assert_close(several.samples, one.samples, atol=1e-5, rtol=1e-6)
-    for name in one.metrics:
-        torch.testing.assert_close(several.metrics[name], one.metrics[name], atol=1e-5, rtol=1e-5)
-    mine, theirs = gradients(several.sum, given), gradients(one.sum, given)
-    for view in VIEWS:
-        torch.testing.assert_close(mine[view], theirs[view], atol=1e-5, rtol=1e-5)
+    check_processes(settings(loss=loss, group=group), {"main": 2}, world)
 
 
 def test_more_views_are_the_mean_over_their_pairs() -> None:

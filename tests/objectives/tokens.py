@@ -95,3 +95,37 @@ def in_processes(settings: dict[str, Any], copies: dict[str, int], given: dict[s
 def gradients(total: torch.Tensor, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Gradients by the tokens."""
     return dict(zip(given, torch.autograd.grad(total, list(given.values())), strict=True))
+
+
+def check_groups(settings: dict[str, Any], copies: dict[str, int]) -> Term:
+    """Two groups of four samples give what runs on each of them give; their term, of eight samples."""
+    given = tokens(8, _names(copies))
+    whole = term(objective({**settings, "group": 4}, copies, batch_size=8), given)
+    alone = objective(settings, copies, batch_size=4)
+    halves = [term(alone, {view: value[rows] for view, value in given.items()}) for rows in (slice(4), slice(4, 8))]
+    torch.testing.assert_close(whole.sum, halves[0].sum + halves[1].sum)
+    for name, value in whole.metrics.items():
+        torch.testing.assert_close(value, halves[0].metrics[name] + halves[1].metrics[name])
+    return whole
+
+
+def check_processes(settings: dict[str, Any], copies: dict[str, int], world: int) -> None:
+    """Several processes with three samples each give what one gives, and the gradients too.
+
+    Groups of six then span two processes, and groups of two lie across borders.
+    """
+    samples, given = 3 * world, tokens(3 * world, _names(copies))
+    one = term(objective(settings, copies, batch_size=samples), given)
+    several = in_processes(settings, copies, given, world)
+    torch.testing.assert_close(several.sum, one.sum, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(several.samples, one.samples, atol=1e-5, rtol=1e-6)
+    for name in one.metrics:
+        torch.testing.assert_close(several.metrics[name], one.metrics[name], atol=1e-5, rtol=1e-5)
+    mine, theirs = gradients(several.sum, given), gradients(one.sum, given)
+    for view in given:
+        torch.testing.assert_close(mine[view], theirs[view], atol=1e-5, rtol=1e-5)
+
+
+def _names(copies: dict[str, int]) -> list[str]:
+    """What views are called in a batch that have two copies or more."""
+    return [f"{name}/{number}" for name, count in copies.items() for number in range(count)]
