@@ -22,6 +22,18 @@ name: tiny
 seed: 3
 data: {lanes: 2, streams: [{name: clips, shards: SHARDS}]}
 """
+CLIPS = """\
+views:
+  main:
+    clip: {frames: 4, fps: 6.25}
+    crop: {scale: [0.5, 1.0]}
+    normalise: {mean: [0.5], std: [0.25]}
+    mask: {kind: tube, ratio: 0.75}
+"""
+VOICES = """\
+sounds:
+  voice: {frames: 32, mel: {rate: 8000, mels: 16}, mask: {ratio: 0.75}}
+"""
 ENDING = """\
 optim: {batch_size: 4, total: 24 samples, warmup: 8 samples, base_lr: 0.05, clip: 1.0, ema: 8 samples}
 checkpoint: {every: 8 samples}

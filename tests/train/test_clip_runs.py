@@ -18,21 +18,18 @@ from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
-from tests.train.clip_runs import STEPS, Runs, check_resume, finished, run_with, silent, tiny_recipe
+from tests.train.clip_runs import CLIPS, STEPS, Runs, check_resume, finished, run_with, silent, tiny_recipe
 from tests.train.conftest import result_files
 
-RECIPE = """\
-views:
-  main:
-    clip: {frames: 4, fps: 6.25}
-    crop: {scale: [0.5, 1.0]}
-    normalise: {mean: [0.5], std: [0.25]}
-    mask: {kind: tube, ratio: 0.75}
+RECIPE = (
+    CLIPS
+    + """\
 encoder:
   {name: test_vit, image_size: 16, patch_size: 4, channels: 1, tubelet: 2, frames: 4, class_token: false}
 objectives:
   - {kind: masked_video, decoder: {width: 16, depth: 1, heads: 2, embed_bias: false}}
 """
+)
 
 
 @pytest.fixture(scope="module")

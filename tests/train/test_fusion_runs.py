@@ -9,6 +9,8 @@ from facemae.checkpoint import find_checkpoint
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from tests.train.clip_runs import (
+    CLIPS,
+    VOICES,
     Runs,
     check_losses,
     check_resume,
@@ -19,15 +21,10 @@ from tests.train.clip_runs import (
     voiced,
 )
 
-RECIPE = """\
-views:
-  main:
-    clip: {frames: 4, fps: 6.25}
-    crop: {scale: [0.5, 1.0]}
-    normalise: {mean: [0.5], std: [0.25]}
-    mask: {kind: tube, ratio: 0.75}
-sounds:
-  voice: {frames: 32, mel: {rate: 8000, mels: 16}, mask: {ratio: 0.75}}
+RECIPE = (
+    CLIPS
+    + VOICES
+    + """\
 encoder:
   name: test_vit
   depth: 3
@@ -49,6 +46,7 @@ objectives:
   - {kind: masked_audio, fused: true, target: norm_pix, decoder: {width: 16, depth: 3, heads: 2, skips: [1, 0]}}
   - {kind: contrastive, weight: 0.1, levels: [{blocks: [1, 0], head: {depth: 1, hidden: 16, out: 8}}]}
 """
+)
 LOSSES = ("loss/masked_video", "loss/masked_audio", "loss/contrastive")
 
 

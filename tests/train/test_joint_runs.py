@@ -12,6 +12,8 @@ from facemae.features.weights import load_encoder
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.train.record.log import read_lines
 from tests.train.clip_runs import (
+    CLIPS,
+    VOICES,
     Runs,
     check_losses,
     check_resume,
@@ -22,15 +24,10 @@ from tests.train.clip_runs import (
     voiced,
 )
 
-RECIPE = """\
-views:
-  main:
-    clip: {frames: 4, fps: 6.25}
-    crop: {scale: [0.5, 1.0]}
-    normalise: {mean: [0.5], std: [0.25]}
-    mask: {kind: tube, ratio: 0.75}
-sounds:
-  voice: {frames: 32, mel: {rate: 8000, mels: 16}, mask: {ratio: 0.75}}
+RECIPE = (
+    CLIPS
+    + VOICES
+    + """\
 encoder:
   name: test_vit
   depth: 3
@@ -49,6 +46,7 @@ objectives:
   - {kind: masked_audio, fused: true, decoder: {width: 16, depth: 1, heads: 2}}
   - {kind: contrastive, weight: 0.1}
 """
+)
 LOSSES = ("loss/masked_video", "loss/masked_audio", "loss/contrastive")
 
 
