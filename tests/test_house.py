@@ -30,7 +30,7 @@ FORBIDDEN_IMPORTS = {
     ),
     "facemae/models": ("facemae.objectives", "facemae.train", "facemae.features"),
     "facemae/objectives": ("facemae.train", "facemae.features"),
-    "facemae/features": ("facemae.train", "facemae.objectives"),
+    "facemae/features": ("facemae.bench", "facemae.train", "facemae.objectives"),
     "facemae/train": ("facemae.features",),
 }
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from facemae.data.columns import ColumnWriter, StringColumnWriter
 from facemae.data.index import FOLDER, HEAD, SCHEMA, ShardIndex, key_hash
-from facemae.data.scan import MEMBER
+from facemae.data.scan import MEMBER_RECORD
 from facemae.errors import UsageError
 from facemae.files import write_text
 
@@ -34,7 +34,7 @@ def write_index(folder: Path, samples: int) -> None:
     with (
         StringColumnWriter(columns, "key") as keys,
         ColumnWriter(columns / "member_start.npy", np.int64) as starts,
-        ColumnWriter(columns / "member.npy", MEMBER) as members,
+        ColumnWriter(columns / "member.npy", MEMBER_RECORD) as members,
         ColumnWriter(columns / "subject_code.npy", np.int32) as subjects,
         ColumnWriter(columns / "split_code.npy", np.int16) as splits,
     ):
@@ -69,7 +69,7 @@ def _write_column(path: Path, values: "np.ndarray[Any, Any]") -> None:
 
 
 def _members(numbers: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
-    table = np.zeros((len(numbers), 2), dtype=MEMBER)
+    table = np.zeros((len(numbers), 2), dtype=MEMBER_RECORD)
     table["extension"] = [0, 1]
     table["crc32"] = numbers[:, None] * 2654435761 % 2**32
     table["size"] = [_IMAGE, _JSON]

@@ -136,7 +136,7 @@ class ShardIndex:
         }
 
     def member_table(self, start: int, stop: int) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-        """Members of samples `start` to `stop`: first record of each sample (int64 [n + 1]) and `MEMBER` records."""
+        """Members of samples `start` to `stop`: the first of each (int64 [n + 1]) and `MEMBER_RECORD` entries."""
         starts = self._starts.read(start, stop + 1)
         return starts, self._members.read(int(starts[0]), int(starts[-1]))
 

@@ -16,7 +16,7 @@ from facemae.data.columns import ColumnWriter, StringColumnWriter
 from facemae.data.erasure import carry_out, conclude
 from facemae.data.index import FOLDER, HEAD, SCHEMA, ShardIndex, key_hash
 from facemae.data.metadata import join_tables
-from facemae.data.scan import COMPRESSED_SUFFIXES, MEMBER, ShardScan, compressed_error, scan_shard
+from facemae.data.scan import COMPRESSED_SUFFIXES, MEMBER_RECORD, ShardScan, compressed_error, scan_shard
 from facemae.errors import DataError, StorageError
 from facemae.files import fsync_folder, storage_errors, write_text
 from facemae.parallel import usable_cores
@@ -174,7 +174,7 @@ def _write_columns(columns: Path, scans: Iterable[ShardScan]) -> dict[str, Any]:
     with (
         StringColumnWriter(columns, "key") as keys,
         ColumnWriter(columns / "member_start.npy", np.int64) as starts,
-        ColumnWriter(columns / "member.npy", MEMBER) as members,
+        ColumnWriter(columns / "member.npy", MEMBER_RECORD) as members,
     ):
         starts.append([0])
         for scan in scans:

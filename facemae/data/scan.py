@@ -19,7 +19,7 @@ from facemae.data.metadata import Row, metadata_row, metadata_table
 from facemae.errors import ShardError
 from facemae.files import storage_errors
 
-MEMBER = np.dtype([("extension", "<u2"), ("crc32", "<u4"), ("offset", "<u8"), ("size", "<u8")])
+MEMBER_RECORD = np.dtype([("extension", "<u2"), ("crc32", "<u4"), ("offset", "<u8"), ("size", "<u8")])
 """One member of a sample: number of its extension, CRC-32 of its bytes, where they lie in the tar, how many."""
 
 _KEY = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
@@ -41,7 +41,7 @@ class ShardScan:
             file's name and its time do not enter.
         keys: Keys of the n samples.
         starts: int64 [n + 1], first member of each sample.
-        members: `MEMBER` records, their extensions numbered by `extensions`.
+        members: `MEMBER_RECORD` entries, their extensions numbered by `extensions`.
         extensions: Extensions found.
         metadata: pyarrow.Table with n rows; see `facemae.data.metadata`.
     """
@@ -269,7 +269,7 @@ def scan_shard(folder: Path, name: str) -> ShardScan:
         digest=hasher.hexdigest(),
         keys=scanner.keys,
         starts=np.array([*scanner.starts, len(scanner.members)], dtype=np.int64),
-        members=np.array(scanner.members, dtype=MEMBER),
+        members=np.array(scanner.members, dtype=MEMBER_RECORD),
         extensions=list(scanner.extensions),
         metadata=metadata_table(scanner.rows),
     )

@@ -250,8 +250,12 @@ def prefixes_of(paths: Sequence[Path | str]) -> dict[str, str]:
     """
     names = [str(path) for path in paths]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or not names:
-        raise UsageError(f"a path is given twice: {', '.join(twice)}" if twice else "no path is given")
+    if not names:
+        raise UsageError("no path is given", expected="files, folders or shard sets")
+    if twice:
+        raise UsageError(
+            f"a path is given twice: {', '.join(twice)}", expected="each once, or keys would stand for two rows"
+        )
     return {name: f"{name.rstrip('/')}/" if len(names) > 1 else "" for name in names}
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from facemae.errors import DataError, UsageError
 from facemae.features.clip_extraction import extract_clips, plan_clips
 from facemae.features.clip_listing import FilesPart, kind_of, open_clips
 from facemae.features.extractor import load
+from facemae.features.sources import open_paths
 from facemae.features.writers import ClipFeatureFile, read_clip_features, read_features
 from facemae.sound.store import encode
 from facemae.video.store import Storage, write_clip
@@ -340,6 +342,13 @@ def test_wrong_usage_is_refused(
     given = [str(places.get(argument, argument)) for argument in arguments]
     with pytest.raises(UsageError, match=message):
         extract(*given, "--model", run, "--out", tmp_path / "f.npz", "--device", "cpu")
+
+
+@pytest.mark.parametrize("open_all", [open_clips, open_paths])
+def test_no_path_is_refused(open_all: Callable[..., object]) -> None:
+    with pytest.raises(UsageError, match="no path is given") as caught:
+        open_all([])
+    assert "files, folders or shard sets" in str(caught.value)
 
 
 def test_dry_run_and_progress(tmp_path: Path, run: Path, videos: Path) -> None:
