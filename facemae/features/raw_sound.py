@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from facemae.data.clips.sound_track import TOLD
 from facemae.features.clip_sources import as_stored
 from facemae.sound.blocks import BlockReader
 from facemae.sound.level import SILENT, level
@@ -12,9 +13,6 @@ from facemae.sound.timeline import Wave
 
 Stretch = tuple[float, float]
 """Seconds on the video's clock: start and end."""
-
-_TOLD = 0.1
-"""Seconds of lateness and gaps that are not worth a note."""
 
 
 class RawSound:
@@ -50,9 +48,9 @@ class RawSound:
         laid = self.source.report.laid
         if self.silent:
             yield "a silent track, which counts as none"
-        elif self.source.info.start > _TOLD:
+        elif self.source.info.start > TOLD:
             yield f"the sound begins {self.source.info.start:.2f} s after the picture"
-        if laid.filled / self.source.info.rate > _TOLD:
+        if laid.filled / self.source.info.rate > TOLD:
             yield f"{laid.filled / self.source.info.rate:.2f} s of gaps in the sound are silence"
         if self.source.damage:
             yield self.source.damage

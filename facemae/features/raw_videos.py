@@ -15,6 +15,7 @@ from facemae.data.clips.people import choose
 from facemae.data.clips.pieces import Piece
 from facemae.data.clips.render import cropped, paths
 from facemae.data.clips.settings import ClipSettings, People
+from facemae.data.clips.sound_track import LONGER
 from facemae.data.clips.survey import Survey, survey
 from facemae.data.ingest.folder import SOUND_ENDINGS, ending
 from facemae.data.preprocess import to_model_input
@@ -29,9 +30,6 @@ from facemae.features.windows import Pictures, Place, Window, Windows, cut_windo
 from facemae.sound.source import has_sound
 from facemae.video.rate import at_rate
 from facemae.video.source import Frame, VideoSource
-
-_LONGER = 0.5
-"""Seconds by which a separate sound may differ from its video without a note."""
 
 Note = Callable[[str], None]
 """Told in words what is odd about a file, or left out of it."""
@@ -172,7 +170,7 @@ class RawMedia:
         if file.sound is not None:
             separate = self._track(file.sound, 0.0, None)
             if isinstance(separate, RawSound) and not separate.silent:
-                if abs(separate.seconds - seen.seconds) > _LONGER:
+                if abs(separate.seconds - seen.seconds) > LONGER:
                     note(f"{file.sound.name} lasts {separate.seconds:.2f} s, the video {seen.seconds:.2f} s")
                 return self._told(separate, note)
             reason = separate if isinstance(separate, str) else "a silent track"
@@ -181,7 +179,7 @@ class RawMedia:
         if isinstance(own, str):
             note(own)
             return None
-        if not own.silent and own.seconds < seen.seconds - _LONGER:
+        if not own.silent and own.seconds < seen.seconds - LONGER:
             note(f"the sound ends {seen.seconds - own.seconds:.2f} s before the picture; windows behind it have none")
         return self._told(own, note)
 

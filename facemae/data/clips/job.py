@@ -12,8 +12,9 @@ import numpy as np
 from facemae.data.clips.maps import MapSource, open_maps
 from facemae.data.clips.people import choose
 from facemae.data.clips.pieces import Piece
-from facemae.data.clips.render import FLAC, Picture, Sound, SoundTrack, render_frames
+from facemae.data.clips.render import Picture, render_frames
 from facemae.data.clips.settings import ClipSettings
+from facemae.data.clips.sound_track import FLAC, LONGER, TOLD, Sound, SoundTrack
 from facemae.data.clips.survey import Person, Survey, survey
 from facemae.data.regions import MEMBER
 from facemae.data.shard_writer import PartWriter
@@ -24,10 +25,8 @@ from facemae.faces.steady import share_inside
 from facemae.files import storage_errors, write_text
 from facemae.sound.source import has_sound
 
-_LONGER = 0.5
-"""Seconds by which a separate sound may differ from its video without a note."""
-_TOLD, _CLIPPED = 0.1, 0.01
-"""Seconds of lateness, gaps and overlaps, and of sound beyond full scale, that are not worth a note."""
+_CLIPPED = 0.01
+"""Seconds of sound beyond full scale that are not worth a note."""
 
 
 @dataclass(frozen=True)
@@ -234,12 +233,12 @@ def _remarks(track: SoundTrack, seen: Survey, *, separate: bool) -> Iterator[str
     source = track.source
     if track.silent:
         yield "a silent track, stored without sound"
-    elif source.info.start > _TOLD:
+    elif source.info.start > TOLD:
         yield f"the sound begins {source.info.start:.2f} s after the picture"
     filled, cut = (count / source.info.rate for count in (source.report.laid.filled, source.report.laid.cut))
-    if filled > _TOLD:
+    if filled > TOLD:
         yield f"{filled:.2f} s of gaps in the sound are filled with silence"
-    if cut > _TOLD:
+    if cut > TOLD:
         yield f"{cut:.2f} s of the sound are cut: by their time stamps there was sound already"
     if source.report.mended:
         yield f"time stamps of {source.report.mended} pieces of the sound repaired"
@@ -249,7 +248,7 @@ def _remarks(track: SoundTrack, seen: Survey, *, separate: bool) -> Iterator[str
         yield f"{source.report.invalid / source.info.rate:.4f} s of the sound are no numbers, and silence here"
     if source.damage:
         yield source.damage
-    if separate and abs(track.seconds - seen.seconds) > _LONGER:
+    if separate and abs(track.seconds - seen.seconds) > LONGER:
         yield f"{source.path.name} lasts {track.seconds:.2f} s, the video {seen.seconds:.2f} s"
 
 
