@@ -104,7 +104,10 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _read_with_base(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     if name in seen:
-        raise ConfigError(f"recipe {name!r} is its own base: {' -> '.join((*seen, name))}")
+        raise ConfigError(
+            f"recipe {name!r} is its own base: {' -> '.join((*seen, name))}",
+            fix="name another recipe as the base of one of them, or none",
+        )
     tree = _read_yaml(name)
     base = tree.pop("base", None)
     if base is None:
@@ -132,7 +135,9 @@ def _read_yaml(name: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"recipe {name} is not valid YAML: {error}") from None
+        raise ConfigError(
+            f"recipe {name} is not valid YAML: {error}", expected="what `facemae config RECIPE` prints"
+        ) from None
     if not isinstance(tree, dict):
         raise ConfigError(f"recipe {name} holds {type(tree).__name__}", expected="a mapping of blocks")
     return tree
@@ -155,7 +160,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise ConfigError(f"the value of override {override!r} is not valid YAML") from None
+        raise ConfigError(
+            f"the value of override {override!r} is not valid YAML",
+            expected="a value such as 0.1, mean, [1, 2] or {a: 1}",
+            fix="quote it for the shell: 'a.b={c: 1}'",
+        ) from None
     *parents, last = path.split(".")
     node: Any = tree
     for depth, part in enumerate(parents):
@@ -171,7 +180,7 @@ def _child(node: Any, part: str, path: str, override: str) -> Any:
         node[part] = [{}] if path == "data.streams" else {}
     child = node[part]
     if not isinstance(child, dict | list):
-        raise ConfigError(f"override {override!r}: {path} is {child!r}, not a block")
+        raise ConfigError(f"override {override!r}: {path} is {child!r}, not a block", fix=f"set it whole: {path}=…")
     return child
 
 

@@ -65,7 +65,7 @@ def test_an_unknown_key_is_an_error_that_names_the_nearest(override: str, messag
         (["optim.batch_size=many"], "found 'many'"),
         (["optim"], "has no key or no '='"),
         (["data.streams.3.shards=x"], "no position in a list"),
-        (["name.first=x"], "not a block"),
+        (["name.first=x"], "name is 'fmae_tiny', not a block\n  to do:    set it whole: name=…"),
         (["views.main.crop.scale=[0, 1]"], "scale [0.0, 1.0] is no range of shares"),
         (["views.main.crop.scale=[0.5, 0.2]"], "0 < lowest <= highest <= 1"),
         (["views.main.crop.scale=[0.5, 1.5]"], "scale [0.5, 1.5] is no range"),
@@ -117,8 +117,17 @@ def test_base_and_override_merge_in_that_order(tmp_path: Path) -> None:
 def test_a_recipe_cannot_be_its_own_base(tmp_path: Path) -> None:
     loop = tmp_path / "loop.yaml"
     loop.write_text(yaml.safe_dump({"base": "loop.yaml", "name": "loop"}))
-    with pytest.raises(ConfigError, match="its own base"):
+    with pytest.raises(ConfigError, match=r"its own base(.|\n)*name another recipe"):
         load_recipe(loop)
+
+
+def test_what_is_not_yaml_is_told_what_would_be(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.yaml"
+    torn.write_text("a: [")
+    with pytest.raises(ConfigError, match=r"is not valid YAML(.|\n)*facemae config RECIPE"):
+        load_recipe(torn)
+    with pytest.raises(ConfigError, match=r"'optim\.betas=\[0\.9' is not valid YAML(.|\n)*quote it for the shell"):
+        load_recipe("fmae_tiny", ["optim.betas=[0.9"])
 
 
 def test_difference_shows_what_changes_results_and_only_that() -> None:

@@ -241,6 +241,9 @@ def test_compare_is_paired_and_refuses_other_samples(labelled_shards: Path, tmp_
     assert (same.value, same.low, same.high) == (0, 0, 0)
     with pytest.raises(ProbeError, match="different test samples"):
         compare_results(whole, half)
+    relabelled = replace(whole, targets=replace(whole.targets, values=whole.targets.values[::-1]))
+    with pytest.raises(ProbeError, match=r"different true labels(.|\n)*run the older one again"):
+        compare_results(whole, relabelled)
 
 
 def test_command_runs_a_baseline_and_prints_json(labelled_shards: Path, tmp_path: Path) -> None:

@@ -171,7 +171,10 @@ class Monitor:
             for module, training in modes.items():
                 module.training = training
         if not values:
-            raise ConfigError(f"none of {len(part.rows)} samples of {self._faces.index.folder} decodes")
+            raise ConfigError(
+                f"none of {len(part.rows)} samples of {self._faces.index.folder} decodes",
+                fix=f"facemae data verify {self._faces.index.folder} says why; name another set with monitor.data",
+            )
         features = torch.cat(values)
         finite = int(features.isfinite().all(dim=1).sum())
         if finite < len(features):

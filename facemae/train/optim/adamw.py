@@ -140,7 +140,11 @@ def load_optimizer_tensors(
         entry, _, name = key.partition("/")
         parameter = parameters.get(name)
         if parameter is None or (value.ndim and value.shape != parameter.shape):
-            raise CheckpointError(f"the saved optimiser state {key} does not belong to this model")
+            raise CheckpointError(
+                f"the saved optimiser state {key} does not belong to this model",
+                expected="the model that the checkpoint was saved of",
+                fix="start a new run with --init-from, which takes weights alone",
+            )
         state[parameter][entry] = value.clone().to(parameter.device)
     optimizer.state.clear()
     # A parameter that has never had a gradient has no state.

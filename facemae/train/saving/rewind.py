@@ -16,6 +16,9 @@ from facemae.errors import CheckpointError, ResumeError
 from facemae.files import storage_errors, write_text
 from facemae.train.optim.schedule import Lengths
 
+_AS_LEFT = "rewinds.json as the run left it"
+_PUT_BACK = "put the file back, or start a new run"
+
 
 @dataclass(frozen=True)
 class Rewind:
@@ -69,7 +72,9 @@ def read_rewinds(path: Path) -> tuple[Rewind, ...]:
     try:
         return tuple(Rewind(**entry) for entry in json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ResumeError(f"{path} does not say which samples the run passes over: {error}") from None
+        raise ResumeError(
+            f"{path} does not say which samples the run passes over: {error}", expected=_AS_LEFT, fix=_PUT_BACK
+        ) from None
 
 
 def record_rewind(run: Path, path: Path, request: GoBack) -> Rewind:
@@ -128,8 +133,8 @@ def check_rewinds(rewinds: Sequence[Rewind], step: int, saved: int) -> None:
     if found != saved:
         raise ResumeError(
             f"after {step} steps the run had passed {saved} global batches; by its record rewinds.json it were {found}",
-            expected="rewinds.json as the run left it",
-            fix="put the file back, or start a new run",
+            expected=_AS_LEFT,
+            fix=_PUT_BACK,
         )
 
 

@@ -44,7 +44,10 @@ class Official(Protocol):
         else:
             inner = set_aside(train, samples.units, samples.seed)
             if inner is None:
-                raise ProbeError(f"the training split has one {samples.unit}, none can be set aside for choosing")
+                raise ProbeError(
+                    f"the training split has one {samples.unit}, none can be set aside for choosing",
+                    expected="two or more, or samples in a split `valid`",
+                )
             fold = Fold("test", train, test, (inner,), refit=True)
             chosen_on = f"{VALID_SHARE:.0%} of the units ({samples.unit}) of the train split, seed {samples.seed}"
         about = "the owner's split; test is predicted once"

@@ -136,7 +136,11 @@ def paired_rows(
         )
     same = np.array_equal(first.targets.values, second.targets.values, equal_nan=first.targets.kind == "regression")
     if first.targets.kind != second.targets.kind or not same:
-        raise ProbeError("the results have different true labels for the same keys")
+        raise ProbeError(
+            "the results have different true labels for the same keys",
+            expected="two results on the same labels",
+            fix="run the older one again",
+        )
     units = [result.data["task"]["unit"] for result in (first, second)]
     if units[0] != units[1]:
         raise ProbeError(

@@ -14,6 +14,7 @@ from facemae.files import storage_errors
 
 BASELINES = ("random", "hog")
 """Names of the lines that are not trained, and so no names of systems."""
+_FORM = "a mapping NAME: {recipe: …, overrides: [a.b=c, …]}"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_]*")
 
 
@@ -96,9 +97,9 @@ def read_systems(path: Path) -> tuple[System, ...]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{path} is not valid YAML: {error}", expected=_FORM) from None
     if not isinstance(tree, dict) or not tree:
-        raise ConfigError(f"{path} holds no systems", expected="a mapping NAME: {recipe: …, overrides: [a.b=c, …]}")
+        raise ConfigError(f"{path} holds no systems", expected=_FORM)
     return _different(tuple(_parse(str(name), entry, path) for name, entry in tree.items()))
 
 

@@ -81,6 +81,12 @@ def test_units_that_are_mostly_missing_are_refused_with_a_way_out() -> None:
     assert len(set(task.units.tolist())) == 24
 
 
+def test_one_training_subject_leaves_none_to_choose_on() -> None:
+    subjects = ["a"] * 16 + [f"s{i}" for i in range(8)]
+    with pytest.raises(ProbeError, match=r"has one subject, none can be set aside(.|\n)*in a split `valid`"):
+        make_task(_columns(subject=subjects), "emotion")
+
+
 def test_subjects_on_both_sides_are_told() -> None:
     task = make_task(_columns(subject=["same"] * 2 + [f"s{i}" for i in range(20)] + ["same"] * 2), "emotion")
     assert any("1 values of subject" in text for text in task.warnings)

@@ -113,7 +113,7 @@ def test_optimiser_state_goes_by_name() -> None:
     step(strategy, model)
     step(other, copy)
     assert all(torch.equal(value, copy.state_dict()[name]) for name, value in model.state_dict().items())
-    with pytest.raises(CheckpointError, match="exp_avg/elsewhere"):
+    with pytest.raises(CheckpointError, match=r"exp_avg/elsewhere does not belong(.|\n)*--init-from"):
         other.load_optimizer_state({"exp_avg/elsewhere": torch.zeros(1)})
 
 

@@ -94,7 +94,10 @@ def cut_windows(
         pixels += _pictures(material, view, plain, seconds)
         waves.append(_wave(material, PER_CLIP * seconds, sound.mel.rate))
     if not waves:
-        raise DataError(f"none of {len(places)} clips has sound and {PER_CLIP} windows of {seconds:g} s")
+        raise DataError(
+            f"none of {len(places)} clips has sound and {PER_CLIP} windows of {seconds:g} s",
+            fix="take clips that are longer, and were packed with their sound",
+        )
     clips, parts = np.divmod(np.arange(PER_CLIP * len(waves)), PER_CLIP)
     return Windows(clips, parts, torch.from_numpy(np.stack(pixels)), tuple(waves), sound, seconds)
 
