@@ -209,6 +209,15 @@ def test_a_held_out_face_that_does_not_decode_is_left_out(tmp_path: Path, tiny: 
     assert set(monitor.measure()) == set(COLUMNS)
 
 
+def test_held_out_faces_none_of_which_decodes_are_said_and_stop_nothing(tmp_path: Path, tiny: Tiny) -> None:
+    folder = packed(tmp_path / "faces", faces(12))
+    damage(folder, [f"face_{number:03d}" for number in range(12)])
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), folder, seed=0), config(), tmp_path / "run")
+    assert monitor.measure() == {}
+    (event,) = read_lines(tmp_path / "run/log/events.jsonl")
+    assert f"of {folder} decodes" in event["text"]
+
+
 def test_shards_that_are_gone_are_said_and_stop_nothing(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
     monitor, _, _ = monitor_of(tiny(), HeldOut(config(), folder, seed=0), config(), tmp_path / "run")
