@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from facemae.config.sounds import SoundConfig, SoundEncoderConfig
-from facemae.config.views import ViewConfig
+from facemae.config.views import ViewConfig, check_name, numbered
 
 
 def sound_frames(sound: SoundConfig, view: ViewConfig) -> int:
@@ -16,16 +16,14 @@ def sound_frames(sound: SoundConfig, view: ViewConfig) -> int:
 
 def sound_copies(name: str, sound: SoundConfig, views: Mapping[str, ViewConfig]) -> tuple[str, ...]:
     """What a sound is called in a batch: its own name, or `name/0`, `name/1`, … where its view has copies."""
-    copies = views[sound.beneath].copies
-    return (name,) if copies == 1 else tuple(f"{name}/{copy}" for copy in range(copies))
+    return numbered(name, views[sound.beneath].copies)
 
 
 def check_sound(
     name: str, sound: SoundConfig, views: Mapping[str, ViewConfig], encoder: SoundEncoderConfig | None
 ) -> None:
     """Raise ValueError where a sound does not fit its view or the encoder that is to hear it."""
-    if not name or "/" in name:
-        raise ValueError(f"sound {name!r}: a name has one character or more and no '/', which numbers copies")
+    check_name("sound", name)
     if name in views:
         raise ValueError(f"{name!r} is a view and a sound: what is encoded needs a name of its own")
     if sound.beneath not in views:

@@ -259,14 +259,23 @@ class ViewConfig(Config):
 
 def copy_names(views: Mapping[str, ViewConfig], name: str) -> tuple[str, ...]:
     """What a view of the recipe is called in a batch: its own name, or `name/0`, `name/1`, … where it has copies."""
-    copies = views[name].copies
+    return numbered(name, views[name].copies)
+
+
+def numbered(name: str, copies: int) -> tuple[str, ...]:
+    """Names of so many copies."""
     return (name,) if copies == 1 else tuple(f"{name}/{copy}" for copy in range(copies))
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise ValueError where the name of a view or a sound could be that of a copy."""
+    if not name or "/" in name:
+        raise ValueError(f"{what} {name!r}: a name has one character or more and no '/', which numbers copies")
 
 
 def check_view(name: str, view: ViewConfig, encoder: EncoderConfig) -> None:
     """Raise ValueError where a view does not fit the encoder that is to see it."""
-    if not name or "/" in name:
-        raise ValueError(f"view {name!r}: a name has one character or more and no '/', which numbers copies")
+    check_name("view", name)
     for part in ("mean", "std"):
         values = getattr(view.normalise, part)
         if len(values) != encoder.channels:
