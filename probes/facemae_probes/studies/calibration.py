@@ -25,6 +25,7 @@ from facemae_probes.choosing.plan import Say
 from facemae_probes.studies.facts import here, training_code
 from facemae_probes.studies.ferplus_set import published_tree
 
+STUDY = "equal-time"
 FILE = "calibration.json"
 SETTLE = 10
 """Steps of the first, short run of a system, which tells how long the others have to be."""
@@ -86,7 +87,7 @@ def calibrate(recipes: Mapping[str, Recipe], data: Mapping[str, Any], rounds: Ro
             say(f"calibration, round {number + 1} of {rounds.count}: {name}: {rate:.1f} samples/s")
     return {
         "schema": 1,
-        "study": "equal-time",
+        "study": STUDY,
         "rounds": rounds.count,
         "round_seconds": rounds.seconds,
         "load_before": load,
@@ -229,15 +230,26 @@ def read_calibration(out: Path) -> dict[str, Any] | None:
     path = out / FILE
     if not path.exists():
         return None
+    found = read_document(path)
+    if found is None:
+        raise ProbeError(f"{path} is no calibration of this study", fix="remove it, or choose another --out")
+    return found
+
+
+def read_document(path: Path) -> dict[str, Any] | None:
+    """A JSON file that this study wrote; None where it is something else.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
     with storage_errors(path, "reading"):
         text = path.read_text(encoding="utf-8")
     try:
         found = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or (found.get("schema"), found.get("study")) != (1, "equal-time"):
-        raise ProbeError(f"{path} is no calibration of this study", fix="remove it, or choose another --out")
-    return found
+        return None
+    own = isinstance(found, dict) and (found.get("schema"), found.get("study")) == (1, STUDY)
+    return found if own else None
 
 
 def write_calibration(out: Path, calibration: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from facemae_probes.studies.equal_time_report import write_table
 from facemae_probes.studies.facts import here, monitored, pretraining_facts
 from facemae_probes.studies.ferplus_set import LABEL, WHERE, prepare_shards, probe, study_recipe
 from facemae_probes.studies.systems import BASELINES, System, find_systems
-from facemae_probes.studies.units import FOLDER, STUDY, Unit, check_unit, probe_part, read_unit, unit_file, write_unit
+from facemae_probes.studies.units import FOLDER, Unit, check_unit, probe_part, read_unit, unit_file, write_unit
 
 QUICK = ProbePlan(
     layers=(-3, -1),
@@ -287,7 +287,7 @@ class _Study:
         return result
 
     def _record(self, result: ProbeResult, **facts: Any) -> None:
-        about = {"schema": 1, "study": STUDY, **facts, "probe": self.table.probe, "machine": self.machine}
+        about = {"schema": 1, "study": rates.STUDY, **facts, "probe": self.table.probe, "machine": self.machine}
         write_unit(self.out, Unit({**about, **probe_part(result)}))
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae_probes.metrics import Interval, interval, paired_difference
-from facemae_probes.studies.calibration import busy
-from facemae_probes.studies.units import STUDY, Unit
+from facemae_probes.studies.calibration import STUDY, busy
+from facemae_probes.studies.units import Unit
 from facemae_probes.tasks.targets import Targets
 
 COVER = "the sampling of test images; the values of the seeds are shown beside them"

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from facemae.errors import ProbeError
 from facemae.files import storage_errors, write_text
 from facemae_probes.results.result import ProbeResult
-from facemae_probes.studies.calibration import FILE, changes
+from facemae_probes.studies.calibration import FILE, changes, read_document
 from facemae_probes.studies.ferplus_set import CLEAN, all_probes, chosen_setting
 
-STUDY = "equal-time"
 FOLDER = "units"
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 """Classes are written as one character each."""
@@ -134,13 +133,8 @@ def read_unit(path: Path) -> Unit:
     Raises:
         ProbeError: The file is none.
     """
-    with storage_errors(path, "reading"):
-        text = path.read_text(encoding="utf-8")
-    try:
-        data = json.loads(text)
-    except ValueError:
-        data = None
-    if not isinstance(data, dict) or (data.get("schema"), data.get("study")) != (1, STUDY) or "probes" not in data:
+    data = read_document(path)
+    if data is None or "probes" not in data:
         raise ProbeError(f"{path} is no unit of an equal-time table", fix="remove it from the folder")
     unit = Unit(data, path.name)
     if path.name != unit.file:
