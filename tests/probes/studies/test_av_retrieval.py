@@ -199,12 +199,12 @@ def test_a_linear_map_finds_what_is_made_alike(shards: Path) -> None:
 
 def test_the_verdict_names_the_times_at_which_the_sound_is_still_found() -> None:
     def point(seconds: float, value: float, low: float | None) -> dict[str, Any]:
-        return {"seconds": seconds, "within": {"value": value, "low": low}}
+        return {"seconds": seconds, "top1": {"value": value, "low": low}, "within": {"value": 1.0, "low": 1.0}}
 
-    fallen = [point(-0.2, 0.4, 0.3), point(0.0, 1.0, 0.9), point(0.2, 0.1, None)]
-    assert "moved by 0.2 s or more, the choice within the clip falls to chance or below" in moved_verdict(fallen, 1 / 3)
-    kept = [*fallen, point(0.4, 0.6, 0.5), point(0.6, 0.5, None)]
-    assert "**stays above chance** at +0.4 s, +0.6 s" in moved_verdict(kept, 1 / 3)
+    fallen = [point(-0.2, 0.04, 0.01), point(0.0, 1.0, 0.9), point(0.4, 0.01, None)]
+    assert "moved by 0.2 s or more, the right window is first in at most 4.0%" in moved_verdict(fallen, 1 / 90)
+    kept = [*fallen, point(0.6, 0.3, 0.2), point(0.8, 0.1, None)]
+    assert "**stays first above chance** at +0.6 s, +0.8 s" in moved_verdict(kept, 1 / 90)
 
 
 def test_vectors_are_those_that_training_compares() -> None:

@@ -109,19 +109,25 @@ def _verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append(
             f"{COLUMNS[measure].capitalize()}: trained, it is {above} chance in both directions' intervals."
         )
-    sentences.append(moved_verdict(summary["shifts"], own["trained"]["chance"]["within"]))
+    sentences.append(moved_verdict(summary["shifts"], own["trained"]["chance"]["top1"]))
     return [*(f"- {sentence}" for sentence in sentences), ""]
 
 
 def moved_verdict(curve: list[dict[str, Any]], chance: float) -> str:
-    """What is left of the choice within the clip where all sounds are moved, by whatever time."""
+    """What is left in the gallery where all sounds are moved, by whatever time.
+
+    Not within the clip: a window moved by less than its length has more in common with the right one than with others.
+    """
     moved = [point for point in curve if point["seconds"]]
-    above = [point["seconds"] for point in moved if (point["within"]["low"] or point["within"]["value"]) > chance]
-    nearest = min(abs(point["seconds"]) for point in moved)
+    above = [point["seconds"] for point in moved if (point["top1"]["low"] or point["top1"]["value"]) > chance]
+    nearest, most = (min(abs(point["seconds"]) for point in moved), max(point["top1"]["value"] for point in moved))
     if above:
         times = ", ".join(f"{seconds:+.1f} s" for seconds in above)
-        return f"With the sound moved in time, the choice within the clip **stays above chance** at {times}."
-    return f"With the sound moved by {nearest:.1f} s or more, the choice within the clip falls to chance or below."
+        return f"With the sound moved in time, the right window **stays first above chance** at {times}."
+    return (
+        f"With the sound moved by {nearest:.1f} s or more, the right window is first in at most {most:.1%}, by its "
+        f"interval no more than chance ({chance:.1%})."
+    )
 
 
 def _directions(scores: dict[str, Any]) -> list[str]:

@@ -5,10 +5,10 @@ Settings are chosen with `tune`, which holds out clips of the training part inst
 
 - `contrast off`: the same recipe with the contrast's weight 0, from the same initial weights over the same samples.
 - sounds moved in time, by up to a second either way (`shifts`): the trained run, all windows alike. Who speaks, how
-  loud and in which room stays the same, so whoever knows only that loses nothing; whoever hears *when* must fall to
-  chance within the clip, or below it. `sound shifted` is the last point of it: each window has the sound of the next
-  one of its clip, the last one that of the first. The right sound is still there, so what is found for `trained` is
-  lost here by arithmetic: this line says only whether a neighbour is taken for it.
+  loud and in which room stays the same, so whoever knows only that loses nothing; for whoever hears *when*, the right
+  window is no longer the first of the gallery. `sound shifted` is the last point: each window has the sound of the
+  next one of its clip, the last one that of the first. The right sound is still there, so what is found for `trained`
+  is lost here by arithmetic: this line says only whether a neighbour is taken for it.
 - `untrained`: the weights that both runs start from.
 """
 
