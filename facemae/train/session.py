@@ -15,6 +15,7 @@ from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import recipe_to_yaml, recipe_tree
 from facemae.recipe_specs import sound_specs, view_specs
+from facemae.revision import revision
 from facemae.train.hardware.allocator import memory_choice
 from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
 from facemae.train.labels import check_labels
@@ -118,6 +119,7 @@ class Session:
             "steps": self.lengths.steps,
             "total_samples": self.lengths.total,
             "epoch_samples": self.lengths.epoch,
+            "code": revision(),
             "facts": facts,
         }
         size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"

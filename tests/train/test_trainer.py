@@ -10,6 +10,7 @@ from facemae.checkpoint import find_checkpoint
 from facemae.config import Recipe
 from facemae.errors import ConfigError, UsageError
 from facemae.objectives.pretraining import build_pretrain_model
+from facemae.revision import revision
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.record.log import read_lines
 from facemae.train.trainer import RunResult, pretrain
@@ -29,7 +30,9 @@ def test_the_run_folder_holds_what_it_should(whole: Path) -> None:
         *("step", "samples", "epoch", "loss", "loss/masked_image", "lr", "grad_norm"),
         *("samples_per_s", "data_wait", "eta_s", "memory_mb", "skipped", "replaced"),
     }
-    kinds = [event["event"] for event in read_lines(whole / "log/events.jsonl")]
+    events = read_lines(whole / "log/events.jsonl")
+    assert [event["code"] for event in events if event["event"] == "start"] == [revision()]
+    kinds = [event["event"] for event in events]
     assert kinds == ["setup", "start", "groups", *["save"] * 5, "stop"]
     pictures = {path.name for path in (whole / "log/pictures").iterdir()}
     assert pictures == {"views-step-0.png", "reconstruction-step-4.png", "reconstruction-step-8.png", "curve.png"}

@@ -44,7 +44,7 @@ def markdown(summary: dict[str, Any]) -> str:
     for name, run in how["runs"].items():
         rows[f"run, {name}"] = (
             f"{run['samples']} samples, {run['epochs']} epochs, {duration(run['seconds'])} by the clock, "
-            f"{run['threads']} threads, {run['precision']}"
+            f"{run['threads']} threads, {run['precision']}, commit {', '.join(run['code'])}"
         )
     rows |= {"machine": machine_line(how["machine"]), "versions": versions_line(summary["versions"])}
     return "\n".join([*lines, *facts_table(rows)]).rstrip() + "\n"

@@ -1,8 +1,6 @@
 """How a study was run: time, machine and revision, read from what the run wrote about itself."""
 
-import shutil
 import statistics
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
 
     Returns:
         `seconds`, `starts`, `samples`, `epochs`, `samples_per_s` (over all these seconds, saves included),
-        `median_samples_per_s` (of the log's lines), and of the last start that trained: `processor`, `vector_units`,
-        `device`, `threads`, `precision`.
+        `median_samples_per_s` (of the log's lines), `code` (the revisions that trained, in order), and of the last
+        start that trained: `processor`, `vector_units`, `device`, `threads`, `precision`.
     """
     from facemae.train.record.log import read_lines
     from facemae.train.saving.folder import RunFolder
@@ -45,6 +43,7 @@ def pretraining_facts(run: Path) -> dict[str, Any]:
         "epochs": round(samples / starts[-1]["epoch"], 3) if starts and starts[-1]["epoch"] else None,
         "samples_per_s": round(samples / seconds, 1) if seconds else None,
         "median_samples_per_s": round(statistics.median(speeds), 1) if speeds else None,
+        "code": list(dict.fromkeys(start["code"] for start in starts)),
         **{name: machine.get(name) for name in ("processor", "vector_units", "device", "threads", "precision")},
     }
 
@@ -69,7 +68,7 @@ def _starts(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         if event["event"] in _BEGINS:
             batch = event["total_samples"] // event["steps"]
             start = {"began": event["time"], "from": event["step"], "batch": batch, "facts": event["facts"]}
-            found.append({**start, "epoch": event.get("epoch_samples")})
+            found.append({**start, "epoch": event.get("epoch_samples"), "code": event.get("code", "unknown")})
         if found and event["event"] not in _BEFORE:
             start = found[-1]
             start |= {"to": event["step"], "seconds": event["time"] - start["began"]}
@@ -81,6 +80,7 @@ def here() -> dict[str, Any]:
     """This machine and this code: `cores`, `processor`, `memory_gb`, `revision`."""
     from facemae.environment import environment
     from facemae.parallel import usable_cores
+    from facemae.revision import revision
 
     system = environment()["system"]
     return {
@@ -89,21 +89,6 @@ def here() -> dict[str, Any]:
         "memory_gb": system["memory GB"],
         "revision": revision(),
     }
-
-
-def revision() -> str:
-    """The code's revision: of git, with `+` where files were changed since; else the installed version."""
-    import importlib.metadata
-
-    import facemae
-
-    folder = Path(facemae.__file__).parent
-    # An environment may lie inside another project's repository, whose revision would say nothing.
-    if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return f"version {importlib.metadata.version('facemae')}"
-    commit = _git(folder, "rev-parse", "--short=12", "HEAD")
-    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return f"{commit}+" if changed else str(commit)
 
 
 def training_code() -> str:
@@ -120,11 +105,3 @@ def training_code() -> str:
             content = path.read_bytes()
             hasher.update(f"{name.as_posix()}:{len(content)}:".encode() + content)
     return hasher.hexdigest()
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    program = shutil.which("git")
-    if program is None:
-        return None
-    done = subprocess.run([program, "-C", str(folder), *arguments], capture_output=True, text=True, check=False)  # noqa: S603
-    return done.stdout.strip() if done.returncode == 0 else None

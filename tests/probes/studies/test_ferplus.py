@@ -111,10 +111,10 @@ def test_pretraining_time_adds_up_over_starts_and_leaves_pauses_out(tmp_path: Pa
         _event("save", 4, 140),  # killed after this save
         _event("note", 4, 1000),
         _event("setup", 4, 1001),
-        _event("resume", 4, 1002, **begin),
+        _event("resume", 4, 1002, **begin, code="abc"),
         _event("save", 10, 1060),
         _event("stop", 10, 1062),
-        _event("resume", 10, 5000, **begin),  # started again when it was done
+        _event("resume", 10, 5000, **begin, code="def"),  # started again when it was done
         _event("stop", 10, 5003),
     ]
     log = tmp_path / "log"
@@ -125,6 +125,7 @@ def test_pretraining_time_adds_up_over_starts_and_leaves_pauses_out(tmp_path: Pa
     assert (facts["seconds"], facts["starts"], facts["samples"]) == (100, 2, 80)
     assert (facts["samples_per_s"], facts["median_samples_per_s"]) == (0.8, 1.5)
     assert (facts["processor"], facts["threads"], facts["precision"]) == ("P", 2, "bf16")
+    assert facts["code"] == ["unknown", "abc"]
 
 
 @pytest.mark.parametrize(

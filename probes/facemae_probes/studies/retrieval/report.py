@@ -150,7 +150,7 @@ def _how(summary: dict[str, Any]) -> list[str]:
     for name, run in runs.items():
         rows[f"run, {name}"] = (
             f"{run['samples']} samples, {run['epochs']} epochs, {duration(run['seconds'])} by the clock, "
-            f"{run['threads']} threads, {run['precision']}"
+            f"{run['threads']} threads, {run['precision']}, commit {', '.join(run['code'])}"
         )
     rows |= {"machine": machine_line(how["machine"]), "versions": versions_line(summary["versions"])}
     return facts_table(rows)
