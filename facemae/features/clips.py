@@ -160,7 +160,7 @@ class ClipExtractor:
         """
         from facemae.features.clip_sources import sample_windows
 
-        return self._all(sample_windows(sample, self.model, self.windows))
+        return self.of_windows(sample_windows(sample, self.model, self.windows))
 
     def of_file(
         self,
@@ -212,9 +212,10 @@ class ClipExtractor:
         """
         from facemae.features.clip_sources import array_windows
 
-        return self._all(array_windows(frames, fps, wave, rate, name, self.model, self.windows))
+        return self.of_windows(array_windows(frames, fps, wave, rate, name, self.model, self.windows))
 
-    def _all(self, windows: Iterable[Window]) -> ClipRows:
+    def of_windows(self, windows: Iterable[Window]) -> ClipRows:
+        """Features of windows cut for this extractor, by its `model` and `windows`; of none, no rows."""
         return join_rows(list(self.rows(windows)), self)
 
     def rows(self, windows: Iterable[Window]) -> Iterator[ClipRows]:

@@ -338,8 +338,8 @@ def test_plan_takes_the_models_own_window(run: Path, stills: Path) -> None:
 def test_no_windows_are_no_rows(run: Path) -> None:
     extractor = clips(run)
     assert list(extractor.rows([])) == []
-    assert isinstance(extractor._all([]), ClipRows)
-    assert len(extractor._all([]).keys) == 0
+    assert isinstance(extractor.of_windows([]), ClipRows)
+    assert len(extractor.of_windows([]).keys) == 0
 
 
 def test_windows_behind_the_end_of_a_sound_have_none(run: Path) -> None:

@@ -18,6 +18,7 @@ from facemae.data.card import read_card
 from facemae.data.index import ShardIndex
 from facemae.data.reader import ShardReader
 from facemae.errors import ProbeError, UsageError
+from facemae.features.clip_sources import sample_windows
 from facemae.features.extractor import FeatureExtractor, load
 from facemae.files import storage_errors
 from facemae_probes.choosing.plan import Say
@@ -193,13 +194,13 @@ def clip_features(shards: Path, columns: Columns, model: FeatureExtractor) -> di
     extractor, reader = model.clips(), ShardReader(ShardIndex.open(shards))
     video, sound = [], []
     for sample in columns.samples.tolist():
-        rows = extractor.of_sample(reader.read(sample))
+        windows = list(sample_windows(reader.read(sample), extractor.model, extractor.windows))
         # The last window may be mostly held frames: whole ones speak for the clip where there are any.
-        whole = ~rows.partial if (~rows.partial).any() else np.ones(len(rows.real), dtype=bool)
-        video.append(rows.video[whole].mean(axis=0))
+        rows = extractor.of_windows([window for window in windows if window.real == 1] or windows)
+        video.append(rows.video.mean(axis=0))
         if rows.sound is not None and rows.has_sound is not None:
-            heard = whole & rows.has_sound
-            sound.append(rows.sound[heard].mean(axis=0) if heard.any() else np.full(rows.sound.shape[1:], np.nan))
+            heard = rows.sound[rows.has_sound]
+            sound.append(heard.mean(axis=0) if len(heard) else np.full(rows.sound.shape[1:], np.nan))
     seen = np.stack(video).astype(np.float32)
     if not sound:
         return {"all": seen}
