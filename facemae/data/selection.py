@@ -99,7 +99,7 @@ def check_selection(config: StreamConfig, found: Mapping[str, Any] | None, pinne
     Raises:
         IndexMismatchError: They differ.
     """
-    # Runs of older versions did not record their selection.
+    # A recipe selects or does not, for the whole of a run.
     if found is None or pinned is None or found == pinned:
         return
     if found.get("keys") != pinned.get("keys"):

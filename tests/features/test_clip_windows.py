@@ -366,7 +366,7 @@ def test_windows_that_follow_one_another_never_overlap(rate: float) -> None:
 
 
 def test_windows_closer_than_frames_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"--stride 0\.01 of a clip with 25 frames a second"):
+    with pytest.raises(UsageError, match=r"a stride of 0\.01 s in a clip with 25 frames a second"):
         list(spans(2.0, replace(PLAN, stride=0.01), 25))
 
 
