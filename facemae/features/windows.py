@@ -102,7 +102,8 @@ def spans(length: float, windows: Windows, rate: float) -> Iterator[Span]:
     """
     if windows.stride * rate < 1 - _TINY:
         raise UsageError(
-            f"a stride of {windows.stride:g} s in a clip with {rate:g} frames a second", expected=f"at least {1 / rate:g}"
+            f"a stride of {windows.stride:g} s in a clip with {rate:g} frames a second",
+            expected=f"at least {1 / rate:g}",
         )
     apart = windows.stride >= windows.seconds - _TINY
     end = 0.0
