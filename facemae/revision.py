@@ -5,12 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import facemae
-
 
 def revision() -> str:
     """The code's revision: of git, with `+` where files were changed since; else the installed version."""
-    folder = Path(facemae.__file__).parent
+    folder = Path(__file__).parent
     # An environment may lie inside another project's repository, whose revision would say nothing.
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
         return f"version {importlib.metadata.version('facemae')}"

@@ -53,6 +53,7 @@ EXEMPT_OF_TUNING = {
     "facemae.config.monitor": "monitor",
     "facemae.data.quarantine": "record",
     "facemae.data.workers": "machine: how many work, not on what",
+    "facemae.revision": "record",
     "facemae.train.hardware.allocator": "machine",
     "facemae.train.hardware.device": "machine",
     "facemae.train.hardware.resident": "machine",
