@@ -312,7 +312,9 @@ def _no_index(folder: Path, path: Path) -> DataError:
         return DataError(
             f"there is no shard set {folder}",
             expected="a folder of .tar shards with an index",
-            fix=f"the set that was being replaced lies beside it: mv {aside[0]} {folder}" if aside else None,
+            fix=f"the set that was being replaced lies beside it: mv {aside[0]} {folder}"
+            if aside
+            else "facemae data pack FOLDER --out SHARDS makes one of images or videos",
         )
     count = sum(1 for _ in folder.rglob("*.tar"))
     fix = f"facemae data index {folder}" if count else f"facemae data pack {folder} --out SHARDS"

@@ -77,7 +77,7 @@ class ClipPackReport(PackReport):
         share = self.found / self.looked if self.looked else 0.0
         rate = self.made / self.seconds if self.seconds else 0.0
         faces = f"a face in {share:.1%} of {self.looked} frames looked at"
-        more = [f"{self.videos} videos, {self.frames} frames at {rate:.0f} a second; {faces}"]
+        more = [f"{self.videos} videos, {self.frames} frames, {rate:.0f} of them a second of work; {faces}"]
         if self.shake is not None:
             more.append(
                 f"crops shake by {self.shake[1]:.2f} pixels from frame to frame (median; by each frame's own box "

@@ -60,13 +60,18 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
+def _rate(value: float) -> str:
+    """Two digits at least: some machines make half a sample a second."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
 def metrics_line(record: Mapping[str, Any]) -> str:
     """One line of metrics for people."""
     loss = record.get("loss")
     parts = [
         f"loss {loss:.4f}" if loss is not None else "loss (skipped)",
         f"lr {record['lr']:.2e}",
-        f"{record['samples_per_s']:.0f} samples/s",
+        f"{_rate(record['samples_per_s'])} samples/s",
         f"{100 * record['data_wait']:.0f} % waiting for data",
     ]
     if record.get("eta_s") is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,22 @@ from facemae_probes.results.identity import feature_code
 from facemae_probes.tasks.columns import Columns, read_columns
 from facemae_probes.tasks.units import DEFAULTS
 
+if TYPE_CHECKING:
+    from facemae.data.index import ShardIndex
+
 APART = ("key", *DEFAULTS)
 """Columns whose values name something within a set: the same name in two sets is of two things."""
+
+
+def _refuse_clips(index: "ShardIndex") -> None:
+    from facemae.data.schema import IMAGE_EXTENSIONS
+
+    if not any(name.rpartition(".")[2] in IMAGE_EXTENSIONS for name in index.extensions):
+        raise ProbeError(
+            f"{index.folder} holds no image, only {', '.join(sorted(index.extensions))}",
+            expected="a set of images: packed clips cannot be probed yet",
+            fix=f"facemae extract {index.folder} gives features of clips, in a table with their keys",
+        )
 
 
 @dataclass(frozen=True)
@@ -42,10 +56,17 @@ class Pool:
 
     @classmethod
     def of(cls, *shards: Path) -> "Pool":
-        """Open indexed shard sets."""
+        """Open indexed shard sets.
+
+        Raises:
+            ProbeError: One holds no images.
+        """
         from facemae.data.index import ShardIndex
 
-        sizes = [len(ShardIndex.open(path)) for path in shards]
+        indices = [ShardIndex.open(path) for path in shards]
+        for index in indices:
+            _refuse_clips(index)
+        sizes = [len(index) for index in indices]
         return cls(tuple(shards), tuple(int(n) for n in np.cumsum([0, *sizes[:-1]])))
 
     def facts(self) -> list[dict[str, Any]]:

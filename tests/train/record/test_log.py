@@ -104,6 +104,7 @@ def test_a_line_for_people_says_what_is_waited_for() -> None:
     record = {"loss": 0.5, "lr": 1e-3, "samples_per_s": 90.0, "data_wait": 0.312, "eta_s": 3723.0}
     assert metrics_line(record) == "loss 0.5000  lr 1.00e-03  90 samples/s  31 % waiting for data  ETA 1:02:03"
     assert metrics_line({**record, "eta_s": None}).endswith("31 % waiting for data")
+    assert "  0.45 samples/s  " in metrics_line({**record, "samples_per_s": 0.45})
 
 
 def test_status_says_when_a_run_ended(whole: Path, tiny: Tiny, tmp_path: Path) -> None:
