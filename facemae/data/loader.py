@@ -18,7 +18,7 @@ from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import make_clip_view, make_view
 from facemae.data.blank import empty_sound, empty_view, rows_of
 from facemae.data.index import ShardIndex
-from facemae.data.material import Material, check_sound, check_views, draw_moment
+from facemae.data.material import Material, check_heard, check_views, draw_moment
 from facemae.data.metadata import sample_labels
 from facemae.data.order import Order
 from facemae.data.plan import Plan, SlotRef
@@ -354,7 +354,7 @@ def build_loader(
         check_regions(stream.name, stream.index, made)
         check_views(stream.name, stream.index.extensions, made)
     for sound in sounds:
-        check_sound(sound, specs, {stream.name: stream.index.extensions for stream in streams})
+        check_heard(sound, specs, {stream.name: stream.index.extensions for stream in streams})
     plan = Plan([(stream.name, stream.order, stream.share) for stream in streams], batch_size, data.lanes)
     plan.check_world(world)
     readers = {stream.name: ShardReader(stream.index) for stream in streams}

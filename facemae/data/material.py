@@ -67,7 +67,7 @@ def check_views(stream: str, extensions: Collection[str], specs: Iterable[ViewSp
         )
 
 
-def check_sound(sound: SoundSpec, specs: Iterable[ViewSpec], extensions: Mapping[str, Collection[str]]) -> None:
+def check_heard(sound: SoundSpec, specs: Iterable[ViewSpec], extensions: Mapping[str, Collection[str]]) -> None:
     """Refuse a sound that no sample of any stream has: it would be trained on nothing, from the first step to the last.
 
     Args:

@@ -167,12 +167,12 @@ class Contrastive(Objective):
         samples = list(zip(batch.streams, batch.meta, strict=True))
         marks = {name: [_mark(stream, name, meta) for stream, meta in samples] for name in self.settings.exclude}
         for name, values in marks.items():
-            if len(values) > 1 and len(set(values)) == 1 and values[0] != _NO_MARK:
-                # Said once: Python shows a warning from one place once.
+            # Of groups that go beyond these samples nothing is known here. Python shows a warning of one place once.
+            if len(values) >= self._group and len(set(values)) == 1 and values[0] != _NO_MARK:
                 warnings.warn(
-                    f"all {len(values)} samples of a step share their {name}, which objectives.contrastive.exclude "
-                    "takes out of the negatives: they are compared with nothing",
-                    stacklevel=2,
+                    f"all {len(values)} samples share their {name}, which `exclude` of objective 'contrastive' takes "
+                    "out of the negatives: they are compared with nothing",
+                    stacklevel=1,
                 )
         rows = [[number for values in marks.values() for number in values[place]] for place in range(len(samples))]
         return torch.tensor(rows, dtype=torch.float32).view(len(batch), 2 * len(marks))

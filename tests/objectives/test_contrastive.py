@@ -196,7 +196,7 @@ def test_a_value_in_another_stream_is_another() -> None:
 def test_who_is_compared_with_nothing_is_said_and_never_right() -> None:
     model, objective, batch = built(exclude=["source"])
     one = replace(batch, streams=("wild",) * BATCH, meta=tuple({"source": "voxceleb2"} for _ in range(BATCH)))
-    with pytest.warns(UserWarning, match=f"all {BATCH} samples of a step share their source"):
+    with pytest.warns(UserWarning, match=f"all {BATCH} samples share their source"):
         found, _ = term(model, objective, one)
     assert found.sum == 0
     assert found.metrics["positive_top1"] == 0

@@ -18,11 +18,11 @@ from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
-from tests.train.clip_runs import CLIPS, STEPS, Runs, check_resume, finished, run_with, silent, tiny_recipe
+from tests.train import clip_runs
 from tests.train.conftest import result_files
 
 RECIPE = (
-    CLIPS
+    clip_runs.CLIPS
     + """\
 encoder:
   {name: test_vit, image_size: 16, patch_size: 4, channels: 1, tubelet: 2, frames: 4, class_token: false}
@@ -33,32 +33,32 @@ objectives:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> clip_runs.Runs:
     folder = tmp_path_factory.mktemp("clips")
-    return finished(tiny_recipe(RECIPE, silent(), folder), folder)
+    return clip_runs.finished(clip_runs.tiny_recipe(RECIPE, clip_runs.silent(), folder), folder)
 
 
-def test_a_run_on_clips_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    check_resume(whole, tmp_path)
+def test_a_run_on_clips_resumes_exactly(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_resume(whole, tmp_path)
 
 
-def test_a_view_longer_than_its_clips_is_told_once(whole: Runs, tmp_path: Path) -> None:
+def test_a_view_longer_than_its_clips_is_told_once(whole: clip_runs.Runs, tmp_path: Path) -> None:
     _, run = whole
     assert [line for line in read_lines(RunFolder(run).events) if line["event"] == "clips"] == []
     made = {f"clip{number}": members(6 if number < 4 else LONG) for number in range(8)}
-    finished(tiny_recipe(RECIPE, made, tmp_path), tmp_path)
+    clip_runs.finished(clip_runs.tiny_recipe(RECIPE, made, tmp_path), tmp_path)
     (line,) = [line for line in read_lines(RunFolder(tmp_path / "run").events) if line["event"] == "clips"]
     said, _, rest = line["text"].partition(" of the 4 clips of this batch: their last frame is held ")
     assert said in [f"view 'main' is longer than {count}" for count in (1, 2, 3, 4)]
     assert rest == "(views.main.clip.short)"
 
 
-def test_several_micro_batches_see_the_same(whole: Runs, tmp_path: Path) -> None:
-    run = run_with(whole, tmp_path, micro_batch=2, workers=1)
-    assert result_files(run, STEPS)["keys"] == result_files(whole[1], STEPS)["keys"]
+def test_several_micro_batches_see_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    run = clip_runs.run_with(whole, tmp_path, micro_batch=2, workers=1)
+    assert result_files(run, clip_runs.STEPS)["keys"] == result_files(whole[1], clip_runs.STEPS)["keys"]
 
 
-def test_pictures_are_strips_of_what_is_masked_made_and_given(whole: Runs) -> None:
+def test_pictures_are_strips_of_what_is_masked_made_and_given(whole: clip_runs.Runs) -> None:
     pictures = RunFolder(whole[1]).pictures
     # Three clips of four frames of 16 pixels with a border of one: rows of what is masked, made and given.
     for name, rows in (("reconstruction-step-6.png", 9), ("views-step-0.png", 6)):
@@ -66,7 +66,7 @@ def test_pictures_are_strips_of_what_is_masked_made_and_given(whole: Runs) -> No
             assert image.size[0] * rows == image.size[1] * 4
 
 
-def test_an_export_loads_and_takes_pictures_with_a_warning(whole: Runs, tmp_path: Path) -> None:
+def test_an_export_loads_and_takes_pictures_with_a_warning(whole: clip_runs.Runs, tmp_path: Path) -> None:
     out = export_encoder(whole[1], tmp_path / "exported")
     verify_export(out)
     assert json.loads((out / "encoder.json").read_text())["timm"] is None
@@ -83,7 +83,7 @@ def test_an_export_loads_and_takes_pictures_with_a_warning(whole: Runs, tmp_path
         extractor.encode(pixels[None].repeat(1, 3, 1, 1, 1))
 
 
-def test_what_cannot_be_done_with_clips_yet_is_said(whole: Runs, tmp_path: Path) -> None:
+def test_what_cannot_be_done_with_clips_yet_is_said(whole: clip_runs.Runs, tmp_path: Path) -> None:
     _, run = whole
     with pytest.raises(UsageError, match="0 objectives that learn from labels"):
         load_predictor(run)
@@ -91,13 +91,13 @@ def test_what_cannot_be_done_with_clips_yet_is_said(whole: Runs, tmp_path: Path)
         bench_recipe(StepBenchSettings(recipe="video_tiny"), tmp_path)
 
 
-def test_labels_of_clips_are_learned_and_not_predicted_yet(whole: Runs, tmp_path: Path) -> None:
+def test_labels_of_clips_are_learned_and_not_predicted_yet(whole: clip_runs.Runs, tmp_path: Path) -> None:
     recipe, _ = whole
     tree = recipe.model_dump(mode="json", by_alias=True)
     tree["views"]["main"] |= {"mask": None, "mixup": {"alpha": 0.8}}
     tree["objectives"] = [{"kind": "supervised", "labels": "expression", "classes": ["calm", "glad"], "pool": "mean"}]
     folder = tmp_path / "labelled"
-    made = silent()
+    made = clip_runs.silent()
     for number, sample in enumerate(made.values()):
         meta = json.loads(sample["json"]) | {"labels": {"expression": ("calm", "glad")[number % 2]}}
         sample["json"] = json.dumps(meta).encode()

@@ -8,22 +8,11 @@ import pytest
 from facemae.checkpoint import find_checkpoint
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
-from tests.train.clip_runs import (
-    CLIPS,
-    VOICES,
-    Runs,
-    check_losses,
-    check_resume,
-    check_two_processes,
-    finished,
-    run_with,
-    tiny_recipe,
-    voiced,
-)
+from tests.train import clip_runs
 
 RECIPE = (
-    CLIPS
-    + VOICES
+    clip_runs.CLIPS
+    + clip_runs.VOICES
     + """\
 encoder:
   name: test_vit
@@ -51,26 +40,28 @@ LOSSES = ("loss/masked_video", "loss/masked_audio", "loss/contrastive")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> clip_runs.Runs:
     folder = tmp_path_factory.mktemp("fusion")
-    return finished(tiny_recipe(RECIPE, voiced(), folder, "optim.layer_decay=0.9"), folder)
+    return clip_runs.finished(
+        clip_runs.tiny_recipe(RECIPE, clip_runs.voiced(), folder, "optim.layer_decay=0.9"), folder
+    )
 
 
-def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    check_resume(whole, tmp_path)
+def test_a_run_resumes_exactly(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_resume(whole, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: Runs, tmp_path: Path) -> None:
-    check_two_processes(whole, tmp_path, LOSSES)
+def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_two_processes(whole, tmp_path, LOSSES)
 
 
-def test_recomputed_blocks_learn_the_same(whole: Runs, tmp_path: Path) -> None:
-    run = run_with(whole, tmp_path, checkpointing=True)
-    check_losses(run, whole[1], LOSSES, rel=1e-4)
+def test_recomputed_blocks_learn_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    run = clip_runs.run_with(whole, tmp_path, checkpointing=True)
+    clip_runs.check_losses(run, whole[1], LOSSES, rel=1e-4)
 
 
-def test_fusion_is_learned_averaged_and_saved_under_its_name(whole: Runs) -> None:
+def test_fusion_is_learned_averaged_and_saved_under_its_name(whole: clip_runs.Runs) -> None:
     checkpoint = find_checkpoint(whole[1])
     model, ema, state = (checkpoint.tensors(part) for part in ("model", "ema", "optimizer"))
     own = [name for name in model if name.startswith("fusion.")]
@@ -80,7 +71,7 @@ def test_fusion_is_learned_averaged_and_saved_under_its_name(whole: Runs) -> Non
         assert not np.array_equal(model[name].numpy(), ema[name].numpy()), name
 
 
-def test_losses_are_logged_and_both_sides_are_drawn(whole: Runs) -> None:
+def test_losses_are_logged_and_both_sides_are_drawn(whole: clip_runs.Runs) -> None:
     for line in read_lines(whole[1] / "log/metrics.jsonl"):
         assert all(np.isfinite(line[name]) and line[name] >= 0 for name in LOSSES)
         parts = line["loss/masked_video"] + line["loss/masked_audio"] + 0.1 * line["loss/contrastive"]

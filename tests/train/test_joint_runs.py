@@ -11,22 +11,11 @@ from facemae.features.export import export_encoder
 from facemae.features.weights import load_encoder
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.train.record.log import read_lines
-from tests.train.clip_runs import (
-    CLIPS,
-    VOICES,
-    Runs,
-    check_losses,
-    check_resume,
-    check_two_processes,
-    finished,
-    run_with,
-    tiny_recipe,
-    voiced,
-)
+from tests.train import clip_runs
 
 RECIPE = (
-    CLIPS
-    + VOICES
+    clip_runs.CLIPS
+    + clip_runs.VOICES
     + """\
 encoder:
   name: test_vit
@@ -51,26 +40,28 @@ LOSSES = ("loss/masked_video", "loss/masked_audio", "loss/contrastive")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> clip_runs.Runs:
     folder = tmp_path_factory.mktemp("joint")
-    return finished(tiny_recipe(RECIPE, voiced(), folder, "optim.layer_decay=0.9"), folder)
+    return clip_runs.finished(
+        clip_runs.tiny_recipe(RECIPE, clip_runs.voiced(), folder, "optim.layer_decay=0.9"), folder
+    )
 
 
-def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    check_resume(whole, tmp_path)
+def test_a_run_resumes_exactly(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_resume(whole, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: Runs, tmp_path: Path) -> None:
-    check_two_processes(whole, tmp_path, LOSSES)
+def test_a_run_of_two_processes_resumes_exactly_and_learns_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_two_processes(whole, tmp_path, LOSSES)
 
 
-def test_recomputed_blocks_learn_the_same(whole: Runs, tmp_path: Path) -> None:
-    run = run_with(whole, tmp_path, checkpointing=True)
-    check_losses(run, whole[1], LOSSES, rel=1e-4)
+def test_recomputed_blocks_learn_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    run = clip_runs.run_with(whole, tmp_path, checkpointing=True)
+    clip_runs.check_losses(run, whole[1], LOSSES, rel=1e-4)
 
 
-def test_the_blocks_are_saved_once_and_patches_of_sound_are_learned(whole: Runs) -> None:
+def test_the_blocks_are_saved_once_and_patches_of_sound_are_learned(whole: clip_runs.Runs) -> None:
     checkpoint = find_checkpoint(whole[1])
     model, state = (checkpoint.tensors(part) for part in ("model", "optimizer"))
     own = {name for name in model if name.startswith("sound_encoder.")}
@@ -83,7 +74,7 @@ def test_the_blocks_are_saved_once_and_patches_of_sound_are_learned(whole: Runs)
         assert all(np.isfinite(line[name]) for name in LOSSES)
 
 
-def test_an_export_hears_with_the_blocks_of_the_run(whole: Runs, tmp_path: Path) -> None:
+def test_an_export_hears_with_the_blocks_of_the_run(whole: clip_runs.Runs, tmp_path: Path) -> None:
     recipe, run = whole
     export_encoder(run, tmp_path / "exported", weights="model")
     model = build_pretrain_model(recipe)

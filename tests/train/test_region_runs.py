@@ -13,7 +13,7 @@ from facemae.train.record.log import read_lines
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
 from tests.data.test_regions import drawn
-from tests.train.clip_runs import STEPS, Runs, check_resume, finished, run_with, silent, tiny_recipe
+from tests.train import clip_runs
 from tests.train.conftest import result_files
 
 RECIPE = """\
@@ -35,21 +35,23 @@ def sample(number: int) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> clip_runs.Runs:
     folder = tmp_path_factory.mktemp("regions")
-    return finished(tiny_recipe(RECIPE, {f"clip{number}": sample(number) for number in range(8)}, folder), folder)
+    return clip_runs.finished(
+        clip_runs.tiny_recipe(RECIPE, {f"clip{number}": sample(number) for number in range(8)}, folder), folder
+    )
 
 
-def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    check_resume(whole, tmp_path)
+def test_a_run_resumes_exactly(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_resume(whole, tmp_path)
 
 
-def test_workers_and_micro_batches_see_the_same_masks(whole: Runs, tmp_path: Path) -> None:
-    run = run_with(whole, tmp_path, micro_batch=2, workers=1)
-    assert result_files(run, STEPS)["keys"] == result_files(whole[1], STEPS)["keys"]
+def test_workers_and_micro_batches_see_the_same_masks(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    run = clip_runs.run_with(whole, tmp_path, micro_batch=2, workers=1)
+    assert result_files(run, clip_runs.STEPS)["keys"] == result_files(whole[1], clip_runs.STEPS)["keys"]
 
 
-def test_the_log_says_how_patches_score(whole: Runs) -> None:
+def test_the_log_says_how_patches_score(whole: clip_runs.Runs) -> None:
     lines = read_lines(whole[1] / "log/metrics.jsonl")
     assert len(lines) == 3
     for line in lines:
@@ -61,8 +63,8 @@ def test_the_log_says_how_patches_score(whole: Runs) -> None:
     assert lines[-1]["critic_real/masked_video"] > lines[-1]["critic_fake/masked_video"]
 
 
-def test_shards_without_maps_are_refused_before_a_run_starts(whole: Runs, tmp_path: Path) -> None:
-    bare = write(tmp_path / "bare", silent())
+def test_shards_without_maps_are_refused_before_a_run_starts(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    bare = write(tmp_path / "bare", clip_runs.silent())
     streams = (whole[0].data.streams[0].model_copy(update={"shards": str(bare)}),)
     recipe = whole[0].model_copy(update={"data": whole[0].data.model_copy(update={"streams": streams})})
     with pytest.raises(ConfigError, match="have no region maps"):
@@ -70,7 +72,7 @@ def test_shards_without_maps_are_refused_before_a_run_starts(whole: Runs, tmp_pa
     assert not (tmp_path / "run/checkpoints").exists()
 
 
-def test_a_sample_without_a_map_is_counted_and_named(whole: Runs, tmp_path: Path) -> None:
+def test_a_sample_without_a_map_is_counted_and_named(whole: clip_runs.Runs, tmp_path: Path) -> None:
     made = {f"clip{number}": sample(number) for number in range(8)}
     del made["clip5"][MEMBER]
     made["clip6"][MEMBER] = encode_maps([np.full((8, 8), max(Region) + 1, np.uint8)])

@@ -8,16 +8,7 @@ from PIL import Image
 
 from facemae.train.record.log import read_lines
 from facemae.train.saving.folder import RunFolder
-from tests.train.clip_runs import (
-    STEPS,
-    Runs,
-    check_resume,
-    check_two_processes,
-    finished,
-    run_with,
-    tiny_recipe,
-    voiced,
-)
+from tests.train import clip_runs
 from tests.train.conftest import result_files
 
 RECIPE = """\
@@ -38,25 +29,27 @@ LOSSES = ("loss/masked_image", "loss/masked_audio", "loss/contrastive", "positiv
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> clip_runs.Runs:
     folder = tmp_path_factory.mktemp("voices")
-    return finished(tiny_recipe(RECIPE, voiced(), folder, "optim.layer_decay=0.9"), folder)
+    return clip_runs.finished(
+        clip_runs.tiny_recipe(RECIPE, clip_runs.voiced(), folder, "optim.layer_decay=0.9"), folder
+    )
 
 
-def test_a_run_resumes_exactly(whole: Runs, tmp_path: Path) -> None:
-    check_resume(whole, tmp_path)
+def test_a_run_resumes_exactly(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_resume(whole, tmp_path)
 
 
-def test_a_run_of_two_processes_resumes_exactly_and_hears_the_same(whole: Runs, tmp_path: Path) -> None:
-    check_two_processes(whole, tmp_path, LOSSES)
+def test_a_run_of_two_processes_resumes_exactly_and_hears_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    clip_runs.check_two_processes(whole, tmp_path, LOSSES)
 
 
-def test_workers_and_recomputed_blocks_hear_the_same(whole: Runs, tmp_path: Path) -> None:
-    run = run_with(whole, tmp_path, workers=1, checkpointing=True)
-    assert result_files(run, STEPS)["keys"] == result_files(whole[1], STEPS)["keys"]
+def test_workers_and_recomputed_blocks_hear_the_same(whole: clip_runs.Runs, tmp_path: Path) -> None:
+    run = clip_runs.run_with(whole, tmp_path, workers=1, checkpointing=True)
+    assert result_files(run, clip_runs.STEPS)["keys"] == result_files(whole[1], clip_runs.STEPS)["keys"]
 
 
-def test_each_loss_is_logged_and_spectrograms_are_drawn(whole: Runs) -> None:
+def test_each_loss_is_logged_and_spectrograms_are_drawn(whole: clip_runs.Runs) -> None:
     for line in read_lines(whole[1] / "log/metrics.jsonl"):
         assert all(np.isfinite(line[name]) and line[name] >= 0 for name in LOSSES)
         parts = line["loss/masked_image"] + line["loss/masked_audio"] + 0.1 * line["loss/contrastive"]

@@ -1,6 +1,6 @@
 """A result for a terminal: a line a probe, and one a slice, a group, the largest gap, the mean over folds.
 
-Last comes what chance is: a constant answer, which results of early releases do not have.
+Last comes what chance is: a constant answer, where the result has one.
 """
 
 from collections.abc import Iterable, Iterator
@@ -70,7 +70,8 @@ def _entries(data: dict[str, Any]) -> Iterator[tuple[str, tuple[str, str, str], 
         yield f"{probe}{mark}", _settings(entry["settings"]), _lines(data, entry)
     if "constant" in data:
         cells = [decimal(data["constant"].get(metric)) for metric in SHOWN[data["task"]["kind"]]]
-        yield "constant answer", ("", "", ""), [("test", str(entry["test"]["count"]), cells)]
+        count = data["results"][data["chosen"]["probe"]]["test"]["count"]
+        yield "constant answer", ("", "", ""), [("test", str(count), cells)]
 
 
 def _lines(data: dict[str, Any], entry: dict[str, Any]) -> Iterator[Line]:
