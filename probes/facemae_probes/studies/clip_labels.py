@@ -19,7 +19,8 @@ from facemae.data.index import ShardIndex
 from facemae.data.reader import ShardReader
 from facemae.errors import ProbeError, UsageError
 from facemae.features.clip_sources import sample_windows
-from facemae.features.extractor import FeatureExtractor, load
+from facemae.features.clips import ClipExtractor
+from facemae.features.extractor import load
 from facemae.files import storage_errors
 from facemae_probes.choosing.plan import Say
 from facemae_probes.heads.linear import STRENGTHS, fit_path
@@ -121,10 +122,10 @@ def run_study(
     }
     answers = {}
     for name, (run, init) in models.items():
-        by_layer = {
-            layer: clip_features(shards, columns, load(run, random_init=init, layer=layer, pooling=asked.pooling))
-            for layer in asked.layers
+        blocks = {
+            layer: load(run, random_init=init, layer=layer, pooling=asked.pooling).clips() for layer in asked.layers
         }
+        by_layer = clip_features(shards, columns, blocks)
         for part in by_layer[asked.layers[0]]:
             line = name if part == "all" else f"{name}, {part} alone"
             answers[line] = answer({layer: found[part] for layer, found in by_layer.items()}, columns, labels)
@@ -186,26 +187,40 @@ def _train(recipe: Recipe, out: Path, say: Say) -> Path:
     return out
 
 
-def clip_features(shards: Path, columns: Columns, model: FeatureExtractor) -> dict[str, Floats]:
-    """Features of each clip, the mean of its windows: `all`, and `video` and `sound` where the model has both.
+def clip_features(shards: Path, columns: Columns, blocks: Mapping[int, ClipExtractor]) -> dict[int, dict[str, Floats]]:
+    """Features of each clip, the mean of its windows, by block: `all`, and `frames` and `sound` where it has both.
 
-    What a clip has no sound for is NaN.
+    Args:
+        shards: Shard set of packed clips.
+        columns: Its metadata.
+        blocks: Extractors of one encoder, each of another block.
+
+    Returns:
+        By block and part float32 [N, D]; NaN where a clip has no sound.
     """
-    extractor, reader = model.clips(), ShardReader(ShardIndex.open(shards))
-    video, sound = [], []
+    reader = ShardReader(ShardIndex.open(shards))
+    seen: dict[int, list[Floats]] = {layer: [] for layer in blocks}
+    heard: dict[int, list[Floats]] = {layer: [] for layer in blocks}
+    cut = next(iter(blocks.values()))
     for sample in columns.samples.tolist():
-        windows = list(sample_windows(reader.read(sample), extractor.model, extractor.windows))
+        windows = list(sample_windows(reader.read(sample), cut.model, cut.windows))
         # The last window may be mostly held frames: whole ones speak for the clip where there are any.
-        rows = extractor.of_windows([window for window in windows if window.real == 1] or windows)
-        video.append(rows.video.mean(axis=0))
-        if rows.sound is not None and rows.has_sound is not None:
-            heard = rows.sound[rows.has_sound]
-            sound.append(heard.mean(axis=0) if len(heard) else np.full(rows.sound.shape[1:], np.nan))
-    seen = np.stack(video).astype(np.float32)
-    if not sound:
-        return {"all": seen}
-    heard_all = np.stack(sound).astype(np.float32)
-    return {"all": np.concatenate([seen, heard_all], axis=1), "frames": seen, "sound": heard_all}
+        windows = [window for window in windows if window.real == 1] or windows
+        for layer, extractor in blocks.items():
+            rows = extractor.of_windows(windows)
+            seen[layer].append(rows.video.mean(axis=0))
+            if rows.sound is not None and rows.has_sound is not None:
+                known = rows.sound[rows.has_sound]
+                heard[layer].append(known.mean(axis=0) if len(known) else np.full(rows.sound.shape[1:], np.nan))
+    return {layer: _joined(seen[layer], heard[layer]) for layer in blocks}
+
+
+def _joined(seen: list[Floats], heard: list[Floats]) -> dict[str, Floats]:
+    frames = np.stack(seen).astype(np.float32)
+    if not heard:
+        return {"all": frames}
+    sound = np.stack(heard).astype(np.float32)
+    return {"all": np.concatenate([frames, sound], axis=1), "frames": frames, "sound": sound}
 
 
 def _parts(columns: Columns) -> list[NDArray[np.int64]]:
