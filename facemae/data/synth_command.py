@@ -36,7 +36,7 @@ def synth(
     late: Annotated[float, typer.Option(help="Share of talking clips whose sound is out of time.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
     shard_size: Annotated[int, typer.Option(min=1, help="Samples a shard.")] = 2000,
-    processes: Annotated[
+    workers: Annotated[
         int | None, typer.Option(min=1, help="Worker processes; one a core unless given. Never changes the result.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Also write a contact sheet (PNG) here.")] = None,
@@ -65,7 +65,7 @@ def synth(
             size=size or 64,
             seed=seed,
             shard_size=shard_size,
-            processes=processes,
+            workers=workers,
             sheet=sheet,
             overwrite=overwrite,
             as_json=as_json,
@@ -83,7 +83,7 @@ def synth(
         seed=seed,
         late=late,
     )
-    synth_clips(out, settings, processes=processes, sheet=sheet, overwrite=overwrite, as_json=as_json)
+    synth_clips(out, settings, workers=workers, sheet=sheet, overwrite=overwrite, as_json=as_json)
 
 
 def _refuse_others(context: typer.Context, *, clips: bool) -> None:
@@ -105,7 +105,7 @@ def _synth_faces(
     size: int,
     seed: int,
     shard_size: int,
-    processes: int | None,
+    workers: int | None,
     sheet: Path | None,
     overwrite: bool,
     as_json: bool,
@@ -120,7 +120,7 @@ def _synth_faces(
             identities=identities,
             size=size,
             seed=seed,
-            processes=processes,
+            workers=workers,
             shard_size=shard_size,
             overwrite=overwrite,
             progress=report_progress,

@@ -248,7 +248,7 @@ def test_splits_share_no_person_and_persons_have_images_on_both_sides() -> None:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("synthetic") / "faces"
-    make_dataset(out, count=60, identities=6, size=48, processes=1, shard_size=25)
+    make_dataset(out, count=60, identities=6, size=48, workers=1, shard_size=25)
     return out
 
 
@@ -279,8 +279,8 @@ def test_a_packed_set_keeps_persons_apart(shards: Path) -> None:
         assert (second is not None) == (split == "train")
 
 
-def test_the_number_of_processes_changes_nothing(shards: Path, tmp_path: Path) -> None:
-    make_dataset(tmp_path / "two", count=60, identities=6, size=48, processes=2, shard_size=25)
+def test_the_number_of_workers_changes_nothing(shards: Path, tmp_path: Path) -> None:
+    make_dataset(tmp_path / "two", count=60, identities=6, size=48, workers=2, shard_size=25)
     assert ShardIndex.open(tmp_path / "two").digest == ShardIndex.open(shards).digest
 
 
@@ -296,7 +296,7 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")
     with pytest.raises(DataError, match="not a shard set"):
-        make_dataset(tmp_path / "mine", count=6, identities=3, size=32, processes=1)
+        make_dataset(tmp_path / "mine", count=6, identities=3, size=32, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
@@ -313,7 +313,7 @@ def test_the_command(tmp_path: Path) -> None:
 
     app = typer.Typer()
     register(app)
-    arguments = [str(tmp_path / "faces"), "--count", "12", "--identities", "4", "--size", "32", "--processes", "1"]
+    arguments = [str(tmp_path / "faces"), "--count", "12", "--identities", "4", "--size", "32", "--workers", "1"]
     result = CliRunner().invoke(app, [*arguments, "--sheet", str(tmp_path / "sheet.png"), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)

@@ -83,7 +83,7 @@ def make_dataset(
     identities: int = 160,
     size: int = 64,
     seed: int = 0,
-    processes: int | None = None,
+    workers: int | None = None,
     shard_size: int = SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -99,7 +99,7 @@ def make_dataset(
         identities: Persons among them; the faces are dealt to them in turn.
         size: Side of the pictures in pixels; even.
         seed: Seed of everything.
-        processes: Worker processes; None takes one a core. Never changes the result.
+        workers: Worker processes; None takes one a core. Never changes the result.
         shard_size: Samples a shard.
         overwrite: Replace an older shard set under `out`.
         progress: Called with (faces drawn, faces in all).
@@ -119,7 +119,7 @@ def make_dataset(
         raise UsageError(f"size {size}", expected="an even number of pixels from 16 up")
     splits = subject_splits(seed, identities)
     chunks = [range(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-    workers = min(processes or usable_cores(), len(chunks))
+    workers = min(workers or usable_cores(), len(chunks))
     items: list[PackItem] = []
     with ExitStack() as stack:
         with storage_errors(out):

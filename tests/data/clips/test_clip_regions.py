@@ -107,7 +107,7 @@ def centre(found: np.ndarray, region: Region) -> np.ndarray:
 
 
 def test_a_template_lies_about_where_the_face_is(tmp_path: Path) -> None:
-    make_clips(tmp_path / "talk", TalkSettings(count=3, identities=3, size=96, seconds=0.8), processes=1)
+    make_clips(tmp_path / "talk", TalkSettings(count=3, identities=3, size=96, seconds=0.8), workers=1)
     true = samples(pack(tmp_path / "talk", tmp_path / "true").out)
     drawn = samples(pack(tmp_path / "talk", tmp_path / "drawn", regions="template").out)
     assert true.keys() == drawn.keys()
@@ -122,13 +122,13 @@ def test_a_template_lies_about_where_the_face_is(tmp_path: Path) -> None:
 
 def test_talking_faces_have_the_map_of_every_frame(tmp_path: Path) -> None:
     settings = TalkSettings(count=3, identities=3, size=48, seconds=0.8)
-    make_clips(tmp_path / "talk", settings, processes=1)
+    make_clips(tmp_path / "talk", settings, workers=1)
     path, talk = settings.clip(0)
     file = (tmp_path / "talk" / path).with_suffix(f".{MEMBER}")
     assert file.read_bytes() == encode_maps(shot.regions for shot in Film(talk, 48).shots(25))
     # A clip whose maps are gone is drawn again.
     file.unlink()
-    assert make_clips(tmp_path / "talk", settings, processes=1).drawn == 1
+    assert make_clips(tmp_path / "talk", settings, workers=1).drawn == 1
     assert file.is_file()
     assert sample_talk(0, 0, 0, seconds=0.8).seconds == 0.8
 

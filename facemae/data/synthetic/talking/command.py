@@ -12,21 +12,21 @@ from facemae.data.synthetic.talking.worker import TalkSettings
 
 
 def synth_clips(
-    out: Path, settings: TalkSettings, *, processes: int | None, sheet: Path | None, overwrite: bool, as_json: bool
+    out: Path, settings: TalkSettings, *, workers: int | None, sheet: Path | None, overwrite: bool, as_json: bool
 ) -> None:
     """Draw the clips and say what was drawn.
 
     Args:
         out: Folder to make.
         settings: What to draw.
-        processes: Worker processes; None takes one a core.
+        workers: Worker processes; None takes one a core.
         sheet: Also write a picture of the first talking clip here.
         overwrite: Replace a folder of clips of other settings.
         as_json: Print one JSON object.
     """
     begin = time.monotonic()
     with progress("drawing clips") as report_progress:
-        report = make_clips(out, settings, processes=processes, overwrite=overwrite, progress=report_progress)
+        report = make_clips(out, settings, workers=workers, overwrite=overwrite, progress=report_progress)
     taken = time.monotonic() - begin
     if sheet is not None:
         from facemae.data.synthetic.talking.sheet import write_sheet

@@ -43,7 +43,7 @@ def make_clips(
     out: Path | str,
     settings: TalkSettings | None = None,
     *,
-    processes: int | None = None,
+    workers: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> TalkReport:
@@ -57,7 +57,7 @@ def make_clips(
     Args:
         out: Folder to make, or to go on with.
         settings: What to draw.
-        processes: Worker processes; None takes one a core.
+        workers: Worker processes; None takes one a core.
         overwrite: Replace a folder of clips of other settings.
         progress: Called with (clips done, clips in all).
 
@@ -74,7 +74,7 @@ def make_clips(
     _claim(out, settings, overwrite)
     rows: list[dict[str, Label]] = []
     drawn = 0
-    with process_map(min(processes or usable_cores(), settings.count)) as run:
+    with process_map(min(workers or usable_cores(), settings.count)) as run:
         for row, new in run(partial(make_clip, out, settings, splits), range(settings.count)):
             rows.append(row)
             drawn += new

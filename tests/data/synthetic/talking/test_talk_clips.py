@@ -27,7 +27,7 @@ SMALL = TalkSettings(count=8, identities=4, size=48, seconds=0.8, kinds={"talk":
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("talking") / "clips"
-    make_clips(out, SMALL, processes=1)
+    make_clips(out, SMALL, workers=1)
     return out
 
 
@@ -106,13 +106,13 @@ def test_a_share_of_the_sounds_is_late() -> None:
 def test_a_stopped_call_goes_on_and_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     """In two processes instead of one, with a file missing and one half-written, as a kill leaves them."""
     out = tmp_path / "clips"
-    assert make_clips(out, SMALL, processes=2).drawn == 8
+    assert make_clips(out, SMALL, workers=2).drawn == 8
     missing, kept = out / SMALL.clip(3)[0], out / SMALL.clip(0)[0]
     whole, before = missing.read_bytes(), kept.stat().st_mtime_ns
     missing.with_name(f".0123.tmp.{missing.name}").write_bytes(whole[:500])
     missing.unlink()
     (out / "labels.csv").rename(out / ".4567.tmp.labels.csv")
-    report = make_clips(out, SMALL, processes=1)
+    report = make_clips(out, SMALL, workers=1)
     assert (report.clips, report.drawn, report.frames) == (8, 1, 160)
     assert kept.stat().st_mtime_ns == before
     made = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -122,30 +122,30 @@ def test_a_stopped_call_goes_on_and_gives_the_same_bytes(folder: Path, tmp_path:
 def test_other_settings_and_other_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     other = TalkSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
     with pytest.raises(DataError, match="other settings") as raised:
-        make_clips(folder, other, processes=1)
+        make_clips(folder, other, workers=1)
     assert "--overwrite" in str(raised.value)
     assert len(rows(folder)) == 8
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(DataError, match="not a folder of procedural clips"):
-        make_clips(tmp_path, other, processes=1, overwrite=True)
+        make_clips(tmp_path, other, workers=1, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     with pytest.raises(DataError, match=r"letter\.txt is a file"):
-        make_clips(tmp_path / "letter.txt", other, processes=1)
+        make_clips(tmp_path / "letter.txt", other, workers=1)
 
 
 def test_overwrite_replaces_clips_of_other_settings(tmp_path: Path) -> None:
     out = tmp_path / "clips"
-    make_clips(out, TalkSettings(count=4, identities=4, size=32, seconds=0.8), processes=1)
-    make_clips(out, TalkSettings(count=3, identities=3, size=32, seconds=0.8), processes=1, overwrite=True)
+    make_clips(out, TalkSettings(count=4, identities=4, size=32, seconds=0.8), workers=1)
+    make_clips(out, TalkSettings(count=3, identities=3, size=32, seconds=0.8), workers=1, overwrite=True)
     assert len(rows(out)) == 3
     assert len(list(out.rglob("*.mov"))) == 3
 
 
 def test_what_is_not_a_clip_outlives_overwriting(tmp_path: Path) -> None:
-    make_clips(tmp_path, TalkSettings(count=3, identities=3, size=32, seconds=0.8), processes=1)
+    make_clips(tmp_path, TalkSettings(count=3, identities=3, size=32, seconds=0.8), workers=1)
     (tmp_path / "letter.txt").write_text("dear")
     other = TalkSettings(count=3, identities=3, size=32, seconds=0.8, seed=1)
-    make_clips(tmp_path, other, processes=1, overwrite=True)
+    make_clips(tmp_path, other, workers=1, overwrite=True)
     assert (tmp_path / "letter.txt").read_text() == "dear"
     assert [row["emotion"] for row in rows(tmp_path)] == [other.clip(k)[1].labels()["emotion"] for k in range(3)]
 
@@ -201,7 +201,7 @@ def test_the_command(tmp_path: Path) -> None:
     app = typer.Typer()
     register(app)
     out = tmp_path / "clips"
-    arguments = [str(out), "--clips", "3", "--identities", "3", "--size", "32", "--seconds", "0.8", "--processes", "1"]
+    arguments = [str(out), "--clips", "3", "--identities", "3", "--size", "32", "--seconds", "0.8", "--workers", "1"]
     result = CliRunner().invoke(app, [*arguments, "--sheet", str(tmp_path / "sheet.png"), "--json"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
