@@ -18,6 +18,7 @@ from facemae.sound.align import beneath
 from facemae.sound.level import SILENT, level
 from facemae.sound.mel import log_mel, nominal_seconds
 from facemae.video.read import StoredClip, open_clip
+from facemae.video.sampling import nearest_frames
 
 CLIP_EXTENSIONS = ("mjpeg", "mp4")
 """Extensions of a sample's clip, in the order in which they are looked for."""
@@ -212,7 +213,7 @@ class Material:
         window = spec.frames * spec.period * self.fps
         last = max(0, math.floor(count - window + 1e-6))
         first = min(int(at * (last + 1)), last)
-        found = [first + round(step * spec.period * self.fps) for step in range(spec.frames)]
+        found = [first + step for step in nearest_frames(spec.frames, spec.period, self.fps)]
         if found[-1] >= count and not spec.hold:
             needed = (spec.frames - 1) * spec.period + 1 / self.fps
             raise DecodeError(
@@ -224,7 +225,7 @@ class Material:
 
     def held(self, spec: ClipSpec) -> bool:
         """Whether the clip is so short that a view ends with its last frame repeated; asked after `numbers`."""
-        last = round((spec.frames - 1) * spec.period * self.fps)
+        last = nearest_frames(spec.frames, spec.period, self.fps)[-1]
         return self.clip is not None and last >= self.clip.count
 
     def frames(self, numbers: Sequence[int], channels: int) -> NDArray[np.uint8]:

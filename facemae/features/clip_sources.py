@@ -12,7 +12,7 @@ from facemae.errors import DataError, DecodeError, UsageError
 from facemae.features.pixels import to_pixels
 from facemae.features.weights import LoadedEncoder
 from facemae.features.windows import Place, Waves, Window, Windows, cut_windows
-from facemae.sound.timeline import Wave
+from facemae.sound.wave import Wave, rounded_to_16_bits
 
 _LOUDEST = 8.0
 """Peaks above it are no overshoot of a resampler or a mix, but another scale."""
@@ -117,22 +117,12 @@ def _given_sound(wave: Wave | None, rate: int | None, model: LoadedEncoder) -> t
             expected="samples in [-1, 1]; a little more is cut off",
             fix="divide samples of 16 bits by 32768",
         )
-    heard, wave = model.sound.input.mel.rate, as_stored(wave)
+    heard, wave = model.sound.input.mel.rate, rounded_to_16_bits(wave)
     if heard != rate:
         from facemae.sound.resample import resample
 
         return padded(resample(wave, rate, heard)), len(wave) / rate
     return padded(wave), len(wave) / rate
-
-
-def as_stored(wave: Wave) -> Wave:
-    """A wave rounded to the 16 bits in which shards hold it.
-
-    Models learn from packed sound. In bands without any sound the logarithm of what is below these 16 bits would make
-    a spectrogram that none of them has seen.
-    """
-    found: Wave = np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.float32) / np.float32(32768)
-    return found
 
 
 def padded(wave: Wave) -> Waves:

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from facemae.data.clips.sound_track import TOLD
-from facemae.features.clip_sources import as_stored
 from facemae.sound.blocks import BlockReader
 from facemae.sound.level import SILENT, level
 from facemae.sound.resample import StreamResampler
 from facemae.sound.source import BLOCK, SoundSource
-from facemae.sound.timeline import Wave
+from facemae.sound.wave import Wave, rounded_to_16_bits
 
 Stretch = tuple[float, float]
 """Seconds on the video's clock: start and end."""
@@ -82,7 +81,7 @@ class RawSound:
     def _stored(self, whole: BlockReader, stretch: Stretch) -> Iterator[Wave]:
         first, stop = (round(moment * self._rate) for moment in stretch)
         for begin in range(first, stop, BLOCK):
-            yield as_stored(whole.take(begin, min(BLOCK, stop - begin)))
+            yield rounded_to_16_bits(whole.take(begin, min(BLOCK, stop - begin)))
 
     def _resampled(self, blocks: Iterable[Wave]) -> Iterator[Wave]:
         stream = StreamResampler(self._rate, self._heard)

@@ -1,6 +1,7 @@
 """Windows of videos and sound files as they come: faces found, followed and cut out as packing does, and streamed.
 
-A video is read twice, as in packing: the first pass keeps boxes only, the second gives one window after the other.
+A video is read twice, as in packing: the first pass keeps boxes only, the second gives one window after the other. Of
+several persons each has such a second pass of its own.
 """
 
 import itertools

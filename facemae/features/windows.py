@@ -14,6 +14,7 @@ from facemae.features.weights import LoadedEncoder
 from facemae.sound.align import Beneath, beneath
 from facemae.sound.level import SILENT, level
 from facemae.sound.mel import log_mel, nominal_seconds
+from facemae.video.sampling import nearest_frames
 
 Per = Literal["window", "step"]
 
@@ -64,9 +65,8 @@ class Windows:
 
     def numbers(self, first: int, fps: float, count: int) -> NDArray[np.int64]:
         """Which stored frames a window shows that begins with `first`, of a clip of `count`; the last is held."""
-        # Halves go up, all of them: rounding them to even numbers would space pictures unevenly.
-        offsets = [first + math.floor((self.lead + step * self.period) * fps + 0.5) for step in range(self.frames)]
-        return np.minimum(np.array(offsets, dtype=np.int64), count - 1)
+        offsets = np.array(nearest_frames(self.frames, self.period, fps, self.lead), dtype=np.int64)
+        return np.minimum(first + offsets, count - 1)
 
     def sound(self, start: float, mel_seconds: float) -> Beneath:
         """The sound of a window, in seconds from the clip's start: its centre is the window's."""

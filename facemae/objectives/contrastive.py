@@ -311,9 +311,11 @@ def step_means(tokens: torch.Tensor, encoding: Encoding, steps: int) -> tuple[to
     each = math.prod(encoding.grid) // steps
     if encoding.visible is None:
         return tokens.reshape(len(tokens), steps, each, -1).mean(dim=2), everywhere
-    belongs = F.one_hot(encoding.visible // each, steps).to(tokens.dtype)
-    counts = belongs.sum(dim=1)
-    return belongs.mT @ tokens / counts.clamp(min=1).unsqueeze(-1), counts > 0
+    # In fp32: what stays the same is subtracted from these means, and what is left is small beside them.
+    with torch.autocast(tokens.device.type, enabled=False):
+        belongs = F.one_hot(encoding.visible // each, steps).float()
+        counts = belongs.sum(dim=1)
+        return belongs.mT @ tokens.float() / counts.clamp(min=1).unsqueeze(-1), counts > 0
 
 
 def _allowed(own: torch.Tensor, rows: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from facemae.sound.level import Wave
+from facemae.sound.wave import Wave
 
 
 class BlockReader:

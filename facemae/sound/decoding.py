@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facemae.errors import DecodeError
 from facemae.extras import needs_extra
 from facemae.files import storage_errors
+from facemae.sound.wave import Wave
 
 with needs_extra("video", "decoding sound"):
     import av
@@ -21,8 +21,6 @@ with needs_extra("video", "decoding sound"):
     from av.audio.stream import AudioStream
     from av.container import InputContainer
     from av.packet import Packet
-
-Wave = NDArray[np.float32]
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,asf,flv,mxf,dv,h264,hevc,m4v,ivf,gif,mjpeg,"

@@ -3,9 +3,8 @@
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
-Wave = NDArray[np.float32]
+from facemae.sound.wave import Wave
 
 SILENT = -60.0
 """dBFS under which a whole track counts as silent: no sample reaches a thousandth of full scale."""

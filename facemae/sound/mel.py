@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facemae.config.sounds import MelSettings
+from facemae.sound.wave import Wave
 
-Wave = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
 

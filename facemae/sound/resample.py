@@ -6,14 +6,12 @@ Decision 0042 says why, with measurements.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facemae.extras import needs_extra
+from facemae.sound.wave import Wave
 
 with needs_extra("video", "resampling sound"):
     import soxr
-
-Wave = NDArray[np.float32]
 
 QUALITY = "HQ"
 """soxr's name: 20 bits, linear phase, flat to 0.91 of the lower Nyquist frequency, stop band below it."""

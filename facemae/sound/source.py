@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facemae.errors import DataError, DecodeError
 from facemae.extras import needs_extra
@@ -14,13 +13,12 @@ from facemae.sound.level import level
 from facemae.sound.resample import StreamResampler, shared_grid
 from facemae.sound.riff import wav_damage
 from facemae.sound.timeline import Laid, TimeLine, TimeStampError
+from facemae.sound.wave import Wave
 
 with needs_extra("video", "decoding sound"):
     import av
     from av.audio.stream import AudioStream
     from av.container import InputContainer
-
-Wave = NDArray[np.float32]
 
 BLOCK = 16384
 """Samples in every block but the last."""

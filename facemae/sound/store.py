@@ -5,38 +5,20 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from facemae.errors import DataError, DecodeError
 from facemae.extras import needs_extra
 from facemae.sound.resample import resample, shared_grid
+from facemae.sound.wave import Wave, to_int16
 
 with needs_extra("video", "sound in shards"):
     import soundfile
-
-Wave = NDArray[np.float32]
 
 LEVEL = 0.5
 """FLAC's effort, 0 to 1; decision 0042 has sizes and times."""
 
 
 _BLOCK = 1 << 16
-
-
-class StoredInfo(NamedTuple):
-    """What a member's header says."""
-
-    rate: int
-    """Samples a second."""
-    samples: int
-    """Of each channel."""
-    channels: int
-    """One, if facemae wrote it."""
-
-    @property
-    def seconds(self) -> float:
-        """How long the sound is."""
-        return self.samples / self.rate
 
 
 class SoundWindow(NamedTuple):
@@ -84,23 +66,13 @@ def write(blocks: Iterable[Wave], rate: int, file: BinaryIO) -> int:
         file, "w", samplerate=rate, channels=1, format="FLAC", subtype="PCM_16", compression_level=LEVEL
     ) as flac:
         for wave in blocks:
-            flac.write(np.rint(np.clip(wave * np.float32(32768), -32768, 32767)).astype(np.int16))
+            flac.write(to_int16(wave))
             samples += len(wave)
     if not samples:
         raise DataError(
             "a sound of no samples", expected="at least one", fix="leave the member out: a clip without sound"
         )
     return samples
-
-
-def stored_info(data: bytes, *, name: str) -> StoredInfo:
-    """Rate, length and channels of a member, from its header.
-
-    Raises:
-        DecodeError: The bytes are no FLAC or WAV.
-    """
-    with _open(data, name) as file:
-        return StoredInfo(file.samplerate, file.frames, file.channels)
 
 
 def read_window(data: bytes, start: float, seconds: float, *, rate: int | None = None, name: str) -> SoundWindow:

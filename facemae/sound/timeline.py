@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-Wave = NDArray[np.float32]
+from facemae.sound.wave import Wave
 
 TOLERANCE = 0.02
 """Seconds by which a time stamp may miss the end of the sound before it, and the sound counts as going on.

@@ -50,6 +50,8 @@ def test_a_mean_for_each_stretch_of_time(grid: tuple[int, ...]) -> None:
     assert shown.tolist() == [[True, True], [True, False], [False, True]]
     assert not found[~shown].any()
     torch.testing.assert_close(step_means(masked.patches, masked, 1)[0][:, 0], masked.patches.mean(dim=1))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(step_means(masked.patches, masked, STEPS)[0], reference(masked))
 
 
 def test_similarity_is_the_mean_of_the_cosines_at_the_same_time() -> None:

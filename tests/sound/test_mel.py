@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from facemae.config import MelSettings
-from facemae.sound.mel import Wave, frame_span, frames_of, log_mel, nominal_seconds, seconds_of
+from facemae.sound.mel import frame_span, frames_of, log_mel, nominal_seconds, seconds_of
+from facemae.sound.wave import Wave
 
 DEFAULT = MelSettings()
 

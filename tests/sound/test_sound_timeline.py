@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from facemae.rng import generator
-from facemae.sound.timeline import MAX_BACK, MAX_GAP, TOLERANCE, TimeLine, TimeStampError, Wave
+from facemae.sound.timeline import MAX_BACK, MAX_GAP, TOLERANCE, TimeLine, TimeStampError
+from facemae.sound.wave import Wave
 
 RATE = 1000
 

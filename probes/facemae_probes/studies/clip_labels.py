@@ -2,7 +2,8 @@
 
 Procedural clips have labels that are drawn so that only the order of frames, only the sound, or either tells them (see
 decision 0043), and one, the expression, that a frame at its top tells. Encoders see the training persons only; a linear
-probe learns on the same persons, its strength is chosen on others, and it is tested on a third part.
+probe learns on the same persons, its strength is chosen on others, and it is tested on a third part, or on clips drawn
+with another seed: those are new to whoever chose a recipe by looking at the first.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,10 +17,7 @@ from numpy.typing import NDArray
 from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.index import ShardIndex
-from facemae.data.reader import ShardReader
-from facemae.errors import ProbeError, UsageError
-from facemae.features.clip_sources import sample_windows
-from facemae.features.clips import ClipExtractor
+from facemae.errors import ProbeError
 from facemae.features.extractor import load
 from facemae.files import storage_errors
 from facemae_probes.choosing.plan import Say
@@ -29,20 +27,12 @@ from facemae_probes.metrics.draws import bootstrap
 from facemae_probes.metrics.evaluate import judge
 from facemae_probes.metrics.intervals import summarise
 from facemae_probes.runner import versions
+from facemae_probes.studies.clip_labels_data import NEEDS, SPLITS, clip_features, open_clips, parts
 from facemae_probes.studies.facts import here, pretraining_facts
 from facemae_probes.studies.ferplus_set import published_tree, study_recipe
-from facemae_probes.tasks.columns import Columns, read_columns
+from facemae_probes.tasks.columns import Columns
 from facemae_probes.tasks.targets import Targets
 
-NEEDS = {
-    "circling": "order of frames",
-    "tempo": "order of frames",
-    "rate": "order of frames, or sound",
-    "register": "sound",
-    "intonation": "sound",
-    "emotion": "a frame",
-}
-"""What a label needs. All but `emotion` are drawn evenly from two values."""
 STILL = ("emotion",)
 REPLICATES = 2000
 
@@ -58,6 +48,7 @@ class Asked:
         still: Recipe on stills.
         overrides: Changes to the first, each `a.b=c`.
         still_overrides: Changes to the second.
+        test: Shard set whose clips, all of them, are tested instead of the first set's test part.
         layers: Blocks whose outputs are tried, from 0 or, negative, from the end; -1 is behind the final norm.
         pooling: How they are pooled.
         seed: Of intervals; runs have their recipes' seeds.
@@ -67,6 +58,7 @@ class Asked:
     still: str = "fmae_tiny"
     overrides: tuple[str, ...] = ()
     still_overrides: tuple[str, ...] = ()
+    test: Path | None = None
     layers: tuple[int, ...] = (-5, -3, -1)
     pooling: str = "mean"
     seed: int = 0
@@ -101,14 +93,14 @@ def run_study(
         What is written to `report/results.json`.
 
     Raises:
-        ProbeError: A run was stopped before its end, or a split is empty.
-        UsageError: The clips have none of the labels.
+        ProbeError: A run was stopped before its end.
+        UsageError: The clips have none of the labels, or a label nobody to learn it from or to be tested.
     """
     from facemae_probes.studies.clip_labels_report import write_report
 
     machine, shards = here(), data.resolve()
-    columns = read_columns(shards)
-    labels = _labels(columns, shards)
+    clips = open_clips(shards, None if asked.test is None else asked.test.resolve())
+    columns, labels = clips.columns, clips.labels
     recipes = {
         "clips": study_recipe(asked.recipe, asked.overrides, shards),
         "stills": study_recipe(asked.still, asked.still_overrides, shards),
@@ -125,12 +117,12 @@ def run_study(
         blocks = {
             layer: load(run, random_init=init, layer=layer, pooling=asked.pooling).clips() for layer in asked.layers
         }
-        by_layer = clip_features(shards, columns, blocks)
+        by_layer = clip_features(clips, blocks)
         for part in by_layer[asked.layers[0]]:
             line = name if part == "all" else f"{name}, {part} alone"
             answers[line] = answer({layer: found[part] for layer, found in by_layer.items()}, columns, labels)
-    parts = _parts(columns)
-    units = np.array(columns.text("subject"))[parts[2]]
+    sizes = [len(part) for part in parts(columns)]
+    units = np.array(columns.text("subject"))[parts(columns)[2]]
     summary = {
         "schema": 1,
         "study": "clip-labels",
@@ -148,9 +140,9 @@ def run_study(
         },
         "recipes": {name: published_tree(recipe) for name, recipe in recipes.items()},
         "data": {
-            "name": read_card(shards).name,
-            "digest": ShardIndex.open(shards).digest,
-            "clips": dict(zip(("train", "valid", "test"), map(len, parts), strict=True)),
+            **_named(shards),
+            "test": None if asked.test is None else _named(asked.test),
+            "clips": dict(zip(SPLITS, sizes, strict=True)),
             "subjects": len(np.unique(units)),
         },
         "labels": {name: NEEDS[name] for name in labels},
@@ -168,13 +160,8 @@ def run_study(
     return summary
 
 
-def _labels(columns: Columns, shards: Path) -> list[str]:
-    labels = [name for name in NEEDS if name in columns.values]
-    if not labels:
-        raise UsageError(
-            f"clips of {shards.name} without labels", expected=", ".join(NEEDS), fix="facemae data synth --clips"
-        )
-    return labels
+def _named(shards: Path) -> dict[str, str]:
+    return {"name": read_card(shards).name, "digest": ShardIndex.open(shards).digest}
 
 
 def _train(recipe: Recipe, out: Path, say: Say) -> Path:
@@ -187,50 +174,6 @@ def _train(recipe: Recipe, out: Path, say: Say) -> Path:
     return out
 
 
-def clip_features(shards: Path, columns: Columns, blocks: Mapping[int, ClipExtractor]) -> dict[int, dict[str, Floats]]:
-    """Features of each clip, the mean of its windows, by block: `all`, and `frames` and `sound` where it has both.
-
-    Args:
-        shards: Shard set of packed clips.
-        columns: Its metadata.
-        blocks: Extractors of one encoder, each of another block.
-
-    Returns:
-        By block and part float32 [N, D]; NaN where a clip has no sound.
-    """
-    reader = ShardReader(ShardIndex.open(shards))
-    seen: dict[int, list[Floats]] = {layer: [] for layer in blocks}
-    heard: dict[int, list[Floats]] = {layer: [] for layer in blocks}
-    cut = next(iter(blocks.values()))
-    for sample in columns.samples.tolist():
-        windows = list(sample_windows(reader.read(sample), cut.model, cut.windows))
-        # The last window may be mostly held frames: whole ones speak for the clip where there are any.
-        windows = [window for window in windows if window.real == 1] or windows
-        for layer, extractor in blocks.items():
-            rows = extractor.of_windows(windows)
-            seen[layer].append(rows.video.mean(axis=0))
-            if rows.sound is not None and rows.has_sound is not None:
-                known = rows.sound[rows.has_sound]
-                heard[layer].append(known.mean(axis=0) if len(known) else np.full(rows.sound.shape[1:], np.nan))
-    return {layer: _joined(seen[layer], heard[layer]) for layer in blocks}
-
-
-def _joined(seen: list[Floats], heard: list[Floats]) -> dict[str, Floats]:
-    frames = np.stack(seen).astype(np.float32)
-    if not heard:
-        return {"all": frames}
-    sound = np.stack(heard).astype(np.float32)
-    return {"all": np.concatenate([frames, sound], axis=1), "frames": frames, "sound": sound}
-
-
-def _parts(columns: Columns) -> list[NDArray[np.int64]]:
-    splits = np.array(columns.require("split", "that says who trains"), dtype=object)
-    parts = [np.flatnonzero(splits == name) for name in ("train", "valid", "test")]
-    if not all(len(part) for part in parts):
-        raise ProbeError("a split without clips", expected="train, valid and test", fix="pack more persons")
-    return parts
-
-
 def answer(features: Mapping[int, Floats], columns: Columns, labels: Sequence[str]) -> Answer:
     """Fit a linear probe for each label, choose its block and strength on valid, and ask it about test.
 
@@ -239,7 +182,7 @@ def answer(features: Mapping[int, Floats], columns: Columns, labels: Sequence[st
         columns: Their metadata.
         labels: Label columns, of classes.
     """
-    _, _, test = _parts(columns)
+    _, _, test = parts(columns)
     hit, chosen = np.full((len(test), len(labels)), np.nan), {}
     for place, label in enumerate(labels):
         known = _known(columns, label)
@@ -269,7 +212,7 @@ class _Fit:
 
 def _known(columns: Columns, label: str) -> _Known:
     texts = np.array([text or "" for text in columns.text(label)])
-    rows = [part[texts[part] != ""] for part in _parts(columns)]
+    rows = [part[texts[part] != ""] for part in parts(columns)]
     names = tuple(sorted(set(texts[rows[0]])))
     known = [part[np.isin(texts[part], names)] for part in rows]
     targets = [Targets("classes", names, np.searchsorted(names, texts[part])) for part in known]

@@ -22,11 +22,12 @@ def markdown(summary: dict[str, Any]) -> str:
     columns = [*summary["labels"], MEAN]
     probe, clips = how["probe"], data["clips"]
     blocks = ", ".join(map(str, probe["layers"]))
+    fresh = "" if data["test"] is None else f", all of the set {data['test']['name']}"
     about = (
         f"Linear probes on frozen features (blocks {blocks}, pooling {probe['pooling']}), fitted on {clips['train']} "
         f"clips, block and strength chosen on {clips['valid']} for each label, tested on {clips['test']} clips of "
-        f"{data['subjects']} other persons. Accuracy with 95 % bootstrap intervals over persons; one run of each kind, "
-        "with one seed. Labels but `emotion` (8 classes) have two values, drawn evenly."
+        f"{data['subjects']} other persons{fresh}. Accuracy with 95 % bootstrap intervals over persons; one run of "
+        "each kind, with one seed. Labels but `emotion` (8 classes) have two values, drawn evenly."
     )
     lines = ["# Labels of clips that need motion or sound", "", about, "", _head("", columns)]
     lines += [f"| *needs* | {' | '.join([*summary['labels'].values(), ''])} |"]

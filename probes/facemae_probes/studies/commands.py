@@ -216,6 +216,9 @@ def clip_labels(
     still_set: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change to the recipe on stills; repeatable.")
     ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="Set of clips drawn with another seed, to be tested on instead; all of it.")
+    ] = None,
     layers: Annotated[
         str, typer.Option(help="Blocks to choose from on valid: 0 is the first, -1 the last, behind the final norm.")
     ] = "-5,-3,-1",
@@ -235,8 +238,9 @@ def clip_labels(
     blocks = options.parse_layers(layers)
     if blocks is None:
         raise UsageError("--layers all", expected="numbers, such as -5,-3,-1: encoders here differ in depth")
-    asked = Asked(recipe, still, tuple(overrides or ()), tuple(still_set or ()), blocks, pooling, seed)
+    asked = Asked(recipe, still, tuple(overrides or ()), tuple(still_set or ()), test, blocks, pooling, seed)
     given = {"recipe": recipe, "still": still, "layers": layers, "pooling": pooling, "seed": str(seed)}
+    given |= {"test": test.resolve().name} if test else {}
     changed = [word for text in still_set or () for word in ("--still-set", text)]
     results = run_study(
         data,

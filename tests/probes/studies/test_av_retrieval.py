@@ -203,6 +203,8 @@ def test_the_verdict_names_the_times_at_which_the_sound_is_still_found() -> None
 
     fallen = [point(-0.2, 0.04, 0.01), point(0.0, 1.0, 0.9), point(0.4, 0.01, None)]
     assert "moved by 0.2 s or more, the right window is first in at most 4.0%" in moved_verdict(fallen, 1 / 90)
+    # An interval that begins at nothing is one, and holds chance.
+    assert "is first in at most 4.0%" in moved_verdict([*fallen, point(0.2, 0.017, 0.0)], 1 / 90)
     kept = [*fallen, point(0.6, 0.3, 0.2), point(0.8, 0.1, None)]
     assert "**stays first above chance** at +0.6 s, +0.8 s" in moved_verdict(kept, 1 / 90)
 

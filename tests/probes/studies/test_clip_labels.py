@@ -13,6 +13,7 @@ from facemae.rng import generator
 from facemae.sound import store
 from facemae.video.store import Storage, write_clip
 from facemae_probes.studies.clip_labels import Answer, Asked, answer, compare, compare_two, run_study
+from facemae_probes.studies.clip_labels_data import open_clips, parts
 from facemae_probes.studies.commands import app
 from facemae_probes.tasks.columns import Columns, read_columns
 from tests.data.test_loader_clips import write
@@ -98,14 +99,13 @@ def test_the_block_is_chosen_on_valid_and_what_is_missing_is_the_mean_of_what_tr
     found = answer({0: tested_only, 1: told}, columns, ["tempo"])
     assert found.chosen["tempo"][0] == 1
     assert found.hit[:, 0].tolist() == [1, 1, 1]
-    # The last is missing: an outlier that is only tested must not move what stands in its place.
-    held = told.copy()
-    held[[10, 11]] = [[1e6], [np.nan]]
-    other = held.copy()
-    other[10] = 1.0
-    for features in (held, other):
-        assert np.isfinite(answer({0: features}, columns, ["tempo"]).hit[:, 0]).all()
-    assert answer({0: held}, columns, ["tempo"]).hit[2, 0] == answer({0: other}, columns, ["tempo"]).hit[2, 0]
+    # The last is missing. Most that train are a's, so it is taken for one, whatever the others that are tested are.
+    values["tempo"] = [*"aabaab", *"aab", *"abb"]
+    columns = Columns(np.arange(12), {name: list(texts) for name, texts in values.items()})
+    for outlier in (1.0, 1e6):
+        held = np.array([[float(text == "b")] for text in values["tempo"]], dtype=np.float32)
+        held[[10, 11]] = [[outlier], [np.nan]]
+        assert answer({0: held}, columns, ["tempo"]).hit[:, 0].tolist() == [1, 1, 0]
 
 
 def test_intervals_draw_persons_and_pairs_share_the_draws() -> None:
@@ -122,6 +122,34 @@ def test_intervals_draw_persons_and_pairs_share_the_draws() -> None:
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)
 
 
+def test_a_label_that_nobody_can_learn_or_be_asked_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    def changed(number: int, **meta: object) -> dict[str, bytes]:
+        made = members(number)
+        return made | {"json": json.dumps({**json.loads(made["json"]), **meta}).encode()}
+
+    same = {f"c{number}": changed(number, labels={"tempo": "sudden"}) for number in range(4)}
+    with pytest.raises(UsageError, match=r"label 'tempo' has 1 values in .* split 'train'\n  expected: at least 2"):
+        run_study(write(tmp_path / "same", same), tmp_path / "out", Asked())
+    unasked = {f"c{number}": changed(number, **({"labels": {}} if number % 4 == 3 else {})) for number in range(12)}
+    with pytest.raises(UsageError, match=r"label 'circling' has 0 values in the clips of split 'test'"):
+        run_study(write(tmp_path / "unasked", unasked), tmp_path / "out", Asked())
+    untold = {f"c{number}": changed(number, split="train") for number in range(4)}
+    with pytest.raises(UsageError, match=r"no clips of split 'valid' in untold"):
+        run_study(write(tmp_path / "untold", untold), tmp_path / "out", Asked())
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_set_is_tested_instead_all_of_it_and_never_the_same_clips(shards: Path, tmp_path: Path) -> None:
+    fresh = write(tmp_path / "fresh", {f"clip{number}": members(number) for number in range(40, 46)})
+    clips = open_clips(shards, fresh)
+    assert [len(part) for part in parts(clips.columns)] == [20, 10, 6]
+    assert [(folder, len(columns)) for folder, columns in clips.sets] == [(shards, 30), (fresh, 6)]
+    tested = clips.columns.take(parts(clips.columns)[2])
+    assert sorted(str(name) for name in tested.text("subject")) == [f"id{number}" for number in range(40, 46)]
+    with pytest.raises(UsageError, match=r"the same clips train and are tested: shards\n.*\n.*--seed S"):
+        open_clips(shards, shards)
+
+
 def test_clips_without_such_labels_are_refused(tmp_path: Path) -> None:
     made = members(1)
     made["json"] = json.dumps({**json.loads(made["json"]), "labels": {"mood": "calm"}}).encode()
@@ -132,7 +160,9 @@ def test_clips_without_such_labels_are_refused(tmp_path: Path) -> None:
 def test_one_command_trains_extracts_probes_and_reports(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     still = [word for text in (*STILL, *SHORT) for word in ("--still-set", text)]
+    fresh = write(tmp_path / "fresh", {f"clip{number}": members(number) for number in range(40, 56)})
     arguments = ["clip-labels", "--data", str(shards), "--out", str(out), "--json", "--layers=-2,-1"]
+    arguments += ["--test", str(fresh)]
     arguments += [*still, *TINY, *SHORT]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -142,7 +172,8 @@ def test_one_command_trains_extracts_probes_and_reports(shards: Path, tmp_path: 
         "hicmae_tiny, untrained", "hicmae_tiny, untrained, frames alone", "hicmae_tiny, untrained, sound alone",
     }  # fmt: skip
     assert set(results["against"]) == {"hicmae_tiny, untrained", "fmae_tiny"}
-    assert results["data"]["clips"] == {"train": 20, "valid": 10, "test": 10}
+    assert results["data"]["clips"] == {"train": 20, "valid": 10, "test": 16}
+    assert results["data"]["test"]["name"] == "fresh"
     assert list(results["labels"]) == ["circling", "register"]
     chosen = results["lines"]["hicmae_tiny, sound alone"]["chosen"]["register"]
     assert chosen["layer"] in (-2, -1)

@@ -119,7 +119,7 @@ def moved_verdict(curve: list[dict[str, Any]], chance: float) -> str:
     Not within the clip: a window moved by less than its length has more in common with the right one than with others.
     """
     moved = [point for point in curve if point["seconds"]]
-    above = [point["seconds"] for point in moved if (point["top1"]["low"] or point["top1"]["value"]) > chance]
+    above = [point["seconds"] for point in moved if _certain(point["top1"]) > chance]
     nearest, most = (min(abs(point["seconds"]) for point in moved), max(point["top1"]["value"] for point in moved))
     if above:
         times = ", ".join(f"{seconds:+.1f} s" for seconds in above)
@@ -128,6 +128,11 @@ def moved_verdict(curve: list[dict[str, Any]], chance: float) -> str:
         f"With the sound moved by {nearest:.1f} s or more, the right window is first in at most {most:.1%}, by its "
         f"interval no more than chance ({chance:.1%})."
     )
+
+
+def _certain(share: dict[str, Any]) -> float:
+    """The lower end of the interval, or the value where there is none."""
+    return float(share["value"] if share["low"] is None else share["low"])
 
 
 def _directions(scores: dict[str, Any]) -> list[str]:

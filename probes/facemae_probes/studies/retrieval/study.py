@@ -112,13 +112,14 @@ def run_study(
     recipe = study_recipe(asked, shards, parts.write_keys(index, out.resolve() / "train-keys.txt"))
     pair = pair_of(recipe)
     say(f"{len(parts.train)} clips of {parts.subject} train, {len(parts.held)} are held out")
-    runs = {name: _train(recipe, weight, out / "runs" / name.replace(" ", "-"), say) for name, weight in RUNS.items()}
-    began = time.perf_counter()
+    # Before anything is trained: a clip that cannot be looked at is said at once.
     held = {
         name: cut_windows(index, places, pair.view, pair.sound)
         for name, places in ((parts.subject, parts.held), ("other speakers", parts.others))
         if places
     }
+    runs = {name: _train(recipe, weight, out / "runs" / name.replace(" ", "-"), say) for name, weight in RUNS.items()}
+    began = time.perf_counter()
     embedders = {name: load_embedder(run) for name, run in runs.items()}
     embedders["untrained"] = untrained_embedder(recipe)
     linear = fit_linear(cut_windows(index, parts.train, pair.view, pair.sound, leave_out=True))

@@ -15,6 +15,7 @@ from facemae.data.schema import SoundSpec, ViewSpec
 from facemae.errors import DataError
 from facemae.sound.mel import log_mel, nominal_seconds
 from facemae.sound.store import read_window
+from facemae.video.sampling import nearest_frames
 
 PER_CLIP = 3
 """Windows of a clip."""
@@ -121,8 +122,9 @@ def _pictures(material: Material, view: ViewSpec, plain: ViewSpec, seconds: floa
     assert material.clip is not None, "checked"
     found = []
     for part in range(PER_CLIP):
-        times = part * seconds + np.arange(view.clip.frames) * view.clip.period
-        numbers = np.minimum(np.round(times * material.fps).astype(int), material.clip.count - 1).tolist()
+        first = round(part * seconds * material.fps)
+        offsets = nearest_frames(view.clip.frames, view.clip.period, material.fps)
+        numbers = [min(first + offset, material.clip.count - 1) for offset in offsets]
         out = np.empty((view.clip.frames, view.channels, view.image_size, view.image_size), np.uint8)
         frames = material.frames(numbers, view.channels)
         make_clip_view(frames, plain, 0, "windows", 0, material.sample.index, out=out)
