@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.index import ShardIndex
+from facemae.data.progress import progress
 from facemae.errors import ProbeError
 from facemae.features.extractor import load
 from facemae.files import storage_errors
@@ -106,7 +107,6 @@ def run_study(
         "stills": study_recipe(asked.still, asked.still_overrides, shards),
     }
     runs = {name: _train(recipe, out / "runs" / name, say) for name, recipe in recipes.items()}
-    say("extracting")
     models = {
         asked.recipe: (runs["clips"], None),
         f"{asked.recipe}, untrained": (runs["clips"], recipes["clips"].seed),
@@ -117,7 +117,8 @@ def run_study(
         blocks = {
             layer: load(run, random_init=init, layer=layer, pooling=asked.pooling).clips() for layer in asked.layers
         }
-        by_layer = clip_features(clips, blocks)
+        with progress(f"features of {name}") as report:
+            by_layer = clip_features(clips, blocks, report)
         for part in by_layer[asked.layers[0]]:
             line = name if part == "all" else f"{name}, {part} alone"
             answers[line] = answer({layer: found[part] for layer, found in by_layer.items()}, columns, labels)

@@ -1,6 +1,6 @@
 """Procedural clips with labels that need motion or sound: who trains, chooses and is tested, and their features."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +86,15 @@ def parts(columns: Columns) -> list[NDArray[np.int64]]:
     return [np.flatnonzero(splits == name) for name in SPLITS]
 
 
-def clip_features(clips: LabelledClips, blocks: Mapping[int, ClipExtractor]) -> dict[int, dict[str, Floats]]:
+def clip_features(
+    clips: LabelledClips, blocks: Mapping[int, ClipExtractor], report: Callable[[int, int], None] = lambda *_: None
+) -> dict[int, dict[str, Floats]]:
     """Features of each clip, the mean of its windows, by block: `all`, and `frames` and `sound` where it has both.
 
     Args:
         clips: The clips.
         blocks: Extractors of one encoder, each of another block.
+        report: Told how many clips are done, of how many.
 
     Returns:
         By block and part float32 [N, D], in the order of `clips.columns`; NaN where a clip has no sound.
@@ -111,6 +114,7 @@ def clip_features(clips: LabelledClips, blocks: Mapping[int, ClipExtractor]) -> 
                 if rows.sound is not None and rows.has_sound is not None:
                     known = rows.sound[rows.has_sound]
                     heard[layer].append(known.mean(axis=0) if len(known) else np.full(rows.sound.shape[1:], np.nan))
+            report(len(seen[next(iter(blocks))]), len(clips.columns))
     return {layer: _joined(seen[layer], heard[layer]) for layer in blocks}
 
 
