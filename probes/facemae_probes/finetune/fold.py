@@ -73,6 +73,7 @@ MODULES = (
     "facemae.sound.mel",
     "facemae.sound.resample",
     "facemae.sound.store",
+    "facemae.sound.wave",
     "facemae.train.hardware.blocks",
     "facemae.train.hardware.numerics",
     "facemae.train.loop",
@@ -85,6 +86,7 @@ MODULES = (
     "facemae.video.library",
     "facemae.video.picture",
     "facemae.video.read",
+    "facemae.video.sampling",
     "facemae_probes.tasks.targets",
 )
 """What, beside these packages, decides what a run computes: not what it shows, records or checks."""

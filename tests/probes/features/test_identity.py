@@ -71,6 +71,7 @@ EXEMPT_OF_STILLS = {
     "facemae.data.regions": "masks: maps beside a picture, none of its pixels",
     "facemae.features.clip_input": "clips: what an encoder expects of them",
     "facemae.sound.mel": "sound",
+    "facemae.sound.wave": "sound",
     "facemae.video": "clips: frames of videos",
 }
 """Imported by what clips and stills share; probes read stills."""
