@@ -181,6 +181,8 @@ def test_spans_count_samples() -> None:
     assert recipe.optim.total.samples(epoch=7) == 1000
     assert recipe.optim.warmup.samples(epoch=7, total=1000) == 100
     assert SpanConfig(amount=2, unit="epochs").samples(epoch=7) == 14
+    with pytest.raises(ConfigError, match="'20 steps' is no length: its unit is one of samples, epochs, percent, and"):
+        load_recipe("fmae_tiny", ["optim.total=20 steps"])
 
 
 def test_every_field_has_a_docstring() -> None:

@@ -1,6 +1,6 @@
 """What every block of the recipe tree shares: strictness, and lengths counted in samples."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -11,10 +11,19 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
 
 
+_Unit = Literal["samples", "epochs", "percent"]
+
+
 def _parse_span(value: object) -> object:
     if isinstance(value, str):
         number, _, unit = value.strip().partition(" ")
-        return {"amount": number.replace("_", ""), "unit": unit.strip() or "samples"}
+        unit = unit.strip() or "samples"
+        if unit not in get_args(_Unit):
+            raise ValueError(
+                f"{value!r} is no length: its unit is one of {', '.join(get_args(_Unit))}, and samples where none is "
+                "given; a step has optim.batch_size samples"
+            )
+        return {"amount": number.replace("_", ""), "unit": unit}
     if isinstance(value, int | float):
         return {"amount": value, "unit": "samples"}
     return value
@@ -25,7 +34,7 @@ class SpanConfig(Config):
 
     amount: float = Field(ge=0)
     """How many."""
-    unit: Literal["samples", "epochs", "percent"] = "samples"
+    unit: _Unit = "samples"
     """Of what."""
 
     def samples(self, *, epoch: int, total: int | None = None) -> int:

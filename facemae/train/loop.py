@@ -297,7 +297,8 @@ class Trainer:
 
     def _farewell(self, reason: str) -> str:
         if reason == "finished":
-            return f"finished: {self._step} steps, {self._samples} samples"
+            shown = "" if self._gallery is None else f"; pictures and curve in {self._gallery.folder}"
+            return f"finished: {self._step} steps, {self._samples} samples{shown}"
         return f"stopped by {reason} after step {self._step}, saved; the same command continues"
 
 

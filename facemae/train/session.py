@@ -130,6 +130,13 @@ class Session:
         idle = describe_idle_gpus(self.recipe, self.processes.world)
         if idle is not None:
             log.event("note", idle)
+        total = self.recipe.optim.total
+        if total.unit == "samples" and total.amount < self.lengths.batch:
+            log.event(
+                "note",
+                f"optim.total of {total.amount:g} samples is less than a step of {self.lengths.batch}: a number "
+                "without a unit counts samples; '20 epochs' counts epochs",
+            )
         checkpoint = self.start.checkpoint
         if checkpoint is None:
             for remark in self._test_samples() if self.is_first else ():

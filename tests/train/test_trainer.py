@@ -1,5 +1,6 @@
 """Training: resumes bitwise, accumulation changes rounding only, settings of torch are left as they were."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def test_a_signal_in_the_last_step_stops_nothing(
     assert stop["text"].startswith("finished: 8 steps")
 
 
+def test_a_run_of_less_than_a_step_says_what_a_bare_number_counts(tiny: Tiny, tmp_path: Path) -> None:
+    pretrain(tiny("optim.total=3"), tmp_path / "run")
+    events = read_lines(tmp_path / "run/log/events.jsonl")
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert any("optim.total of 3 samples is less than a step of 8: a number without a unit" in note for note in notes)
+    assert events[-1]["text"].endswith(f"; pictures and curve in {tmp_path / 'run/log/pictures'}")
+
+
 def test_loader_processes_change_nothing(tiny: Tiny, tmp_path: Path, whole: Path) -> None:
     pretrain(tiny("efficiency.workers=2"), tmp_path / "run")
     assert result_files(tmp_path / "run", 8) == result_files(whole, 8)
@@ -89,12 +98,12 @@ def test_accumulation_changes_rounding_only(tiny: Tiny, tmp_path: Path, whole: P
     assert "1, 2, 4, 8" in str(caught.value)
 
 
-def test_a_finished_run_stays_as_it_is(tiny: Tiny, whole: Path) -> None:
-    before = result_files(whole, 8)
-    result = pretrain(tiny(), whole)
+def test_a_finished_run_stays_as_it_is(tiny: Tiny, tmp_path: Path, whole: Path) -> None:
+    run = shutil.copytree(whole, tmp_path / "run")
+    result = pretrain(tiny(), run)
     assert (result.step, result.stopped) == (8, "finished")
     assert result.loss is not None
-    assert result_files(whole, 8) == before
+    assert result_files(run, 8) == result_files(whole, 8)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(tiny: Tiny, tmp_path: Path, whole: Path) -> None:

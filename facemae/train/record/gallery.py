@@ -1,6 +1,7 @@
 """The pictures a run keeps in its folder."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from facemae.data.schema import Batch, ViewSpec
 from facemae.objectives.pretraining import PretrainModel
@@ -34,6 +35,11 @@ class Gallery:
         self._folder, self._specs, self._first_batch = folder, tuple(specs), first_batch
         self._batch_size, self._log = batch_size, log
         self._shown: tuple[Batch, tuple[ViewSpec, ...]] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the pictures are."""
+        return self._folder.pictures
 
     def _examples(self, step: int) -> tuple[Batch, tuple[ViewSpec, ...]]:
         """The samples with the views that a step saw, and these views."""

@@ -71,7 +71,7 @@ def reconstruction_picture(model: PretrainModel, batch: Batch, specs: Sequence[V
 def _sound_rows(sound: SoundBatch, predicted: torch.Tensor, grid: tuple[int, ...] | None) -> list[Pixels]:
     """Masked, predicted and original spectrograms, time from left to right, high tones above.
 
-    Each sample's range of values is that of its original.
+    Each sample's range of values is that of its original. Samples without sound are left out.
 
     Args:
         sound: What was given.
@@ -87,7 +87,8 @@ def _sound_rows(sound: SoundBatch, predicted: torch.Tensor, grid: tuple[int, ...
     if sound.visible is not None and grid is not None:
         mask = MaskSpec("random", (grid[0], grid[1]), sound.visible.shape[1])
         shown.insert(0, _darken(shown[-1], sound.visible.cpu(), mask))
-    return [np.flip(np.swapaxes(images[:EXAMPLES], 1, 2), axis=1) for images in shown]
+    heard = sound.present.cpu().numpy()
+    return [np.flip(np.swapaxes(images[heard][:EXAMPLES], 1, 2), axis=1) for images in shown] if heard.any() else []
 
 
 def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:

@@ -72,7 +72,9 @@ def open_clips(data: Path, test: Path | None = None) -> LabelledClips:
     labels = tuple(name for name in NEEDS if name in joined.values)
     if not labels:
         raise UsageError(
-            f"clips of {data.name} without labels", expected=", ".join(NEEDS), fix="facemae data synth --clips"
+            f"clips of {data.name} without labels",
+            expected=", ".join(NEEDS),
+            fix="facemae data synth OUT --clips N, then facemae data pack OUT: labels come from its labels.csv",
         )
     splits = _splits(joined, data)
     for label in labels:

@@ -209,7 +209,7 @@ def clip_labels(
     data: Annotated[Path, typer.Option(help="Indexed shard set of procedural clips: data synth --clips, data pack.")],
     out: Out,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes to the recipe on clips, such as optim.total=50.")
+        list[str] | None, typer.Argument(help="Changes to the recipe on clips, such as 'optim.total=20 epochs'.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="Recipe on clips, with or without sound.")] = "hicmae_tiny",
     still: Annotated[str, typer.Option(help="Recipe on stills that it is compared with.")] = "fmae_tiny",

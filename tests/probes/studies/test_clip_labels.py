@@ -153,7 +153,7 @@ def test_another_set_is_tested_instead_all_of_it_and_never_the_same_clips(shards
 def test_clips_without_such_labels_are_refused(tmp_path: Path) -> None:
     made = members(1)
     made["json"] = json.dumps({**json.loads(made["json"]), "labels": {"mood": "calm"}}).encode()
-    with pytest.raises(UsageError, match=r"without labels\n.*circling, tempo, .*\n.*facemae data synth --clips"):
+    with pytest.raises(UsageError, match=r"without labels\n.*circling, tempo, .*\n.*facemae data synth OUT --clips N"):
         run_study(write(tmp_path / "bare", {"a": made}), tmp_path / "out", Asked())
 
 
