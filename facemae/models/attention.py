@@ -2,8 +2,11 @@
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import nn
+
+from facemae.models.plain_attention import plain_attention
 
 PLAIN_TOKENS = 1024
 """Above this many tokens the plain computation's tokens * tokens scores would take too much memory."""
@@ -31,20 +34,37 @@ def prepare_attention(module: nn.Module, x: torch.Tensor) -> None:
             setattr(layer, "fused_attn", fused)  # noqa: B010 - no static type has this flag
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, fused: bool) -> torch.Tensor:
-    """Multi-head attention of queries [B, H, M, d] to keys and values [B, H, N, d]; gives [B, M, H * d].
+class SelfAttention(Attention):  # type: ignore[misc]  # timm has no types
+    """timm's attention with its names of weights; where the fused kernel does not run, `plain_attention` does."""
+
+    def forward(self, x: torch.Tensor, attn_mask: torch.Tensor | None = None, is_causal: bool = False) -> torch.Tensor:
+        """Tokens [B, N, D] give [B, N, D]; arguments as in timm."""
+        more = attn_mask is not None or is_causal or self.gate is not None or self.attn_drop.p
+        if self.fused_attn or more or not isinstance(self.q_norm, nn.Identity):
+            return super().forward(x, attn_mask=attn_mask, is_causal=is_causal)  # type: ignore[no-any-return]
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, self.head_dim)
+        return self.proj_drop(self.proj(self.norm(plain_attention(qkv))))  # type: ignore[no-any-return]
+
+
+def give_attention(module: nn.Module) -> None:
+    """Make every plain attention of timm under `module` a `SelfAttention`; others, such as differential, stay."""
+    for layer in module.modules():
+        if type(layer) is Attention:
+            layer.__class__ = SelfAttention
+
+
+def attend(q: torch.Tensor, kv: torch.Tensor, *, fused: bool) -> torch.Tensor:
+    """Multi-head attention; gives [B, M, H * d].
 
     Args:
-        q: Queries.
-        k: Keys.
-        v: Values.
+        q: Queries, [B, M, H, d].
+        kv: Keys and values, [B, N, 2, H, d].
         fused: Whether torch's fused kernel runs; see `choose_attention`.
     """
-    if fused:
-        y = F.scaled_dot_product_attention(q, k, v)
-    else:
-        y = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
-    return y.transpose(1, 2).flatten(2)
+    if not fused:
+        return plain_attention(q.unsqueeze(2), kv)
+    k, v = kv.permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2).flatten(2)
 
 
 def last_tokens(block: Block, x: torch.Tensor, count: int) -> torch.Tensor:
@@ -58,7 +78,7 @@ def last_tokens(block: Block, x: torch.Tensor, count: int) -> torch.Tensor:
     weight, bias = attention.qkv.weight, attention.qkv.bias
     q = F.linear(normed[:, -count:], weight[:width], bias[:width])
     kv = F.linear(normed, weight[width:], bias[width:])
-    q = q.view(batch, count, attention.num_heads, -1).transpose(1, 2)
-    k, v = kv.view(batch, -1, 2, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4)
-    x = x[:, -count:] + attention.proj(attend(q, k, v, fused=attention.fused_attn))
+    q = q.view(batch, count, attention.num_heads, attention.head_dim)
+    kv = kv.view(batch, -1, 2, attention.num_heads, attention.head_dim)
+    x = x[:, -count:] + attention.proj(attend(q, kv, fused=attention.fused_attn))
     return x + block.mlp(block.norm2(x))  # type: ignore[no-any-return]

@@ -5,7 +5,7 @@ from timm.layers import LayerNorm, Mlp
 from timm.models.vision_transformer import Block
 from torch import nn
 
-from facemae.models.attention import attend
+from facemae.models.attention import SelfAttention, attend
 
 
 class CrossAttention(nn.Module):
@@ -26,9 +26,9 @@ class CrossAttention(nn.Module):
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
         """Queries [B, M, width] and context [B, K, context_width] give [B, M, width]."""
         batch, queries, _ = x.shape
-        q = self.q(x).view(batch, queries, self.heads, -1).transpose(1, 2)
-        k, v = self.kv(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return self.proj(attend(q, k, v, fused=self.fused_attn))  # type: ignore[no-any-return]
+        q = self.q(x).view(batch, queries, self.heads, -1)
+        kv = self.kv(context).view(batch, context.shape[1], 2, self.heads, -1)
+        return self.proj(attend(q, kv, fused=self.fused_attn))  # type: ignore[no-any-return]
 
 
 class CrossBlock(nn.Module):
@@ -55,7 +55,7 @@ class CrossSelfBlock(Block):  # type: ignore[misc]  # timm has no types
     """
 
     def __init__(self, width: int, heads: int, *, context_width: int) -> None:
-        super().__init__(width, heads, qkv_bias=True)
+        super().__init__(width, heads, qkv_bias=True, attn_layer=SelfAttention)
         self.cross_norm = LayerNorm(width)
         self.context_norm = LayerNorm(context_width)
         self.cross = CrossAttention(width, heads, context_width=context_width)

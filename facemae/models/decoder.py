@@ -1,6 +1,7 @@
 """Decoders that predict the pixels of hidden patches from an encoding."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import nn
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
-from facemae.models.attention import last_tokens, prepare_attention
+from facemae.models.attention import SelfAttention, last_tokens, prepare_attention
 from facemae.models.clip_positions import Position, fixed_positions, fixed_tables
 from facemae.models.cross import CrossBlock, CrossSelfBlock
 from facemae.models.encoding import Encoding
@@ -107,7 +108,8 @@ class JointDecoder(PixelDecoder):
         self.skips = config.skips or ()
         self.embed = nn.Linear(encoder_width, config.width, bias=config.embed_bias)
         width, heads, looking = config.width, config.heads, len(self.skips)
-        blocks = [Block(width, heads, qkv_bias=True) for _ in range(config.depth - looking)]
+        plain = partial(Block, width, heads, qkv_bias=True, attn_layer=SelfAttention)
+        blocks = [plain() for _ in range(config.depth - looking)]
         blocks += [CrossSelfBlock(width, heads, context_width=width) for _ in range(looking)]
         self.blocks = nn.ModuleList(blocks)
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from facemae.config import EncoderConfig, SoundEncoderConfig
 from facemae.errors import ConfigError, UsageError
-from facemae.models.attention import prepare_attention
+from facemae.models.attention import give_attention, prepare_attention
 from facemae.models.clip_positions import Position, fixed_kind, fixed_positions, fixed_tables
 from facemae.models.drop_path import count_branches, give_branches, run_block
 from facemae.models.encoding import START, Encoding
@@ -119,6 +119,7 @@ def _build_vit(
             f"{key}.name {config.name!r} builds a {type(vit).__name__} on {type(vit.patch_embed).__name__}",
             expected="timm's VisionTransformer on a plain patch projection, for example vit_base_patch16_224",
         )
+    give_attention(vit)
     if config.drop_path:
         give_branches(vit.blocks)
     return vit

@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 
 # glibc, malloc.h.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_DEFAULTS = {_TRIM_THRESHOLD: 128 * 1024, _MMAP_MAX: 65536}
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+# Once a threshold is set, glibc no longer raises it by itself when large blocks are freed: so it is left where that
+# would have led.
+_AFTER = {_TRIM_THRESHOLD: 2**26, _MMAP_THRESHOLD: 2**25, _MMAP_MAX: 65536}
 _KEEPING = {_TRIM_THRESHOLD: 2**30, _MMAP_MAX: 0}
 
 _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "LD_PRELOAD")
@@ -34,7 +36,7 @@ def kept_memory() -> Iterator[bool]:
         yield found
     finally:
         if found:
-            _set(_DEFAULTS)
+            _set(_AFTER)
             ctypes.CDLL(None).malloc_trim(0)
 
 
