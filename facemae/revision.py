@@ -1,5 +1,7 @@
 """Which code runs: what a run and a result are told apart by when a change of code may have changed a number."""
 
+import functools
+import hashlib
 import importlib.metadata
 import shutil
 import subprocess
@@ -15,6 +17,16 @@ def revision() -> str:
     commit = _git(folder, "rev-parse", "--short=12", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     return f"{commit}+" if changed else str(commit)
+
+
+@functools.cache
+def source_digest() -> str:
+    """First digits of the SHA-256 of the package's own modules: equal where the same code runs, however installed."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -72,7 +72,8 @@ class EfficiencyConfig(Config):
     many as can share a step, and one on the CPU. Under torchrun or srun theirs are taken."""
     strategy: Literal["auto", "single", "ddp", "exact"] = "auto"
     """How several processes share a step: `ddp` exchanges gradients during the backward pass, `exact` after it and
-    bitwise repeatably. `auto` takes `exact` on the CPU and `ddp` on GPUs. In one process all are the same."""
+    bitwise repeatably. `auto` takes `exact` on the CPU, and on GPUs `ddp` except for objectives that compare samples
+    of all processes. In one process all are the same."""
     workers: int | None = Field(default=None, ge=0)
     """Loader processes of each process; null chooses from its cores. Never changes what is read."""
     threads: int | None = Field(default=None, ge=1)

@@ -141,7 +141,7 @@ class Trainer:
         if self._step == 0:
             # From the first moment the folder knows its recipe, its data and its initial weights.
             self._save()
-        clock = Clock(self._step, self._numerics.peak())
+        clock = Clock(self._step, self._numerics.peak(), recomputed=self._numerics.checkpointing)
         reason = "finished"
         for batch in clock.waiting(self._loader):
             self._check_lease()

@@ -10,6 +10,7 @@ from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
 from facemae.data.schema import Batch, ViewSpec
 from facemae.data.selection import remark_test_samples
+from facemae.data.workers import default_workers
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
@@ -125,7 +126,9 @@ class Session:
         size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"
         choice = memory_choice() if self.numerics.device.type == "cpu" else None
         memory = "" if choice is None else f"; {choice} is set and decides what is done with freed memory"
-        machine = f"{self.numerics.reason}; {self.numerics.threads} threads{memory}"
+        workers = self.recipe.efficiency.workers
+        workers = default_workers() if workers is None else workers
+        machine = f"{self.numerics.reason}; {self.numerics.threads} threads, {workers} loader processes{memory}"
         log.event("setup", f"{self.recipe.name}: {size}; {machine}")
         idle = describe_idle_gpus(self.recipe, self.processes.world)
         if idle is not None:
@@ -145,6 +148,8 @@ class Session:
             return
         promise = self.promise
         text = f"continuing from {checkpoint.folder.name}: {promise.text}"
+        if self.start.rewinds and self.start.rewinds[-1].step == self.start.step:
+            text += "; an undisturbed run goes back here as well"
         log.event("resume", text, bitwise=promise.bitwise, changed_at=promise.changed_at, **shared)
         extension = describe_extension(self.recipe, self.start, self.lengths)
         if extension is not None:

@@ -155,7 +155,11 @@ def describe_extension(recipe: Recipe, start: Start, lengths: Lengths) -> str | 
     old, new = (
         learning_rate(recipe.optim, replace(lengths, total=total), samples) for total in (before, lengths.total)
     )
-    return f"extended from {before} to {lengths.total} samples: lr {old:.2e} -> {new:.2e}, on the longer cosine"
+    ema = recipe.optim.ema
+    average = "" if ema is None or ema.unit != "percent" else f"; half-life of averaged weights {lengths.ema} samples"
+    return (
+        f"extended from {before} to {lengths.total} samples: lr {old:.2e} -> {new:.2e}, on the longer cosine{average}"
+    )
 
 
 def load_initial(model: nn.Module, path: Path, recipe: Recipe) -> tuple[InitialWeights, str]:

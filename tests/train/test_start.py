@@ -186,7 +186,7 @@ def test_a_manifest_from_before_initial_weights_were_recorded(whole: Path) -> No
 
 def test_an_extended_run_does_not_warm_up_again(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    percent = ("optim.warmup=50 percent", "log.every_steps=1")
+    percent = ("optim.warmup=50 percent", "optim.ema=10 percent", "log.every_steps=1")
     pretrain(tiny(*percent), out)
     pretrain(tiny(*percent, "optim.total=160 samples"), out, extend=True)
     rates = [line["lr"] for line in read_lines(out / "log/metrics.jsonl")]
@@ -198,6 +198,7 @@ def test_an_extended_run_does_not_warm_up_again(tiny: Tiny, tmp_path: Path) -> N
     assert rates[8:] == sorted(rates[8:], reverse=True)
     (said,) = [event["text"] for event in read_lines(out / "log/events.jsonl") if event["event"] == "extend"]
     assert said.startswith(f"extended from 64 to 160 samples: lr 0.00e+00 -> {rates[8]:.2e}")
+    assert said.endswith("; half-life of averaged weights 16 samples")
     (resume,) = [event for event in read_lines(out / "log/events.jsonl") if event["event"] == "resume"]
     assert (resume["bitwise"], resume["changed_at"]) == (False, 8)
     assert "another learning rate from here, for 160 samples in place of 64" in resume["text"]

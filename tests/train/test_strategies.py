@@ -260,6 +260,9 @@ def choose_all(group: ProcessGroup) -> list[str]:
     asked = [("auto", "cpu"), ("auto", "cuda"), ("ddp", "cpu"), ("exact", "cuda"), ("single", "cpu")]
     exchanging = choose_strategy(EfficiencyConfig(), group, torch.device("cuda"), exchanges=True)
     assert exchanging.name == "exact", "gradients and rows must not travel by NCCL at the same time"
+    with pytest.raises(ConfigError, match="an objective compares samples of all processes, on GPUs"):
+        choose_strategy(EfficiencyConfig(strategy="ddp"), group, torch.device("cuda"), exchanges=True)
+    assert choose_strategy(EfficiencyConfig(strategy="ddp"), group, torch.device("cpu"), exchanges=True).name == "ddp"
     return [choose(group, *each) for each in asked]
 
 

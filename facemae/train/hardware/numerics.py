@@ -16,12 +16,17 @@ from facemae.errors import ConfigError
 from facemae.models.attention import PLAIN_TOKENS
 from facemae.objectives.pretraining import PretrainModel
 from facemae.parallel import local_processes
+from facemae.revision import source_digest
 from facemae.train.hardware.allocator import kept_memory
 from facemae.train.hardware.blocks import choose_compile, prepare_blocks
 from facemae.train.hardware.work import peak_flops
 
-LIBRARIES = ("facemae", "torch", "timm", "numpy", "opencv-python-headless", "pillow")
-"""Libraries whose version may change a rounding."""
+DRAWING = ("numpy", "opencv-python-headless", "pillow", "simplejpeg", "av", "soundfile", "soxr", "scipy")
+"""Libraries that draw views and masks, or decode pixels and sound."""
+LIBRARIES = ("facemae", "torch", "timm", "triton", *DRAWING)
+"""Libraries whose version may change a number of a run."""
+CODE = "code"
+"""Among their versions the digest of our own modules."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,13 @@ class Numerics:
         deterministic = torch.are_deterministic_algorithms_enabled()
         warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
         fill = _fills_memory()
-        # cuBLAS reads this when it is first used.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.set_num_threads(self.threads)
         matmul = torch.get_float32_matmul_precision()
         if self.device.type == "cuda":
-            # Beside bf16 little is left in fp32; whoever asks for fp32 means it.
-            torch.set_float32_matmul_precision("highest" if self.precision == "fp32" else "high")
-        # On the GPU some kernels have no deterministic form; there the promise is a tolerance anyway.
-        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
+            # What is computed in fp32 beside bf16 is there because it has to be exact: losses that compare samples.
+            torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        # On the GPU some kernels have no deterministic form and others are slower: there the promise is a tolerance.
+        torch.use_deterministic_algorithms(self.device.type == "cpu")
         _fill_memory(False)
         try:
             with kept_memory() if self.device.type == "cpu" else contextlib.nullcontext():
@@ -124,8 +127,8 @@ def machine_facts(numerics: Numerics, *, world: int, strategy: str, micro_batch:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of the libraries that compute weights and pixels."""
-    found = {}
+    """Versions of the libraries that compute weights and pixels, and the digest of our own code."""
+    found = {CODE: source_digest()}
     for name in LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
@@ -150,13 +153,9 @@ def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
         old: Machine facts and library versions of the checkpoint, in one mapping.
         new: The same of this process.
     """
-    changed = [
-        f"{name} {old.get(name, '(unknown)')} -> {new.get(name, '(none)')}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+    changed = _changes(old, new)
     if changed:
-        return f"of other {', '.join(changed)}"
+        return f"of other {', '.join(changed.values())}"
     if new.get("device") != "cpu":
         return "GPU kernels may add in another order"
     if new.get("world", 1) > 2 and new.get("strategy") != "exact":
@@ -165,6 +164,21 @@ def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
     if new.get("compile"):
         return "the first step of a start is not compiled"
     return None
+
+
+def drawing_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Which changes may make a continuation see other views and masks; None where none does. As `rounding_changes`."""
+    changed = _changes(old, new)
+    found = [changed[name] for name in (CODE, *DRAWING) if name in changed]
+    return ", ".join(found) or None
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: f"{name} {old.get(name, '(unknown)')} -> {new.get(name, '(none)')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    }
 
 
 def _fills_memory() -> bool:

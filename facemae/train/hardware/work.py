@@ -13,6 +13,7 @@ from facemae.data.schema import Batch
 PEAKS = {
     "A100": {"bf16": 312.0, "tf32": 156.0},
     "H100 PCIe": {"bf16": 756.0, "tf32": 378.0},
+    "H100 NVL": {"bf16": 835.0, "tf32": 417.0},
     "H100": {"bf16": 989.0, "tf32": 494.0},
     "H200": {"bf16": 989.0, "tf32": 494.0},
     "L40S": {"bf16": 362.0, "tf32": 183.0},
@@ -54,14 +55,16 @@ class Work:
     """Counts the operations of the steps of this process.
 
     A step is counted when its shapes are first seen; compiled blocks run uncompiled in it, since nothing can be counted
-    inside them. Recomputed blocks count twice: the hardware does them twice.
+    inside them. Recomputed blocks count twice, as the hardware does them twice: its share is then called `hfu`, the
+    utilisation of the hardware, and not `mfu`, that of the model (Korthikanti et al., 2022, section 6.3).
 
     Args:
         peak: Operations a second that the hardware can do, or None.
+        recomputed: Whether blocks are computed again in the backward pass.
     """
 
-    def __init__(self, peak: float | None = None) -> None:
-        self._peak = peak
+    def __init__(self, peak: float | None = None, *, recomputed: bool = False) -> None:
+        self._peak, self._share = peak, "hfu" if recomputed else "mfu"
         self._known: dict[tuple[Any, ...], int] = {}
         self._done = 0
 
@@ -88,8 +91,8 @@ class Work:
             seconds: How long that took.
 
         Returns:
-            `gflops`, a second; and `mfu`, its share of what the hardware can do, where that is known.
+            `gflops`, a second; and `mfu` or `hfu`, its share of what the hardware can do, where that is known.
         """
         rate, self._done = self._done / seconds, 0
         numbers = {"gflops": round(rate / 1e9, 2)}
-        return numbers if self._peak is None else {**numbers, "mfu": round(rate / self._peak, 4)}
+        return numbers if self._peak is None else {**numbers, self._share: round(rate / self._peak, 4)}

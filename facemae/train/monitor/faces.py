@@ -50,7 +50,7 @@ class HeldOut:
         reference: Those a label is looked up among; None without a label.
 
     Raises:
-        ConfigError: Fewer than two samples have the label, or the column has no second class.
+        ConfigError: Fewer than two samples have the label, the column has no second class, or a face is in both parts.
         UsageError: No such column or no such samples; the message names what there is.
         DataError: No index.
     """
@@ -63,6 +63,7 @@ class HeldOut:
         self.reference = None if config.label is None else self._part("reference", config.reference)
         if self.reference is not None:
             self._check(self.reference)
+            self._check_apart(self.reference)
 
     def images(self, part: Part, model_input: ModelInput, size: int) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Pixels of a part, batch by batch, with the deterministic preprocessing of evaluation.
@@ -141,6 +142,15 @@ class HeldOut:
             raise ConfigError(
                 f"monitor.k {config.k} neighbours of {len(reference.rows)} reference samples",
                 expected=f"at most {len(reference.rows)}",
+            )
+
+    def _check_apart(self, reference: Part) -> None:
+        both = int(np.isin(self.query.rows, reference.rows).sum())
+        if both:
+            raise ConfigError(
+                f"{both} of {len(self.query.rows)} faces of monitor.query are among monitor.reference",
+                expected="none: each would find itself",
+                fix="choose them by different values of one column, such as split",
             )
 
     def _decode(self, row: int, channels: int) -> NDArray[np.uint8]:

@@ -121,9 +121,10 @@ class Monitor:
         begin = time.perf_counter()
         try:
             found = self._measure()
-        except FacemaeError as error:
-            # The run is worth more than its monitor.
-            self._log.event("monitor", f"held-out faces could not be measured: {error.found}")
+        except (FacemaeError, RuntimeError) as error:
+            # The run is worth more than its monitor. RuntimeErrors are torch's: no memory, no convergence.
+            found_out = error.found if isinstance(error, FacemaeError) else f"{type(error).__name__}: {error}"
+            self._log.event("monitor", f"held-out faces could not be measured: {found_out}")
             return {}
         seconds = time.perf_counter() - begin
         rank = found["monitor/rankme"]

@@ -92,7 +92,9 @@ def run_in_processes(job: Job, count: int, lost: Callable[[str, str], None]) -> 
     if failure is None:
         return team.members[0].result
     if team.began and not team.members[0].has_written_why:
-        lost(type(failure.error).__name__, failure.found)
+        # What it cannot write down is no reason to hide what happened.
+        with contextlib.suppress(FacemaeError):
+            lost(type(failure.error).__name__, failure.found)
     raise failure.error from None
 
 

@@ -183,7 +183,7 @@ class ProcessGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close()
+        self._close(abort=error is not None)
         if error is not None and is_peer_failure(error):
             raise ProcessError(
                 f"process {self.rank} of {self.world} lost the others: {str(error).splitlines()[0]}",
@@ -250,9 +250,13 @@ class ProcessGroup:
             return self.place.rendezvous
         return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
 
-    def _close(self) -> None:
+    def _close(self, *, abort: bool = False) -> None:
         if dist.is_initialized():
-            dist.destroy_process_group()
+            if abort and self.device.type == "cuda":
+                # An orderly end waits for the other processes, which wait for this one: the error would not be told.
+                dist.distributed_c10d._abort_process_group()  # noqa: SLF001  torch has no public name for it
+            else:
+                dist.destroy_process_group()
         if self._interface is None:
             os.environ.pop(_INTERFACE, None)
 

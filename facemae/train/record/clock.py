@@ -19,10 +19,11 @@ class Clock:
     Args:
         step: Steps already done.
         peak: Operations a second that the hardware can do, or None.
+        recomputed: Whether blocks are computed again in the backward pass.
     """
 
-    def __init__(self, step: int, peak: float | None = None) -> None:
-        self.work = Work(peak)
+    def __init__(self, step: int, peak: float | None = None, *, recomputed: bool = False) -> None:
+        self.work = Work(peak, recomputed=recomputed)
         self._begin = self._mark = time.perf_counter()
         self._first = self._last = step
         self._waited = self._aside = 0.0

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from facemae.train.hardware.numerics import rounding_changes
+from facemae.train.hardware.numerics import drawing_changes, rounding_changes
 
-_KEYS = "the same samples, views and masks"
+_SAMPLES = "the same samples"
+_KEYS = f"{_SAMPLES}, views and masks"
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,10 @@ def resume_promise(
         other_order: The streams are no longer those of the checkpoint.
         longer: Samples of the whole run before and now, where it was extended.
     """
-    rounding = rounding_changes(old, new)
+    rounding, drawing = rounding_changes(old, new), drawing_changes(old, new)
     said = ["another order of samples from here, since the data is another" if other_order else _KEYS]
+    if drawing is not None:
+        said = [said[0] if other_order else _SAMPLES, f"the same views and masks unless changed by other {drawing}"]
     if longer is not None:
         said.append(f"another learning rate from here, for {longer[1]} samples in place of {longer[0]}")
     if rounding is not None:

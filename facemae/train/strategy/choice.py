@@ -23,7 +23,7 @@ def choose_strategy(
         exchanges: Whether objectives exchange rows in the backward pass.
 
     Raises:
-        ConfigError: `single` in several processes.
+        ConfigError: `single` in several processes, or `ddp` on GPUs with objectives that exchange rows.
     """
     if not isinstance(processes, ProcessGroup):
         return SingleProcess()
@@ -34,8 +34,13 @@ def choose_strategy(
             fix="set efficiency.strategy=auto, or start one process",
         )
     # On the CPU the overlap of DistributedDataParallel gains nothing: both need the same cores.
-    # On GPUs it would send gradients while objectives exchange rows, and two NCCL channels of one GPU may wait for each
-    # other for ever.
     automatic = "exact" if device.type == "cpu" or exchanges else "ddp"
     wanted = automatic if config.strategy == "auto" else config.strategy
+    if wanted == "ddp" and exchanges and device.type != "cpu":
+        # It sends gradients while objectives exchange rows.
+        raise ConfigError(
+            "efficiency.strategy is 'ddp' and an objective compares samples of all processes, on GPUs",
+            expected="auto or exact: two NCCL channels of one GPU may wait for each other for ever",
+            fix="set efficiency.strategy=auto",
+        )
     return Exact(processes) if wanted == "exact" else Ddp(processes)

@@ -28,8 +28,8 @@ class Ddp(Replicated):
         super().__init__()
         self.processes = group
         # Objectives exchange rows in the backward pass as well. On a channel of their own, gradients need no common
-        # order with them. That holds for gloo; with NCCL two channels of one GPU may wait for each other, so `auto`
-        # never takes this strategy for such objectives there.
+        # order with them. That holds for gloo; with NCCL two channels of one GPU may wait for each other, so this
+        # strategy is refused for such objectives there.
         self._channel: Any = dist.new_group(timeout=group.timeout)
         self._wrapped: DistributedDataParallel | None = None
         self._without_gradient: set[torch.Tensor] = set()

@@ -60,7 +60,7 @@ def test_a_run_says_that_the_user_chose(tiny: Tiny, tmp_path: Path, monkeypatch:
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=2")
     pretrain(tiny("optim.total=8 samples", "optim.warmup=0", "efficiency.device=cpu"), tmp_path / "run")
     (said,) = [event["text"] for event in read_lines(tmp_path / "run/log/events.jsonl") if event["event"] == "setup"]
-    assert said.endswith("threads; GLIBC_TUNABLES is set and decides what is done with freed memory")
+    assert said.endswith("loader processes; GLIBC_TUNABLES is set and decides what is done with freed memory")
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

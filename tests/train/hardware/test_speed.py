@@ -126,6 +126,7 @@ def test_operations_of_a_step_are_counted_once_for_each_shape(tiny: Tiny) -> Non
     with work.step(batch):
         pass
     assert work.read(1.0)["mfu"] == round(operations / 3 / 1e6, 4)
+    assert set(Work(peak=1e6, recomputed=True).read(1.0)) == {"gflops", "hfu"}
 
 
 def test_a_step_of_the_model_counts_about_six_operations_a_weight_and_token(tiny: Tiny) -> None:
@@ -145,6 +146,7 @@ def test_a_step_of_the_model_counts_about_six_operations_a_weight_and_token(tiny
 def test_known_gpus_have_a_peak_and_others_none() -> None:
     assert peak_flops("NVIDIA A100-SXM4-80GB", "bf16") == 312e12
     assert peak_flops("NVIDIA H100 PCIe", "bf16") == 756e12
+    assert peak_flops("NVIDIA H100 NVL", "bf16") == 835e12
     assert peak_flops("NVIDIA H100 80GB HBM3", "tf32") == 494e12
     assert peak_flops("NVIDIA H100 80GB HBM3", "fp32") is None
     assert peak_flops("something new", "bf16") is None

@@ -136,6 +136,7 @@ def test_erased_faces_are_never_taken(tmp_path: Path) -> None:
         ({"label": "moood"}, "has no metadata column 'moood'\n.*\n.*did you mean 'mood'"),
         ({"query": {"split": "test"}}, r"has split=test\n.*valid \(10\)"),
         ({"label": "one"}, "all 19 samples of monitor.reference have one=same\n.*two classes"),
+        ({"reference": {}}, r"10 of 10 faces of monitor.query are among monitor.reference\n.*would find itself"),
         ({"k": 40}, "monitor.k 40 neighbours of 19 reference samples\n.*at most 19"),
         ({"query": {"split": "valid", "mood": "calm", "key": "face_003"}}, r"selects 1 samples with a value of 'mood'"),
     ],
@@ -234,6 +235,20 @@ def test_more_neighbours_than_faces_that_still_decode_are_all_of_them(tmp_path: 
     held = HeldOut(config(k=7), folder, seed=0)
     monitor, _, _ = monitor_of(tiny(), held, config(k=7), tmp_path / "run")
     assert set(monitor.measure()) == set(COLUMNS)
+
+
+def test_an_error_of_torch_is_said_and_stops_nothing(
+    held_out: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(features: torch.Tensor) -> float:
+        raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("facemae.train.monitor.monitor.effective_rank", fail)
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), held_out, seed=0), config(), tmp_path)
+    assert monitor.measure() == {}
+    (event,) = read_lines(tmp_path / "log/events.jsonl")
+    assert event["text"].startswith("held-out faces could not be measured: ")
+    assert event["text"].endswith("LinAlgError: did not converge")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from facemae.config import EfficiencyConfig
-from facemae.errors import DataError, ProcessError, UsageError
+from facemae.errors import DataError, ProcessError, StorageError, UsageError
 from facemae.parallel import usable_cores
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.processes import world
@@ -51,6 +51,14 @@ def test_the_error_that_came_first_is_the_one_that_is_raised(tmp_path: Path) -> 
     with pytest.raises(DataError, match="all of us"):
         run(rank_jobs.fail_alike, 2, lambda reason, found: lost.append((reason, found)))
     assert not lost, "the first process knows, and writes it down itself"
+
+    def full(reason: str, found: str) -> None:
+        raise StorageError("the disk is full")
+
+    again = tmp_path / "again"
+    again.mkdir()
+    with pytest.raises(DataError, match="the cause"):
+        run(functools.partial(rank_jobs.fail_after_the_others, again), 3, full)
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

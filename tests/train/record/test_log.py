@@ -74,6 +74,17 @@ def test_the_promise_names_what_differs() -> None:
     assert not resume_promise({"device": "cuda"}, {"device": "cuda"}).bitwise
 
 
+@pytest.mark.parametrize("name", ["code", "numpy", "opencv-python-headless", "av", "soxr"])
+def test_views_and_masks_are_not_promised_where_other_code_draws_them(name: str) -> None:
+    facts = {"device": "cpu", "threads": 1, name: "1"}
+    changed = resume_promise(facts, {**facts, name: "2"}, step=4)
+    assert (changed.bitwise, changed.changed_at) == (False, 4)
+    assert changed.text.startswith(f"the same samples; the same views and masks unless changed by other {name} 1 -> 2;")
+    order = resume_promise(facts, {**facts, name: "2"}, step=4, other_order=True)
+    assert order.text.startswith("another order of samples from here")
+    assert "the same samples" not in order.text
+
+
 def test_the_promise_does_not_forget_that_terms_have_changed() -> None:
     facts = {"device": "cpu", "threads": 1}
     later = resume_promise(facts, facts, step=6, changed_at=4)

@@ -1,5 +1,6 @@
 """Loggers: each shows the whole run once, continues it under its id, and can neither stop nor delay it."""
 
+import errno
 import shutil
 import sys
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from facemae.config import Recipe
 from facemae.errors import ConfigError, MissingExtraError
@@ -140,6 +142,29 @@ def test_a_logger_that_fails_is_said_once_and_counted(
         f"logger wandb failed 22 times; the first: {first}",
     ]
     assert len(read_lines(tmp_path / "run/log/metrics.jsonl")) == 8
+
+
+def test_a_full_disk_under_tensorboard_is_said_without_its_threads_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: RecordWriter, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    loggers = base.Loggers(["tensorboard"], LoggerRun(RunFolder(tmp_path), {}, 0, 0))
+    for step in range(1, 4):
+        loggers.metrics({"step": step, "samples": step, "loss": 1.0})
+    loggers.close()
+    (said,) = loggers.complaints()
+    assert "No space left on device" in said
+    assert not told
+    # Other threads' errors are told as before.
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    assert [failure.exc_type for failure in told] == [ZeroDivisionError]
 
 
 def test_a_logger_that_cannot_be_opened_is_said(tiny: Tiny, tmp_path: Path, as_wandb: Callable[[str], None]) -> None:

@@ -199,6 +199,8 @@ class _Worker:
             call(logger)
         except Exception as error:  # noqa: BLE001  as above
             self._fail(f"fails: {_short(error)}")
+            # TensorBoard raises the same one at every call: its frames would hold every record and picture since.
+            error.__traceback__ = None
 
     def _fail(self, text: str) -> None:
         with self._lock:
