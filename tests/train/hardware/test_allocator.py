@@ -45,6 +45,41 @@ def test_pages_are_not_taken_from_the_system_again_and_again() -> None:
     assert kept < min(before, after) / 4
 
 
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").is_dir(), reason="the system has no such pages")
+@pytest.mark.skipif(memory_choice() is not None, reason="the environment chooses how memory is kept")
+def test_kept_memory_may_be_in_large_pages_and_is_given_back() -> None:
+    library = ctypes.CDLL(None)
+    library.malloc.restype = ctypes.c_void_p
+    with kept_memory() as kept:
+        assert kept
+        place = library.malloc(ctypes.c_size_t(SIZE))
+        ctypes.memset(place, 1, SIZE)
+        middle = mapping_of(place + SIZE // 2)
+        assert "hg" in middle["VmFlags"].split()
+        # What is not touched is not there.
+        assert SIZE // 2 < resident(middle) < SIZE + 2**27
+        library.free(ctypes.c_void_p(place))
+    assert resident(mapping_of(place + SIZE // 2)) < SIZE // 2
+
+
+def resident(mapping: dict[str, str]) -> int:
+    return 1024 * int(mapping["Rss"].split()[0]) if mapping else 0
+
+
+def mapping_of(place: int) -> dict[str, str]:
+    """What Linux says of the mapping that has an address; empty where none has."""
+    found: dict[str, str] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, _, rest = line.partition(" ")
+        if not first.endswith(":"):
+            start, end = (int(text, 16) for text in first.split("-"))
+            inside = start <= place < end
+        elif inside:
+            found[first[:-1]] = rest.strip()
+    return found
+
+
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "LD_PRELOAD"])
 def test_what_the_user_chose_is_left_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
