@@ -31,6 +31,7 @@ FEATURE_MODULES = (
     "facemae.models.encoder",
     "facemae.models.encoding",
     "facemae.models.patches",
+    "facemae.models.plain_attention",
     "facemae.models.positions",
     "facemae.models.tubelets",
     "facemae_probes.features.cache",
