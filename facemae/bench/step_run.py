@@ -48,6 +48,8 @@ def run_rate(recipe: Recipe, steps: int, out: Path) -> float:
         update={
             "optim": recipe.optim.model_copy(update={"total": total, "warmup": SpanConfig(amount=5, unit="percent")}),
             "checkpoint": CheckpointConfig(every=total),
+            # As many as the parts were measured in.
+            "efficiency": recipe.efficiency.model_copy(update={"processes": 1}),
             "log": recipe.log.model_copy(update={"every_steps": steps, "pictures": total}),
         }
     )

@@ -25,7 +25,7 @@ from facemae.objectives.masked_patches import MaskedPatches
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe import parse_recipe, recipe_tree
 from facemae.recipe_specs import view_specs
-from facemae.train.hardware.device import to_device
+from facemae.train.hardware.device import Mover, to_device
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.optim.adamw import Average, group_names
 from facemae.train.processes.process_group import OneProcess
@@ -119,7 +119,7 @@ def _serve(connection: Connection, name: str, tree: dict[str, Any]) -> None:
             stack.enter_context(numerics.applied())
         elif recipe.efficiency.threads:
             torch.set_num_threads(recipe.efficiency.threads)
-        batches = _batches(recipe)
+        batches = _batches(recipe, numerics.device)
         step = build_ours(recipe, numerics) if name == "ours" else build_baseline(recipe, numerics.device, name)
         reason = numerics.reason if name == "ours" else f"device {numerics.device.type}, {name}"
         connection.send(Facts(reason, torch.get_num_threads()))
@@ -134,13 +134,15 @@ def _serve(connection: Connection, name: str, tree: dict[str, Any]) -> None:
             connection.send(answer)
 
 
-def _batches(recipe: Recipe) -> Iterator[Batch]:
-    """The first batches of the recipe, over and over."""
+def _batches(recipe: Recipe, device: torch.device) -> Iterator[Batch]:
+    """The first batches of the recipe, over and over, where the loader would put them."""
     if recipe.sounds:
         held = made_batches(recipe, BATCHES)
     else:
         size = recipe.optim.batch_size
         held = list(build_loader(recipe.data, view_specs(recipe), seed=recipe.seed, batch_size=size, stop_step=BATCHES))
+    if device.type == "cuda":
+        held = [batch.pin_memory() for batch in held]
     while True:
         yield from held
 
@@ -160,10 +162,11 @@ def build_ours(recipe: Recipe, numerics: Numerics) -> Step:
     strategy = choose_strategy(recipe.efficiency, OneProcess(), numerics.device)
     forward = strategy.prepare(model, recipe.optim)
     average = None if recipe.optim.ema is None else Average(model)
+    move = Mover(numerics.device)
 
     def step(batch: Batch) -> torch.Tensor:
         counts = model.counts(batch)
-        batch = to_device(batch, numerics.device)
+        batch = move(batch)
         strategy.clear()
         with strategy.accumulate(last=True):
             with numerics.autocast():

@@ -266,8 +266,10 @@ class Loader:
                 yield item
         except (RuntimeError, OSError, EOFError) as error:
             traceback.clear_frames(error.__traceback__)
-            # torch reports a dead worker itself, or fails to fetch what the dead one had promised.
-            if not self.workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+            # torch reports a dead worker itself, or fails to fetch what the dead one had promised: here, or in the
+            # thread that page-locks it.
+            known = any(words in str(error) for words in ("DataLoader worker", "Pin memory thread"))
+            if not self.workers or (isinstance(error, RuntimeError) and not known):
                 raise
             raise DataError(
                 f"a loader process ended unexpectedly: {type(error).__name__}: {error}",

@@ -4,6 +4,7 @@ Training views, the feature extractor, the probes and the demo all go through he
 made the way it was trained on.
 """
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -92,6 +93,15 @@ def normalise(
         raise ValueError(f"pixels are {images.dtype} {tuple(images.shape)}; expected uint8 [B, C, H, W]")
     if not images.shape[-3] == len(mean) == len(std):
         raise ValueError(f"{images.shape[-3]} channels, {len(mean)} means and {len(std)} deviations do not match")
-    shift = torch.tensor(mean, dtype=torch.float32, device=images.device).mul(-255).view(-1, 1, 1)
-    scale = torch.tensor(std, dtype=torch.float32, device=images.device).mul(255).reciprocal().view(-1, 1, 1)
+    shift, scale = _shift_and_scale(tuple(mean), tuple(std), images.device)
     return images.to(torch.float32).add_(shift).mul_(scale).to(dtype)
+
+
+# A tensor made from numbers on a GPU waits for all that is queued there.
+@functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _shift_and_scale(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    shift = torch.tensor(mean, dtype=torch.float32, device=device).mul(-255).view(-1, 1, 1)
+    return shift, torch.tensor(std, dtype=torch.float32, device=device).mul(255).reciprocal().view(-1, 1, 1)

@@ -67,12 +67,21 @@ def attend(q: torch.Tensor, kv: torch.Tensor, *, fused: bool) -> torch.Tensor:
     return F.scaled_dot_product_attention(q.transpose(1, 2), k, v).transpose(1, 2).flatten(2)
 
 
-def last_tokens(block: Block, x: torch.Tensor, count: int) -> torch.Tensor:
-    """What a plain block of timm gives for the last `count` tokens, [B, count, D], of x, [B, tokens, D].
+class SelfBlock(Block):  # type: ignore[misc]  # timm has no types
+    """timm's plain block with its names of weights and `SelfAttention`; it can leave out tokens nobody asks for."""
 
-    The other tokens are keys and values only: where nobody asks for their outputs, a block need not compute them. In a
-    joint decoder's last block that is a fifth of the work.
-    """
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads, qkv_bias=True, attn_layer=SelfAttention)
+
+    def forward(self, x: torch.Tensor, last: int | None = None) -> torch.Tensor:
+        """Tokens [B, N, D] give [B, N, D], or only what the last ones become, [B, last, D].
+
+        The others are then keys and values only. In a joint decoder's last block that saves a fifth of the work.
+        """
+        return super().forward(x) if last is None else _last_tokens(self, x, last)
+
+
+def _last_tokens(block: Block, x: torch.Tensor, count: int) -> torch.Tensor:
     attention, batch, width = block.attn, len(x), x.shape[-1]
     normed = block.norm1(x)
     weight, bias = attention.qkv.weight, attention.qkv.bias

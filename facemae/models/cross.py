@@ -2,10 +2,9 @@
 
 import torch
 from timm.layers import LayerNorm, Mlp
-from timm.models.vision_transformer import Block
 from torch import nn
 
-from facemae.models.attention import SelfAttention, attend
+from facemae.models.attention import SelfBlock, attend
 
 
 class CrossAttention(nn.Module):
@@ -47,7 +46,7 @@ class CrossBlock(nn.Module):
         return x + self.mlp(self.norm2(x))  # type: ignore[no-any-return]
 
 
-class CrossSelfBlock(Block):  # type: ignore[misc]  # timm has no types
+class CrossSelfBlock(SelfBlock):
     """Cross-attention to a context, then a plain block: self-attention and MLP; all pre-norm, each with a residual.
 
     The block of HiCMAE's fusion and of its decoder (Sun et al., 2024, code: `CSBlock`). Queries and context have a norm
@@ -55,26 +54,25 @@ class CrossSelfBlock(Block):  # type: ignore[misc]  # timm has no types
     """
 
     def __init__(self, width: int, heads: int, *, context_width: int) -> None:
-        super().__init__(width, heads, qkv_bias=True, attn_layer=SelfAttention)
+        super().__init__(width, heads)
         self.cross_norm = LayerNorm(width)
         self.context_norm = LayerNorm(context_width)
         self.cross = CrossAttention(width, heads, context_width=context_width)
         # A place where stochastic depth can leave the branch out: `facemae.models.drop_path`.
         self.drop_path_cross = nn.Identity()
 
-    def forward(self, x: torch.Tensor, context: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(  # type: ignore[override]  # it needs what it looks at
+        self, x: torch.Tensor, context: torch.Tensor, present: torch.Tensor | None = None, last: int | None = None
+    ) -> torch.Tensor:
         """Tokens [B, N, width] and context [B, K, context_width] give [B, N, width].
 
         Args:
             x: The tokens.
             context: What they look at.
             present: Bool [B], which samples have a context; the others' tokens look at nothing. None where all have.
+            last: As in `SelfBlock`.
         """
-        return super().forward(self.look(x, context, present))  # type: ignore[no-any-return]
-
-    def look(self, x: torch.Tensor, context: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-        """The first part alone: [B, N, width]; arguments as for `forward`."""
         seen: torch.Tensor = self.drop_path_cross(self.cross(self.cross_norm(x), self.context_norm(context)))
         if present is not None:
             seen = torch.where(present.view(-1, 1, 1), seen, 0.0)
-        return x + seen
+        return super().forward(x + seen, last)

@@ -1,18 +1,16 @@
 """Decoders that predict the pixels of hidden patches from an encoding."""
 
 import math
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm
 from timm.models import checkpoint
-from timm.models.vision_transformer import Block
 from torch import nn
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
-from facemae.models.attention import SelfAttention, last_tokens, prepare_attention
+from facemae.models.attention import SelfBlock, prepare_attention
 from facemae.models.clip_positions import Position, fixed_positions, fixed_tables
 from facemae.models.cross import CrossBlock, CrossSelfBlock
 from facemae.models.encoding import Encoding
@@ -108,8 +106,7 @@ class JointDecoder(PixelDecoder):
         self.skips = config.skips or ()
         self.embed = nn.Linear(encoder_width, config.width, bias=config.embed_bias)
         width, heads, looking = config.width, config.heads, len(self.skips)
-        plain = partial(Block, width, heads, qkv_bias=True, attn_layer=SelfAttention)
-        blocks = [plain() for _ in range(config.depth - looking)]
+        blocks = [SelfBlock(width, heads) for _ in range(config.depth - looking)]
         blocks += [CrossSelfBlock(width, heads, context_width=width) for _ in range(looking)]
         self.blocks = nn.ModuleList(blocks)
 
@@ -136,10 +133,8 @@ class JointDecoder(PixelDecoder):
         *before, (last, given) = zip(self.blocks, [*plain, *((context,) for context in contexts)], strict=True)
         for block, context in before:
             x = checkpoint(block, x, *context) if self.checkpointing else block(x, *context)
-        assert isinstance(last, Block)
-        if isinstance(last, CrossSelfBlock):
-            x = last.look(x, *given)
-        hidden = last_tokens(last, x, targets.shape[1])
+        # The backward pass begins with it: what it keeps takes no more memory than computing it again would.
+        hidden = last(x, *given, last=targets.shape[1])
         return self.pred(self.norm(hidden))  # type: ignore[no-any-return]
 
     def _placed(self, tokens: torch.Tensor, prefix: int, places: torch.Tensor) -> torch.Tensor:

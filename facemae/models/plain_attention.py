@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
+from torch.compiler import is_compiling
 
 _SCORES = 2**21
 """Bytes of scores computed at a time: few enough to stay in the caches, enough to keep the threads busy."""
@@ -34,7 +35,7 @@ class _PlainAttention(torch.autograd.Function):
         # One contiguous [B * H, tokens, d] each: what a product of many small matrices would copy them to anyway.
         q, k, v = (part.flatten(0, 1) for pack in packs for part in pack.permute(2, 0, 3, 1, 4).contiguous())
         shares, found = q.new_empty(len(q), tokens, k.shape[1]), torch.empty_like(q)
-        for part, scores in _chunks(shares):
+        for part, scores, _ in _chunks(shares):
             torch.baddbmm(scores, q[part], k[part].mT, beta=0, alpha=size**-0.5, out=scores)
             torch.softmax(scores, dim=-1, out=shares[part])
             torch.bmm(shares[part], v[part], out=found[part])
@@ -51,9 +52,9 @@ class _PlainAttention(torch.autograd.Function):
         grads = [q.new_empty(count, batch, heads, length, width) for batch, length, count, heads, width in shapes]
         of_q, of_k, of_v = (part.flatten(0, 1) for pack in grads for part in pack)
         given = grad.reshape(batch, tokens, heads, size).transpose(1, 2).flatten(0, 1)
-        for part, scores in _chunks(shares):
+        for part, scores, of_shares in _chunks(shares):
             torch.bmm(shares[part].mT, given[part], out=of_v[part])
-            of_shares = given[part] @ v[part].mT
+            torch.bmm(given[part], v[part].mT, out=of_shares)
             # What autograd itself calls; the same from elementwise operations takes more than twice as long.
             torch._softmax_backward_data(of_shares, shares[part], -1, shares.dtype, grad_input=scores)  # noqa: SLF001
             torch.baddbmm(of_q[part], scores, k[part], beta=0, alpha=size**-0.5, out=of_q[part])
@@ -61,9 +62,13 @@ class _PlainAttention(torch.autograd.Function):
         return tuple(pack.permute(1, 3, 0, 2, 4) for pack in grads)
 
 
-def _chunks(shares: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Parts of the matrices of `shares`, each with room for as many: the same room, so that it stays in the caches."""
+def _chunks(shares: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """Parts of the matrices of `shares`, with room for two of that size; always the same, so that it stays cached."""
     count, tokens, others = shares.shape
-    step = min(count, max(1, _SCORES // (tokens * others * shares.element_size())))
-    room = shares.new_empty(step, tokens, others)
-    return ((slice(start, start + step), room[: count - start]) for start in range(0, count, step))
+    size = max(1, tokens * others * shares.element_size())
+    # A compiler would write out each part.
+    step = max(1, count if is_compiling() else min(count, _SCORES // size))
+    room = shares.new_empty(2, step, tokens, others)
+    for start in range(0, count, step):
+        first, second = room[:, : count - start]
+        yield slice(start, start + step), first, second

@@ -18,6 +18,7 @@ from facemae.objectives.checks import check_pool
 from facemae.objectives.labels import LabelReader, Task
 from facemae.objectives.mixup import draw_shares, partners
 from facemae.objectives.rows import only, spread
+from facemae.objectives.transfer import to_device
 from facemae.rng import uniform_by_slot
 
 START = 1e-3
@@ -200,7 +201,9 @@ class Supervised(Objective):
         """The sum over known labels; `accuracy` as metric, of the decisions at even odds for binary columns."""
         targets, known = self.reader.targets(self._metas(batch))
         if not known.any():
-            return Term(torch.zeros((), device=encodings[self.views[0]].tokens.device))
+            nothing = torch.zeros(len(batch), device=encodings[self.views[0]].tokens.device)
+            metrics = {} if self.settings.task == "regression" else {"accuracy": nothing.sum()}
+            return Term(nothing.sum(), metrics, nothing)
         if self.settings.task == "regression":
             targets = (targets - self.centre) / self.scale
         if self.settings.smoothing:
@@ -241,7 +244,7 @@ class Supervised(Objective):
         losses, right = [], []
         with torch.autocast(device.type, enabled=False):
             for wanted, weight in sides:
-                wanted, weight = (part.to(device, non_blocking=True) for part in (wanted, weight))
+                wanted, weight = (to_device(part, device) for part in (wanted, weight))
                 losses.append(self._losses(out, wanted, weight))
                 right.append(self._right(out.detach(), wanted, weight))
         return torch.stack(losses).sum(dim=0), torch.stack(right).sum(dim=0)
@@ -268,5 +271,5 @@ class Supervised(Objective):
             return pooled
         slots = {"first": batch.first_slot, "slots": len(batch), "each": pooled.shape[1]}
         drawn = uniform_by_slot(self.seed, "dropout", view, step, **slots)
-        kept = only(torch.from_numpy(drawn >= rate).to(pooled.device, non_blocking=True), batch.rows(view))
+        kept = only(to_device(torch.from_numpy(drawn >= rate), pooled.device), batch.rows(view))
         return pooled * kept.to(pooled.dtype) / (1 - rate)

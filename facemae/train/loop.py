@@ -14,6 +14,7 @@ from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError
 from facemae.objectives.pretraining import PretrainModel
+from facemae.train.hardware.blocks import uncompiled
 from facemae.train.hardware.device import Mover
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.hardware.resident import resident_bytes
@@ -141,7 +142,8 @@ class Trainer:
         if self._step == 0:
             # From the first moment the folder knows its recipe, its data and its initial weights.
             self._save()
-        clock = Clock(self._step, self._numerics.peak(), recomputed=self._numerics.checkpointing)
+        numerics = self._numerics
+        clock = Clock(self._step, numerics.peak(), recomputed=numerics.checkpointing, compiled=numerics.compiled)
         reason = "finished"
         for batch in clock.waiting(self._loader):
             self._check_lease()
@@ -233,7 +235,7 @@ class Trainer:
     def _report(self, clock: Clock, step: int) -> None:
         """Write a line of metrics and draw pictures, where they are due."""
         if self._step % self._recipe.log.every_steps == 0 or self._step == self._lengths.steps:
-            means = self._bag.read(self._processes.all_reduce_sum)
+            means = self._bag.read(self._processes)
             resident = self._processes.all_reduce_sum(torch.tensor(resident_bytes()))
             self._loss = means.get("loss", self._loss)
             held_out = self._watch(clock)
@@ -253,14 +255,15 @@ class Trainer:
                 }
             )
         if self._gallery is not None and self._due(self._lengths.pictures):
-            self._gallery.reconstruction(self._model, self._step)
+            with clock.aside(), uncompiled():
+                self._gallery.reconstruction(self._model, self._step)
 
     def _watch(self, clock: Clock) -> dict[str, float]:
         """Measure held-out faces, where that was due since the last line of metrics."""
         interval = self._recipe.log.every_steps * self._lengths.batch
         if self._monitor is None or not self._due(self._monitor.every, interval):
             return {}
-        with clock.aside():
+        with clock.aside(), uncompiled():
             return self._monitor.measure()
 
     def _stream_epochs(self) -> dict[str, float]:
@@ -276,7 +279,7 @@ class Trainer:
             "position": self._position,
             **self._guard.state(),
             "replaced": self._quarantine.replaced,
-            "metrics": self._bag.state(self._processes.all_reduce_sum),
+            "metrics": self._bag.state(self._processes),
         }
         if self._spikes is not None:
             state["norms"] = self._spikes.state()

@@ -148,7 +148,7 @@ class Session:
             return
         promise = self.promise
         text = f"continuing from {checkpoint.folder.name}: {promise.text}"
-        if self.start.rewinds and self.start.rewinds[-1].step == self.start.step:
+        if self.start.went_back and self.start.changed_at is None:
             text += "; an undisturbed run goes back here as well"
         log.event("resume", text, bitwise=promise.bitwise, changed_at=promise.changed_at, **shared)
         extension = describe_extension(self.recipe, self.start, self.lengths)
@@ -172,8 +172,8 @@ class Session:
             {**checkpoint.manifest.machine, **checkpoint.manifest.versions},
             {**self.machine, **library_versions()},
             step=self.start.step,
-            # Runs of early releases do not know.
-            changed_at=state.get("changed_at"),
+            sounds=bool(self.recipe.sounds),
+            changed_at=self.start.changed_at,
             other_order=checkpoint.document("data")["streams"] != self.first.state_description(),
             longer=None if before == self.lengths.total else (before, self.lengths.total),
         )

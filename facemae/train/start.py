@@ -55,6 +55,20 @@ class Start:
         """Optimiser steps done."""
         return int(self.state.get("step", 0))
 
+    @property
+    def went_back(self) -> bool:
+        """Whether the run went back to here."""
+        return bool(self.rewinds) and self.rewinds[-1].step == self.step
+
+    @property
+    def changed_at(self) -> int | None:
+        """`Promise.changed_at` of what the run goes on from."""
+        if any(not rewind.undisturbed and rewind.step == self.step for rewind in self.rewinds):
+            return self.step
+        # Runs of early releases do not know.
+        found: int | None = self.state.get("changed_at")
+        return found
+
 
 def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> Start:
     """Find where to go on, and tidy up after a killed save. Only for the holder of the run's lease.
@@ -71,7 +85,7 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         CheckpointError: There are checkpoints, but none is intact.
         StorageError: What lies there cannot be read, or remains cannot be removed or set aside.
     """
-    notes = [f"removed {name}, the remains of a save that was killed" for name in remove_unfinished(run)]
+    notes = [f"removed {name}, the remains of a save or a removal that was killed" for name in remove_unfinished(run)]
     rewinds = read_rewinds(RunFolder(run).rewinds)
     notes += [f"removed {name}, of a stretch the run went back from" for name in remove_abandoned(run, rewinds)]
     checkpoint, damaged = newest_valid(run)
@@ -83,10 +97,11 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
     pinned = None if adopt_data else checkpoint.document("data")["streams"]
     state, step = checkpoint.document("trainer"), checkpoint.manifest.step
     check_rewinds(rewinds, step, int(state.get("position", step)))
-    if rewinds and rewinds[-1].step == step:
-        back = rewinds[-1]
-        notes.append(f"back at step {step} because of step {back.spike}: passing over the samples up to its own")
-    return Start(checkpoint, state, pinned, tuple(notes), rewinds)
+    start = Start(checkpoint, state, pinned, tuple(notes), rewinds)
+    if not start.went_back:
+        return start
+    back = f"back at step {step} because of step {rewinds[-1].spike}: passing over the samples up to its own"
+    return replace(start, notes=(*start.notes, back))
 
 
 def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> None:

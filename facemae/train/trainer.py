@@ -4,11 +4,12 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from facemae.config import Recipe
+from facemae.errors import FacemaeError
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.labels import complete_recipe
 from facemae.train.loop import RunResult
@@ -139,9 +140,12 @@ def pretrain_among(
             lease = stack.enter_context(Lease(folder.lease))
             began()
         stack.enter_context(numerics.applied())
+        went_back = False
         while True:
             if processes.rank == 0:
-                start = find_start(folder.root, recipe, extend=request.extend, adopt_data=request.adopt_data)
+                # Before the first start an error refuses the command, and the run is what it was.
+                with _written_down(folder) if went_back else contextlib.nullcontext():
+                    start = find_start(folder.root, recipe, extend=request.extend, adopt_data=request.adopt_data)
             # One process decides; the others read the same checkpoint from the file system that they share.
             start = processes.broadcast_object(start)
             session = Session(recipe, folder, numerics, processes, start)
@@ -149,9 +153,23 @@ def pretrain_among(
                 with session.open_log() as log, log.failures():
                     session.announce(log, lease)
                     return session.build(log, lease, stop, init_from=request.init_from).train()
-            except GoBack as request_to_go_back:
+            except GoBack as back:
+                went_back = True
                 if processes.rank == 0:
-                    record_rewind(folder.root, folder.rewinds, request_to_go_back)
+                    with _written_down(folder):
+                        record_rewind(folder.root, folder.rewinds, back, session.promise.changed_at)
+
+
+@contextlib.contextmanager
+def _written_down(folder: RunFolder) -> Iterator[None]:
+    """Write down which error ended the run in the block, between two starts, when no log is open."""
+    try:
+        yield
+    except FacemaeError as error:
+        # The reason may be that nothing can be written; the error itself is what the person must see.
+        with contextlib.suppress(FacemaeError):
+            record_loss(folder, type(error).__name__, error.found)
+        raise
 
 
 def record_loss(folder: RunFolder, reason: str, found: str) -> None:

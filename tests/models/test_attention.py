@@ -1,5 +1,8 @@
 """Attention by matrix products: values and gradients against torch's own, and where it runs."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -62,6 +65,40 @@ def test_a_gradient_that_is_not_contiguous_is_taken_as_it_is() -> None:
     weights = torch.randn(BATCH, HEADS * SIZE, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64).mT
     ours = torch.autograd.grad(plain_attention(*given), given, weights)
     torch.testing.assert_close(ours, torch.autograd.grad(reference(*given), given, weights))
+
+
+@pytest.mark.parametrize("size", [(0, 5, 3, 2, 4), (2, 5, 3, 0, 4)])
+def test_of_nothing_comes_nothing(size: tuple[int, ...]) -> None:
+    pack = torch.zeros(size, requires_grad=True)
+    found = plain_attention(pack)
+    assert found.shape == (size[0], 5, size[3] * 4)
+    (gradient,) = torch.autograd.grad(found.sum(), pack)
+    assert gradient.shape == pack.shape
+
+
+def test_under_autocast_gradients_have_the_type_of_what_is_given() -> None:
+    given = packs([(7, 3)], torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        (gradient,) = torch.autograd.grad(plain_attention(*given).sum(), given)
+    assert gradient.dtype == torch.float32
+
+
+def test_a_compiler_sees_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SCORES", 1)
+    products: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
+        products.append(sum("bmm" in str(node.target) for part in graph.modules() for node in nodes_of(part)))
+        return graph.forward
+
+    given = packs([(7, 3)])
+    torch.testing.assert_close(torch.compile(plain_attention, backend=backend)(*given), plain_attention(*given))
+    # Two products of the forward pass, and at most five of the backward pass: not for each of six heads.
+    assert 2 <= sum(products) <= 7
+
+
+def nodes_of(part: torch.nn.Module) -> list[torch.fx.Node]:
+    return list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else []
 
 
 def test_attention_of_a_vit_is_replaced_and_keeps_names_and_values() -> None:

@@ -1,11 +1,11 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from timm.models.vision_transformer import Block
+from torch import nn
 
 from facemae.config import DecoderConfig
 from facemae.errors import UsageError
-from facemae.models.attention import choose_attention, last_tokens, prepare_attention
+from facemae.models.attention import SelfBlock, choose_attention, prepare_attention
 from facemae.models.cross import CrossAttention, CrossSelfBlock
 from facemae.models.decoder import CrossDecoder, JointDecoder, PixelDecoder, build_decoder
 from facemae.models.encoding import Encoding
@@ -209,14 +209,14 @@ def test_plain_and_fused_attention_agree(kind: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("fused", [False, True])
 def test_the_last_tokens_of_a_block_are_those_of_the_whole_block(fused: bool) -> None:
     generator = torch.Generator().manual_seed(0)
-    block = Block(32, 4, qkv_bias=True)
+    block = SelfBlock(32, 4)
     initialise(block, 0)
     for parameter in block.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     block.attn.fused_attn = fused
     x = torch.randn(2, 9, 32, generator=generator, requires_grad=True)
     weights = torch.randn(2, 5, 32, generator=generator)
-    whole, part = block(x)[:, -5:], last_tokens(block, x, 5)
+    whole, part = block(x)[:, -5:], block(x, last=5)
     torch.testing.assert_close(part, whole, atol=1e-6, rtol=1e-5)
     inputs = [x, *block.parameters()]
     expected = torch.autograd.grad((whole * weights).sum(), inputs)
@@ -253,3 +253,15 @@ def test_take_and_hidden_patches() -> None:
     assert hidden_patches(visible, 5).tolist() == [[1, 3, 4], [0, 2, 3]]
     tokens = torch.arange(20).view(2, 5, 2)
     assert take(tokens, visible).tolist() == [[[0, 1], [4, 5]], [[12, 13], [18, 19]]]
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_every_block_of_a_joint_decoder_is_called(skips: bool) -> None:
+    # What is compiled is the call of a block.
+    model, given = skipping() if skips else (decoder("joint"), encoding())
+    assert isinstance(model, JointDecoder)
+    called: list[nn.Module] = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda block, *_: called.append(block))
+    model(given)
+    assert called == [*model.blocks]

@@ -223,6 +223,10 @@ def test_where_nothing_counts_no_parameter_is_involved() -> None:
     term = term_of(model, head, with_labels(recipe, {}))
     assert term.sum == 0
     assert not term.sum.requires_grad
+    # Processes add up what the log says by these names.
+    assert term.metrics == {"accuracy": 0}
+    assert term.samples is not None
+    assert not term.samples.any()
 
 
 @pytest.mark.parametrize(

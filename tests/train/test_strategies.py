@@ -1,5 +1,7 @@
 """Strategies: every process decides alike, unused parameters do no harm, `exact` repeats bitwise."""
 
+import gc
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -274,3 +276,24 @@ def test_the_strategy_suits_device_and_processes() -> None:
     for wanted in ("auto", "single", "ddp", "exact"):
         config = EfficiencyConfig.model_validate({"strategy": wanted})
         assert choose_strategy(config, OneProcess(), torch.device("cpu")).name == "single"
+
+
+def forget(group: ProcessGroup, name: str) -> list[bool]:
+    """Whether models and channels of a run that starts again are new, when the old ones are let go."""
+    left = []
+    for _ in range(2):
+        model, strategy = Toy(), make(name, group)
+        forward = strategy.prepare(model, OptimConfig())
+        strategy.clear()
+        strategy.backward(forward(rows_of(group, 0), "body")[0])
+        strategy.update(torch.zeros(()), 0.0, None)
+        gone, channel = weakref.ref(model), group.channel()
+        del model, strategy, forward
+        gc.collect()
+        left += [gone() is None, channel is group.channel()]
+    return left
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_model_that_is_let_go_is_not_kept(name: str) -> None:
+    assert run_in_processes(forget, 2, name) == [[True] * 4] * 2

@@ -61,6 +61,14 @@ def test_a_stopped_run_continues_bitwise(tiny: Tiny, tmp_path: Path, whole: Path
     assert [[line[name] for name in columns] for line in ours] == [[line[name] for name in columns] for line in theirs]
 
 
+def test_a_run_in_bf16_continues_bitwise(tiny: Tiny, tmp_path: Path) -> None:
+    # Attention is another computation there.
+    recipe = tiny("efficiency.precision=bf16")
+    pretrain(recipe, tmp_path / "whole")
+    run_in_two(recipe, tmp_path / "run", 3)
+    assert result_files(tmp_path / "run", 8) == result_files(tmp_path / "whole", 8)
+
+
 def test_a_signal_in_the_last_step_stops_nothing(
     tiny: Tiny, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,11 @@
 import contextlib
 import ctypes
 import os
+import resource
 from collections.abc import Iterator
+from pathlib import Path
+
+from facemae.parallel import local_processes
 
 # glibc, malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
@@ -16,6 +20,7 @@ _KEEPING = {_TRIM_THRESHOLD: _NEVER, _MMAP_MAX: 0}
 # Linux, mman.h.
 _HUGE_PAGES = 14
 _MOST = 2**33
+_OVERCOMMIT, _STRICT = Path("/proc/sys/vm/overcommit_memory"), "2"
 
 _CHOSEN = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES", "LD_PRELOAD")
 
@@ -48,13 +53,15 @@ def kept_memory() -> Iterator[bool]:
 
 
 def _ask_for_large_pages() -> None:
-    """Lengthen the heap by memory that takes 2 MB pages when it is touched; until then it costs nothing.
+    """Lengthen the heap by memory that takes 2 MB pages when it is touched; until then it costs addresses only.
 
-    Where the system refuses either, pages stay as they are.
+    Where those are counted, and where the system refuses, pages stay as they are.
     """
+    if _counts_addresses():
+        return
     library = ctypes.CDLL(None)
     library.malloc.restype = ctypes.c_void_p
-    size = min(_MOST, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
+    size = min(_MOST, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4 // local_processes())
     place = library.malloc(ctypes.c_size_t(size))
     if place is None:
         return
@@ -64,6 +71,17 @@ def _ask_for_large_pages() -> None:
         library.madvise(ctypes.c_void_p(start), ctypes.c_size_t((place + size - start) // page * page), _HUGE_PAGES)
     # It stays behind as the free end of the heap.
     library.free(ctypes.c_void_p(place))
+
+
+def _counts_addresses() -> bool:
+    """Whether memory that is asked for and not touched counts: for a limit of the process, or of the system."""
+    limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
+    if any(limit != resource.RLIM_INFINITY for limit in limits):
+        return True
+    try:
+        return _OVERCOMMIT.read_text().strip() == _STRICT
+    except OSError:
+        return False
 
 
 def _set(options: dict[int, int]) -> bool:

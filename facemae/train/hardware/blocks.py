@@ -1,8 +1,11 @@
 """How the blocks of a model run: compiled, recomputed in the backward pass, or as they are."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
+import sysconfig
+from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import Block
@@ -11,6 +14,9 @@ from facemae.errors import ConfigError
 from facemae.models.cross import CrossBlock
 from facemae.models.decoder import PixelDecoder
 from facemae.objectives.pretraining import PretrainModel
+
+_SHAPES = 64
+"""Kinds of blocks and shapes of tokens that are compiled at most; encoders and decoders share the code of a block."""
 
 
 def prepare_blocks(model: PretrainModel, *, compiled: bool, checkpointing: bool) -> PretrainModel:
@@ -22,16 +28,34 @@ def prepare_blocks(model: PretrainModel, *, compiled: bool, checkpointing: bool)
             soon as a shallow one.
         checkpointing: Keep a block's input only and compute the rest again in the backward pass.
     """
+    if compiled:
+        _configure_compiler()
     for module in model.modules():
         if isinstance(module, PixelDecoder):
             module.checkpointing = checkpointing
         if compiled and isinstance(module, Block | CrossBlock):
-            module.compile()
+            # Shapes change between views and stages only. Left to itself torch takes the second for one of many, and
+            # compiles for any.
+            module.compile(dynamic=False)
     for encoder in filter(None, (model.encoder, model.sound_encoder)):
         encoder.vit.set_grad_checkpointing(checkpointing)
     if model.fusion is not None:
         model.fusion.checkpointing = checkpointing
     return model
+
+
+def uncompiled() -> contextlib.AbstractContextManager[object]:
+    """Within this, compiled blocks run as they are: what is done now and then is not worth a compilation."""
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+def _configure_compiler() -> None:
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, _SHAPES)
+    # A block is a piece of the backward pass by itself; cut where DistributedDataParallel's buckets end, it is slower.
+    config.optimize_ddp = False
 
 
 def choose_compile(wanted: str, device: torch.device) -> tuple[bool, str]:
@@ -62,8 +86,19 @@ def choose_compile(wanted: str, device: torch.device) -> tuple[bool, str]:
 
 def _missing(device: torch.device) -> str | None:
     """What torch.compile needs and this machine lacks."""
-    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if name):
+    if not _finds(os.environ.get("CXX", ""), "g++", "clang++", "c++"):
         return "there is no C++ compiler"
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+    if device.type != "cuda":
+        return None
+    if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
+    # Triton builds its link to the driver when it is first used.
+    if not _finds(os.environ.get("CC", ""), "gcc", "clang"):
+        return "there is no C compiler"
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        return "Python's headers (python3-dev) are not installed"
     return None
+
+
+def _finds(*programs: str) -> bool:
+    return any(shutil.which(name) for name in programs if name)

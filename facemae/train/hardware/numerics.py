@@ -4,7 +4,7 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,26 @@ from facemae.train.hardware.allocator import kept_memory
 from facemae.train.hardware.blocks import choose_compile, prepare_blocks
 from facemae.train.hardware.work import peak_flops
 
-DRAWING = ("numpy", "opencv-python-headless", "pillow", "simplejpeg", "av", "soundfile", "soxr", "scipy")
+DRAWING = ("torch", "numpy", "opencv-python-headless", "pillow", "simplejpeg", "av", "soundfile", "soxr", "scipy")
 """Libraries that draw views and masks, or decode pixels and sound."""
-LIBRARIES = ("facemae", "torch", "timm", "triton", *DRAWING)
+LIBRARIES = ("facemae", "timm", "triton", *DRAWING)
 """Libraries whose version may change a number of a run."""
 CODE = "code"
 """Among their versions the digest of our own modules."""
+_ORDERING = (CODE, "numpy")
+"""What decides which samples come when, beside the data and the seed."""
+_PROCESSOR = ("processor", "vector_units")
+_KERNELS = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "OPENBLAS_CORETYPE",
+)
+"""Variables by which people choose which instructions compute."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,7 @@ class Numerics:
         precision, why = _choose_precision(config.precision, device)
         threads = config.threads or _default_threads()
         compiled, compiling = choose_compile(config.compile, device)
-        reasons = [f"device {device.type}", f"precision {precision} ({why})"]
+        reasons = [f"device {device.type}{_unusable(config.device, device)}", f"precision {precision} ({why})"]
         if device.type == "cpu" and precision == "bf16":
             reasons.append(f"plain attention up to {PLAIN_TOKENS} tokens")
         reasons.append(compiling)
@@ -91,9 +105,8 @@ class Numerics:
         fill = _fills_memory()
         torch.set_num_threads(self.threads)
         matmul = torch.get_float32_matmul_precision()
-        if self.device.type == "cuda":
-            # What is computed in fp32 beside bf16 is there because it has to be exact: losses that compare samples.
-            torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
+        # What is computed in fp32 beside bf16 is there because it has to be exact: losses that compare samples.
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else "highest")
         # On the GPU some kernels have no deterministic form and others are slower: there the promise is a tolerance.
         torch.use_deterministic_algorithms(self.device.type == "cpu")
         _fill_memory(False)
@@ -123,7 +136,7 @@ def machine_facts(numerics: Numerics, *, world: int, strategy: str, micro_batch:
         facts["compile"] = "blocks"
     if numerics.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(numerics.device)
-    return facts
+    return facts | {name: os.environ[name] for name in _KERNELS if os.environ.get(name)}
 
 
 def library_versions() -> dict[str, str]:
@@ -166,11 +179,26 @@ def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
     return None
 
 
-def drawing_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
-    """Which changes may make a continuation see other views and masks; None where none does. As `rounding_changes`."""
+def ordering_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+    """Which changes may give a continuation other samples; None where none does. As `rounding_changes`."""
+    return _among(_ORDERING, old, new)
+
+
+def drawing_changes(old: Mapping[str, Any], new: Mapping[str, Any], *, sounds: bool) -> str | None:
+    """Which changes may make a continuation see other views and masks; None where none does. As `rounding_changes`.
+
+    Args:
+        old: As of `rounding_changes`.
+        new: As of `rounding_changes`.
+        sounds: Whether views are spectrograms too. They are matrix products, and those round by processor; pictures are
+            drawn in whole numbers or one value at a time.
+    """
+    return _among((CODE, *DRAWING, *((*_PROCESSOR, *_KERNELS) if sounds else ())), old, new)
+
+
+def _among(names: Sequence[str], old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     changed = _changes(old, new)
-    found = [changed[name] for name in (CODE, *DRAWING) if name in changed]
-    return ", ".join(found) or None
+    return ", ".join(changed[name] for name in names if name in changed) or None
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
@@ -202,6 +230,16 @@ def _choose_device(wanted: str) -> torch.device:
     if wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def _unusable(wanted: str, device: torch.device) -> str:
+    """Says that there are GPUs which torch cannot use, where one was wanted."""
+    count = torch.cuda.device_count() if wanted == "auto" and device.type == "cpu" else 0
+    return (
+        f" ({count} GPUs are there, but torch {torch.__version__} cannot use them: is the driver too old?)"
+        if count
+        else ""
+    )
 
 
 def _choose_precision(wanted: str, device: torch.device) -> tuple[str, str]:

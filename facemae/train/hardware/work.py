@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from facemae.data.schema import Batch
+from facemae.train.hardware.blocks import uncompiled
 
 PEAKS = {
     "A100": {"bf16": 312.0, "tf32": 156.0},
@@ -55,16 +56,18 @@ class Work:
     """Counts the operations of the steps of this process.
 
     A step is counted when its shapes are first seen; compiled blocks run uncompiled in it, since nothing can be counted
-    inside them. Recomputed blocks count twice, as the hardware does them twice: its share is then called `hfu`, the
-    utilisation of the hardware, and not `mfu`, that of the model (Korthikanti et al., 2022, section 6.3).
+    inside them, and the memory that this takes on a GPU is not that of other steps. Recomputed blocks count twice, as
+    the hardware does them twice: its share is then called `hfu`, the utilisation of the hardware, and not `mfu`, that
+    of the model (Korthikanti et al., 2022, section 6.3).
 
     Args:
         peak: Operations a second that the hardware can do, or None.
         recomputed: Whether blocks are computed again in the backward pass.
+        compiled: Whether blocks are compiled.
     """
 
-    def __init__(self, peak: float | None = None, *, recomputed: bool = False) -> None:
-        self._peak, self._share = peak, "hfu" if recomputed else "mfu"
+    def __init__(self, peak: float | None = None, *, recomputed: bool = False, compiled: bool = False) -> None:
+        self._peak, self._share, self._compiled = peak, "hfu" if recomputed else "mfu", compiled
         self._known: dict[tuple[Any, ...], int] = {}
         self._done = 0
 
@@ -79,9 +82,11 @@ class Work:
         if key in self._known:
             yield
         else:
-            with torch.compiler.set_stance("force_eager"), _Counter() as counter:
+            with uncompiled(), _Counter() as counter:
                 yield
             self._known[key] = counter.total
+            if self._compiled and torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
         self._done += self._known[key]
 
     def read(self, seconds: float) -> dict[str, float]:

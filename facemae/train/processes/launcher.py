@@ -93,7 +93,7 @@ def run_in_processes(job: Job, count: int, lost: Callable[[str, str], None]) -> 
         return team.members[0].result
     if team.began and not team.members[0].has_written_why:
         # What it cannot write down is no reason to hide what happened.
-        with contextlib.suppress(FacemaeError):
+        with contextlib.suppress(FacemaeError, OSError):
             lost(type(failure.error).__name__, failure.found)
     raise failure.error from None
 

@@ -151,6 +151,7 @@ class ProcessGroup:
         self.device = torch.device(device)
         self.timeout = timeout
         self._interface: str | None = None
+        self._channel: Any = None
 
     def __enter__(self) -> Self:
         if dist.is_initialized():
@@ -183,12 +184,23 @@ class ProcessGroup:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close(abort=error is not None)
+        try:
+            self._close(abort=error is not None)
+        except RuntimeError:
+            # Closing what is broken may fail by that; what broke it is the error.
+            if error is None:
+                raise
         if error is not None and is_peer_failure(error):
             raise ProcessError(
                 f"process {self.rank} of {self.world} lost the others: {str(error).splitlines()[0]}",
                 fix="look at what the other processes said: one of them failed, was killed, or did not answer in time",
             ) from error
+
+    def channel(self) -> Any:
+        """A second way between the same processes, for what is sent in no common order with the rest."""
+        if self._channel is None:
+            self._channel = dist.new_group(timeout=self.timeout)
+        return self._channel
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
         """See `Exchange`."""
@@ -232,7 +244,14 @@ class ProcessGroup:
                 fix="start as many processes on a machine as it has GPUs, or set efficiency.device=cpu",
             )
         self.device = torch.device("cuda", number)
-        torch.cuda.set_device(self.device)
+        try:
+            torch.cuda.set_device(self.device)
+        except RuntimeError as error:
+            raise ProcessError(
+                f"torch {torch.__version__} cannot use GPU {number}, which is there: {str(error).splitlines()[0]}",
+                expected="a driver that this version of torch knows",
+                fix="update the driver, install an older torch, or set efficiency.device=cpu",
+            ) from error
 
     def _check_own_gpu(self) -> None:
         gpus = self.gather_objects(_gpu_identity(self.device))

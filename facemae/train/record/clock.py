@@ -20,10 +20,13 @@ class Clock:
         step: Steps already done.
         peak: Operations a second that the hardware can do, or None.
         recomputed: Whether blocks are computed again in the backward pass.
+        compiled: Whether they are compiled.
     """
 
-    def __init__(self, step: int, peak: float | None = None, *, recomputed: bool = False) -> None:
-        self.work = Work(peak, recomputed=recomputed)
+    def __init__(
+        self, step: int, peak: float | None = None, *, recomputed: bool = False, compiled: bool = False
+    ) -> None:
+        self.work = Work(peak, recomputed=recomputed, compiled=compiled)
         self._begin = self._mark = time.perf_counter()
         self._first = self._last = step
         self._waited = self._aside = 0.0

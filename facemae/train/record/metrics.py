@@ -1,8 +1,10 @@
 """Metrics that stay on the device until a line is written."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
+
+from facemae.train.processes.process_group import Processes
 
 
 class MetricBag:
@@ -26,31 +28,32 @@ class MetricBag:
             total += torch.where(bad > 0, 0.0, value.detach().double())
         self._steps += 1 - bad.double()
 
-    def read(self, reduce: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float | None]:
+    def read(self, processes: Processes) -> dict[str, float | None]:
         """Means since the last reading, and start anew.
 
         Args:
-            reduce: Adds a tensor up over all processes.
+            processes: Those of the run, all of which call this.
 
         Returns:
             Means by name; None where every step of the interval was skipped.
         """
-        if not self._sums:
-            return {}
-        names = list(self._sums)
-        steps, *sums = torch.stack([self._steps, *reduce(torch.stack(list(self._sums.values())))]).tolist()
+        sums = self.state(processes)
+        steps = sums.pop("steps")
         self._sums, self._steps = {}, self._zero()
-        return {name: value / steps if steps else None for name, value in zip(names, sums, strict=True)}
+        return {name: value / steps if steps else None for name, value in sums.items()}
 
-    def state(self, reduce: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> dict[str, float]:
+    def state(self, processes: Processes) -> dict[str, float]:
         """What a checkpoint keeps, so that a line over an interrupted interval is the undisturbed run's.
 
         Args:
-            reduce: Adds a tensor up over all processes.
+            processes: Those of the run, all of which call this.
         """
-        sums = reduce(torch.stack(list(self._sums.values()))) if self._sums else ()
-        values = torch.stack([self._steps, *sums]).tolist()
-        return dict(zip(("steps", *self._sums), values, strict=True))
+        # Where no sample of a process counts for an objective, the process may not know its metrics.
+        known = processes.gather_objects(list(self._sums))
+        names = list(dict.fromkeys(name for found in known for name in found))
+        sums = [self._sums.get(name, self._zero()) for name in names]
+        values = torch.stack([self._steps, *processes.all_reduce_sum(torch.stack(sums))] if sums else [self._steps])
+        return dict(zip(("steps", *names), values.tolist(), strict=True))
 
     def load(self, saved: Mapping[str, float], *, first: bool = True) -> None:
         """Put back what `state` gave.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from facemae.train.hardware.numerics import drawing_changes, rounding_changes
+from facemae.train.hardware.numerics import drawing_changes, ordering_changes, rounding_changes
 
 _SAMPLES = "the same samples"
 _KEYS = f"{_SAMPLES}, views and masks"
@@ -34,6 +34,7 @@ def resume_promise(
     new: Mapping[str, Any],
     *,
     step: int = 0,
+    sounds: bool = False,
     changed_at: int | None = None,
     other_order: bool = False,
     longer: tuple[int, int] | None = None,
@@ -44,13 +45,17 @@ def resume_promise(
         old: Machine facts and library versions of the checkpoint, in one mapping.
         new: The same of this process.
         step: Steps done at the checkpoint.
+        sounds: Whether views are spectrograms too.
         changed_at: `Promise.changed_at` of the start that wrote the checkpoint.
         other_order: The streams are no longer those of the checkpoint.
         longer: Samples of the whole run before and now, where it was extended.
     """
-    rounding, drawing = rounding_changes(old, new), drawing_changes(old, new)
+    rounding = rounding_changes(old, new)
+    ordering, drawing = ordering_changes(old, new), drawing_changes(old, new, sounds=sounds)
     said = ["another order of samples from here, since the data is another" if other_order else _KEYS]
-    if drawing is not None:
+    if ordering is not None and not other_order:
+        said = [f"{_KEYS} unless changed by other {drawing}"]
+    elif drawing is not None:
         said = [said[0] if other_order else _SAMPLES, f"the same views and masks unless changed by other {drawing}"]
     if longer is not None:
         said.append(f"another learning rate from here, for {longer[1]} samples in place of {longer[0]}")

@@ -28,11 +28,13 @@ class Rewind:
         spike: The step that stood out, from 0.
         step: The steps that were done where it went back to.
         position: Where in the order of global batches it went on: the one after the spike's.
+        undisturbed: Whether a run that was never interrupted would have gone back there for the same spike.
     """
 
     spike: int
     step: int
     position: int
+    undisturbed: bool = True
 
 
 class GoBack(Exception):  # noqa: N818 (a request, not an error)
@@ -77,8 +79,14 @@ def read_rewinds(path: Path) -> tuple[Rewind, ...]:
         ) from None
 
 
-def record_rewind(run: Path, path: Path, request: GoBack) -> Rewind:
+def record_rewind(run: Path, path: Path, request: GoBack, changed_at: int | None = None) -> Rewind:
     """Write down that a run goes back to the checkpoint it should, or to the one before where that is damaged.
+
+    Args:
+        run: The run folder.
+        path: The record.
+        request: What the training loop ended with.
+        changed_at: Steps done where the run last went on on other terms; None where every start kept them.
 
     Raises:
         CheckpointError: None is intact.
@@ -91,7 +99,9 @@ def record_rewind(run: Path, path: Path, request: GoBack) -> Rewind:
         checkpoint, _ = newest_valid(run)
         assert checkpoint is not None, "a run saves before its first step"
         intact = checkpoint.manifest.step
-    rewind = Rewind(request.spike, intact, request.position + 1)
+    # Other terms in the stretch that is left behind may be what made the spike.
+    undisturbed = intact == request.target and (changed_at is None or changed_at <= intact)
+    rewind = Rewind(request.spike, intact, request.position + 1, undisturbed)
     every = [*read_rewinds(path), rewind]
     write_text(path, json.dumps([asdict(entry) for entry in every], indent=2) + "\n")
     return rewind

@@ -2,6 +2,7 @@
 
 import contextlib
 import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,9 +31,8 @@ class Ddp(Replicated):
         # Objectives exchange rows in the backward pass as well. On a channel of their own, gradients need no common
         # order with them. That holds for gloo; with NCCL two channels of one GPU may wait for each other, so this
         # strategy is refused for such objectives there.
-        self._channel: Any = dist.new_group(timeout=group.timeout)
+        self._sending = _Sending(group.channel())
         self._wrapped: DistributedDataParallel | None = None
-        self._without_gradient: set[torch.Tensor] = set()
 
     def prepare(self, model: nn.Module, config: OptimConfig) -> nn.Module:
         """See `Strategy`."""
@@ -43,8 +43,10 @@ class Ddp(Replicated):
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]  # noqa: SLF001
             anchored, [name for name, _ in anchored.named_buffers()]
         )
-        self._wrapped = DistributedDataParallel(anchored, process_group=self._channel)
-        self._wrapped.register_comm_hook(None, self._send)
+        self._wrapped = DistributedDataParallel(anchored, process_group=self._sending.channel)
+        # Nothing that the hook holds may hold the model: the collector does not see what torch's reducer holds, and a
+        # run that goes back would keep every model it had.
+        self._wrapped.register_comm_hook(self._sending, _send)
         return self._wrapped
 
     def accumulate(self, *, last: bool) -> contextlib.AbstractContextManager[None]:
@@ -55,19 +57,33 @@ class Ddp(Replicated):
     def clear(self) -> None:
         """See `Strategy`."""
         super().clear()
-        self._without_gradient.clear()
-
-    def _send(self, state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
-        """Begin to sum a bucket's gradients over processes."""
-        # A gradient that is not there yet is not coming, and counts as zero.
-        self._without_gradient.update(value for value in bucket.parameters() if value.grad is None)
-        work = dist.all_reduce(bucket.buffer(), group=self._channel, async_op=True)
-        assert work is not None
-        return work.get_future().then(lambda future: future.value()[0])
+        self._sending.without_gradient.clear()
 
     def _sum_over_processes(self) -> list[bool]:
         # The backward pass has done it.
-        return [value not in self._without_gradient for value in self._parameters.values()]
+        return [id(value) not in self._sending.without_gradient for value in self._parameters.values()]
+
+
+@dataclass(frozen=True)
+class _Sending:
+    """What the sending of gradients needs.
+
+    Attributes:
+        channel: Where they travel.
+        without_gradient: Identities of the parameters that had none in this step.
+    """
+
+    channel: Any
+    without_gradient: set[int] = field(default_factory=set)
+
+
+def _send(sending: _Sending, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
+    """Begin to sum a bucket's gradients over processes."""
+    # A gradient that is not there yet is not coming, and counts as zero.
+    sending.without_gradient.update(id(value) for value in bucket.parameters() if value.grad is None)
+    work = dist.all_reduce(bucket.buffer(), group=sending.channel, async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda future: future.value()[0])
 
 
 class _Anchored(nn.Module):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from facemae.train.hardware import allocator
 from facemae.train.hardware.allocator import kept_memory, memory_choice
 from facemae.train.record.log import read_lines
 from facemae.train.trainer import pretrain
@@ -60,6 +61,34 @@ def test_kept_memory_may_be_in_large_pages_and_is_given_back() -> None:
         assert SIZE // 2 < resident(middle) < SIZE + 2**27
         library.free(ctypes.c_void_p(place))
     assert resident(mapping_of(place + SIZE // 2)) < SIZE // 2
+
+
+@pytest.mark.skipif(memory_choice() is not None, reason="the environment chooses how memory is kept")
+def test_no_addresses_are_taken_where_they_are_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def taken() -> int:
+        """Bytes by which the heap is lengthened."""
+        status = Path("/proc/self/status")
+
+        def size() -> int:
+            (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmSize:"))
+            return 1024 * int(line.split()[1])
+
+        before = size()
+        with kept_memory():
+            return size() - before
+
+    monkeypatch.setattr(allocator, "_OVERCOMMIT", tmp_path / "overcommit")
+    free = taken()
+    assert free >= 2**28
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert 0 < taken() <= free / 8
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    (tmp_path / "overcommit").write_text("2\n")
+    assert taken() < 2**20
+    (tmp_path / "overcommit").write_text("0\n")
+    assert taken() > free / 2
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**40, resource.RLIM_INFINITY))
+    assert taken() < 2**20
 
 
 def resident(mapping: dict[str, str]) -> int:

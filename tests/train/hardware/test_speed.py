@@ -1,6 +1,8 @@
 """What makes a run fast changes no result, is said aloud, and is refused where the machine cannot do it."""
 
+import importlib.util
 import shutil
+import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,18 +35,23 @@ def first_batch(recipe: Recipe) -> Batch:
 
 
 def gradients(recipe: Recipe) -> tuple[float, dict[str, torch.Tensor]]:
-    model = Numerics.choose(recipe.efficiency).prepare(build_pretrain_model(recipe))
+    numerics = Numerics.choose(recipe.efficiency)
+    model = numerics.prepare(build_pretrain_model(recipe))
     batch = first_batch(recipe)
-    loss, _ = model(batch, 0, model.counts(batch))
+    with numerics.autocast():
+        loss, _ = model(batch, 0, model.counts(batch))
     loss.backward()
     return float(loss.detach()), {
         name: value.grad for name, value in model.named_parameters() if value.grad is not None
     }
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["joint", "cross"])
-def test_checkpointing_gives_the_same_gradients(tiny: Tiny, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = [f"objectives.0.decoder.kind={kind}", "objectives.0.decoder.depth=2"]
+def test_checkpointing_gives_the_same_gradients(
+    tiny: Tiny, kind: str, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = [f"objectives.0.decoder.kind={kind}", "objectives.0.decoder.depth=2", f"efficiency.precision={precision}"]
     loss, expected = gradients(tiny(*decoder))
     forwards: list[int] = []
     real: Callable[[LayerNorm, torch.Tensor], torch.Tensor] = LayerNorm.forward
@@ -85,6 +92,50 @@ def test_compiling_without_a_compiler_is_refused(monkeypatch: pytest.MonkeyPatch
         choose_compile("blocks", CPU)
     compiled, reason = choose_compile("auto", torch.device("cuda"))
     assert (compiled, reason) == (False, "blocks not compiled: there is no C++ compiler")
+
+
+def test_what_triton_needs_is_asked_for_before_the_first_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name in ("g++", "gcc") else None)
+    assert choose_compile("auto", gpu) == (False, "blocks not compiled: Triton is not installed")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: "there")
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    assert choose_compile("auto", gpu) == (
+        False,
+        "blocks not compiled: Python's headers (python3-dev) are not installed",
+    )
+    (tmp_path / "Python.h").touch()
+    assert choose_compile("auto", gpu) == (True, "blocks compiled")
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "clang++" else None)
+    assert choose_compile("auto", gpu) == (False, "blocks not compiled: there is no C compiler")
+
+
+def test_gpus_that_torch_cannot_use_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "device cpu, precision" in Numerics.choose(EfficiencyConfig()).reason
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert "device cpu (4 GPUs are there, but torch" in Numerics.choose(EfficiencyConfig()).reason
+    assert "device cpu, precision" in Numerics.choose(EfficiencyConfig(device="cpu")).reason
+
+
+def test_fp32_is_fp32_whatever_was_set_before() -> None:
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with Numerics.choose(EfficiencyConfig(device="cpu", precision="fp32")).applied():
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_what_chooses_instructions_is_part_of_the_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    numerics = Numerics.choose(EfficiencyConfig(device="cpu", precision="fp32"))
+    monkeypatch.delenv("MKL_CBWR", raising=False)
+    plain = machine_facts(numerics, world=1, strategy="single", micro_batch=8)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    other = machine_facts(numerics, world=1, strategy="single", micro_batch=8)
+    assert "because of other MKL_CBWR (unknown) -> COMPATIBLE" in resume_promise(plain, other).text
 
 
 def test_tf32_is_refused_on_a_cpu() -> None:

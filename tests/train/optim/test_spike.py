@@ -3,6 +3,7 @@
 import errno
 import json
 import math
+import shutil
 import statistics
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,16 @@ from facemae.train.optim.spike import SpikeWatch
 from facemae.train.processes.process_group import Processes
 from facemae.train.record.log import read_lines
 from facemae.train.saving.preempt import StopRequest
-from facemae.train.saving.rewind import Rewind, position, read_rewinds, record_rewind, remove_abandoned, scheduled
+from facemae.train.saving.rewind import (
+    GoBack,
+    Rewind,
+    position,
+    read_rewinds,
+    record_rewind,
+    remove_abandoned,
+    scheduled,
+)
+from facemae.train.start import Start
 from facemae.train.strategy import Update
 from facemae.train.trainer import Request, RunResult, pretrain, pretrain_among
 from tests.spawn import run_in_processes
@@ -286,6 +296,61 @@ def test_an_abandoned_checkpoint_that_stays_is_not_said_to_be_removed(
     monkeypatch.setattr(Path, "rename", rename)
     assert remove_abandoned(tmp_path, back) == ["step-00000008"]
     assert not (tmp_path / "checkpoints/step-00000008").exists()
+
+
+@pytest.mark.parametrize(
+    ("target", "changed_at", "undisturbed"),
+    [(8, None, True), (8, 3, True), (8, 8, True), (8, 9, False), (12, None, False)],
+    ids=["as ever", "other terms before", "at it", "in what is left behind", "to an older one"],
+)
+def test_a_record_says_whether_an_undisturbed_run_would_have_gone_back_there(
+    rewound: Path, tmp_path: Path, target: int, changed_at: int | None, undisturbed: bool
+) -> None:
+    run = tmp_path / "run"
+    for step in (8, 12):
+        shutil.copytree(rewound / "checkpoints/step-00000020", run / f"checkpoints/step-{step:08d}")
+    manifests = [run / f"checkpoints/step-{step:08d}/manifest.json" for step in (8, 12)]
+    manifests[0].write_text(manifests[0].read_text().replace('"step": 20', '"step": 8'))
+    manifests[1].write_text("damaged")
+    rewind = record_rewind(run, run / "rewinds.json", GoBack(14, 14, target), changed_at)
+    assert rewind == Rewind(14, 8, 15, undisturbed)
+    assert read_rewinds(run / "rewinds.json") == (rewind,)
+    start = Start(state={"step": 8, "changed_at": changed_at}, rewinds=(rewind,))
+    assert start.went_back
+    assert start.changed_at == (changed_at if undisturbed else 8)
+    assert not Start(state={"step": 12}, rewinds=(rewind,)).went_back
+
+
+def test_going_back_to_where_an_undisturbed_run_would_not_is_said(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spike_at(monkeypatch, 7)
+
+    def as_if_damaged(run: Path, path: Path, request: GoBack, changed_at: int | None) -> Rewind:
+        shutil.rmtree(run / "checkpoints/step-00000004")
+        return record_rewind(run, path, request, changed_at)
+
+    monkeypatch.setattr(trainer, "record_rewind", as_if_damaged)
+    pretrain(watched(tiny, "rewind", "checkpoint.keep=10"), tmp_path / "run")
+    (resumed,) = events(tmp_path / "run", "resume")
+    assert not resumed["bitwise"]
+    assert "undisturbed" not in resumed["text"]
+
+
+def test_an_error_between_two_starts_is_written_down(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spike_at(monkeypatch, 7)
+
+    def full(*_: object) -> None:
+        raise StorageError("the disk is full")
+
+    monkeypatch.setattr(trainer, "record_rewind", full)
+    with pytest.raises(StorageError, match="the disk is full"):
+        pretrain(watched(tiny, "rewind"), tmp_path / "run")
+    stop = read_lines(tmp_path / "run/log/events.jsonl")[-1]
+    assert (stop["event"], stop["reason"]) == ("stop", "StorageError")
+    assert stop["text"].endswith("the disk is full")
 
 
 def test_a_lost_or_damaged_record_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,6 +180,20 @@ def test_a_lost_process_is_named_as_what_it_is() -> None:
     assert "look at what the other processes said" in str(caught.value)
 
 
+def fail_and_close_badly(group: ProcessGroup) -> None:
+    def broken(**_: object) -> None:
+        raise RuntimeError("what is broken cannot be closed")
+
+    setattr(group, "_close", broken)  # noqa: B010 (a method)
+    raise ValueError("the cause")
+
+
+def test_an_error_is_not_hidden_by_one_of_closing() -> None:
+    with pytest.raises(RankError, match="ValueError: the cause") as caught:
+        run_in_processes(fail_and_close_badly, 1)
+    assert "cannot be closed" not in str(caught.value)
+
+
 def hang(group: ProcessGroup) -> None:
     if group.rank == 1:
         time.sleep(1000)

@@ -1,5 +1,6 @@
 """Starting the processes of a run and watching over them: the first error is the one that is heard, nobody stays."""
 
+import errno
 import functools
 import multiprocessing
 import os
@@ -52,13 +53,15 @@ def test_the_error_that_came_first_is_the_one_that_is_raised(tmp_path: Path) -> 
         run(rank_jobs.fail_alike, 2, lambda reason, found: lost.append((reason, found)))
     assert not lost, "the first process knows, and writes it down itself"
 
-    def full(reason: str, found: str) -> None:
-        raise StorageError("the disk is full")
+    for number, error in enumerate((StorageError("the disk is full"), OSError(errno.ESTALE, "Stale file handle"))):
 
-    again = tmp_path / "again"
-    again.mkdir()
-    with pytest.raises(DataError, match="the cause"):
-        run(functools.partial(rank_jobs.fail_after_the_others, again), 3, full)
+        def unwritten(reason: str, found: str, error: Exception = error) -> None:
+            raise error
+
+        again = tmp_path / str(number)
+        again.mkdir()
+        with pytest.raises(DataError, match="the cause"):
+            run(functools.partial(rank_jobs.fail_after_the_others, again), 3, unwritten)
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

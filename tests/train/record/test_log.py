@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from facemae.data.pack import pack_samples
+from facemae.train.processes.process_group import OneProcess, ProcessGroup
 from facemae.train.record.log import StepLog, append_line, read_lines
 from facemae.train.record.metrics import MetricBag
 from facemae.train.record.progress import metrics_line
@@ -14,6 +15,7 @@ from facemae.train.record.status import describe, read_status
 from facemae.train.saving.promise import Promise, resume_promise
 from facemae.train.trainer import pretrain
 from tests.data.test_loader import damage
+from tests.spawn import run_in_processes
 from tests.train.conftest import Tiny, noise_items, run_until
 
 
@@ -52,15 +54,32 @@ def test_means_leave_out_skipped_steps() -> None:
     good, bad = torch.tensor(0.0), torch.tensor(1.0)
     bag.add({"loss": torch.tensor(1.0)}, good)
     bag.add({"loss": torch.tensor(torch.nan)}, bad)
-    saved = bag.state()
+    saved = bag.state(OneProcess())
     bag.add({"loss": torch.tensor(4.0)}, good)
-    assert bag.read(lambda value: value) == {"loss": 2.5}
+    assert bag.read(OneProcess()) == {"loss": 2.5}
     other = MetricBag(torch.device("cpu"))
     other.load(json.loads(json.dumps(saved)))
     other.add({"loss": torch.tensor(4.0)}, good)
-    assert other.read(lambda value: value) == {"loss": 2.5}
+    assert other.read(OneProcess()) == {"loss": 2.5}
     bag.add({"loss": torch.tensor(torch.nan)}, bad)
-    assert bag.read(lambda value: value) == {"loss": None}
+    assert bag.read(OneProcess()) == {"loss": None}
+
+
+def read_together(group: ProcessGroup) -> tuple[dict[str, float], dict[str, float | None]]:
+    bag = MetricBag(torch.device("cpu"))
+    good, one = torch.tensor(0.0), torch.tensor(1.0)
+    # Where no sample of a process counts for an objective, it may say nothing of it, at first or at all.
+    if group.rank == 0:
+        bag.add({"loss": one, "accuracy": one / 2, "norm": 3 * one}, good)
+    else:
+        bag.add({"norm": 0 * one, "loss": one, **({"late": one} if group.rank == 2 else {})}, good)
+    return bag.state(group), bag.read(group)
+
+
+def test_processes_add_up_metrics_by_their_names() -> None:
+    sums = {"steps": 1.0, "loss": 3.0, "accuracy": 0.5, "norm": 3.0, "late": 1.0}
+    means = {name: value for name, value in sums.items() if name != "steps"}
+    assert run_in_processes(read_together, 3) == [(sums, means)] * 3
 
 
 def test_the_promise_names_what_differs() -> None:
@@ -74,15 +93,24 @@ def test_the_promise_names_what_differs() -> None:
     assert not resume_promise({"device": "cuda"}, {"device": "cuda"}).bitwise
 
 
-@pytest.mark.parametrize("name", ["code", "numpy", "opencv-python-headless", "av", "soxr"])
+@pytest.mark.parametrize("name", ["code", "numpy", "torch", "opencv-python-headless", "av", "soxr"])
 def test_views_and_masks_are_not_promised_where_other_code_draws_them(name: str) -> None:
     facts = {"device": "cpu", "threads": 1, name: "1"}
     changed = resume_promise(facts, {**facts, name: "2"}, step=4)
     assert (changed.bitwise, changed.changed_at) == (False, 4)
-    assert changed.text.startswith(f"the same samples; the same views and masks unless changed by other {name} 1 -> 2;")
+    # Our code and numpy draw the order of samples as well.
+    samples = "the same samples, views" if name in ("code", "numpy") else "the same samples; the same views"
+    assert changed.text.startswith(f"{samples} and masks unless changed by other {name} 1 -> 2;")
     order = resume_promise(facts, {**facts, name: "2"}, step=4, other_order=True)
     assert order.text.startswith("another order of samples from here")
     assert "the same samples" not in order.text
+
+
+def test_spectrograms_are_not_promised_on_another_processor() -> None:
+    facts = {"device": "cpu", "threads": 1, "processor": "A"}
+    assert resume_promise(facts, {**facts, "processor": "B"}).text.startswith("the same samples, views and masks; loss")
+    heard = resume_promise(facts, {**facts, "processor": "B"}, sounds=True)
+    assert heard.text.startswith("the same samples; the same views and masks unless changed by other processor A -> B;")
 
 
 def test_the_promise_does_not_forget_that_terms_have_changed() -> None:
