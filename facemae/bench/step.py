@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import bootstrap
+
 from facemae.bench import step_hicmae
 from facemae.bench.data import DataBenchSettings, make_sources
 from facemae.bench.report import BenchResult, machine
@@ -20,6 +23,7 @@ from facemae.objectives.masked_image import MaskedImageConfig
 from facemae.objectives.masked_patches import MaskedPatchesConfig
 from facemae.recipe import load_recipe
 from facemae.recipe_specs import sound_specs, view_specs
+from facemae.rng import generator
 
 LARGEST_DIFFERENCE = 1e-2
 """Of the losses of two sides at the same step."""
@@ -143,7 +147,9 @@ def _measure_sides(recipe: Recipe, settings: StepBenchSettings, tell: _Tell) -> 
         check_losses({name: timing.losses for name, timing in first.items()})
         for number in range(settings.rounds):
             tell(f"steps, round {number + 1} of {settings.rounds}")
-            for side in sides.values():
+            # There and back: a machine that gets slower favours none of them.
+            turns = list(sides.values())[:: -1 if number % 2 else 1]
+            for side in turns:
                 side.timings.append(side.process.run(settings.steps))
         for side in sides.values():
             side.memory = side.process.peak_memory() / 1e6
@@ -232,11 +238,20 @@ def _facts(recipe: Recipe, settings: StepBenchSettings) -> dict[str, Any]:
 
 
 def _paired(name: str, ours: Sequence[float], theirs: Sequence[float], unit: str, facts: dict[str, Any]) -> BenchResult:
-    """Medians of two series taken in turns, and the median and range of their ratios round by round."""
+    """Medians of two series taken in turns; median, its interval and range of their ratios round by round."""
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     facts = {**facts, "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)]}
+    if len(ratios) > 1:
+        facts["ratio_interval"] = [round(value, 3) for value in median_interval(ratios)]
     mine, other = statistics.median(ours), statistics.median(theirs)
     return BenchResult(name, mine, other, unit, statistics.median(ratios), facts, machine())
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of a median by the percentile bootstrap."""
+    found = bootstrap((values,), np.median, method="percentile", rng=generator(0, "bench", "interval"))
+    low, high = found.confidence_interval
+    return float(low), float(high)
 
 
 def _bench_run(recipe: Recipe, settings: StepBenchSettings, folder: Path, tell: _Tell) -> BenchResult:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import Attention
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from facemae.models import plain_attention as module
 from facemae.models.attention import SelfAttention, give_attention, prepare_attention
@@ -83,22 +84,35 @@ def test_under_autocast_gradients_have_the_type_of_what_is_given() -> None:
     assert gradient.dtype == torch.float32
 
 
-def test_a_compiler_sees_one_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SCORES", 1)
-    products: list[int] = []
+@packs_of
+def test_to_a_compiler_it_is_one_operation(shapes: list[tuple[int, int]]) -> None:
+    given = packs(shapes)
+    seen: list[Any] = []
 
     def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., Any]:
-        products.append(sum("bmm" in str(node.target) for part in graph.modules() for node in nodes_of(part)))
+        seen.extend(node.target for node in graph.graph.nodes if node.op == "call_function")
         return graph.forward
 
-    given = packs([(7, 3)])
-    torch.testing.assert_close(torch.compile(plain_attention, backend=backend)(*given), plain_attention(*given))
-    # Two products of the forward pass, and at most five of the backward pass: not for each of six heads.
-    assert 2 <= sum(products) <= 7
+    compiled = torch.compile(lambda *packs: plain_attention(*packs) + 1, backend=backend, fullgraph=True)
+    torch.testing.assert_close(compiled(*given), plain_attention(*given) + 1)
+    assert torch.ops.facemae.attention.default in seen
+    assert not any("bmm" in str(target) for target in seen)
 
 
-def nodes_of(part: torch.nn.Module) -> list[torch.fx.Node]:
-    return list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else []
+@packs_of
+def test_its_shapes_and_gradients_are_those_it_tells_a_compiler(shapes: list[tuple[int, int]]) -> None:
+    given = packs(shapes, torch.float32)
+    torch.library.opcheck(torch.ops.facemae.attention.default, (given,))
+
+
+@packs_of
+def test_its_operations_are_counted(shapes: list[tuple[int, int]]) -> None:
+    given = packs(shapes)
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(plain_attention(*given).sum(), given)
+    product = 2 * BATCH * HEADS * given[0].shape[1] * given[-1].shape[1] * SIZE
+    # Two products forward, and one for each of their four inputs backward.
+    assert counter.get_total_flops() == (2 + 4) * product
 
 
 def test_attention_of_a_vit_is_replaced_and_keeps_names_and_values() -> None:
