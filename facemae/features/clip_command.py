@@ -139,6 +139,7 @@ def _print_report(report: "ClipReport", as_json: bool) -> None:
             "out": str(report.out),
             "clips": report.clips,
             "rows": report.rows,
+            "partial": report.partial,
             "skipped": report.meta["skipped"],
             "notes": report.meta["notes"],
             "seconds": round(report.seconds, 3),
@@ -156,5 +157,6 @@ def _print_report(report: "ClipReport", as_json: bool) -> None:
     if len(report.notes) > _SHOWN:
         typer.echo(f"and {len(report.notes) - _SHOWN} more notes; all stand in the file's metadata")
     typer.echo(papers(report.meta))
-    done = f"wrote {report.rows} rows of {report.clips} clips to {report.out}"
+    partial = f" ({report.partial} of them of partial windows)" if report.partial else ""
+    done = f"wrote {report.rows} rows{partial} of {report.clips} clips to {report.out}"
     typer.echo(f"{done} in {report.seconds:.1f} s ({rate:.1f} rows/s)")

@@ -49,6 +49,7 @@ class ClipReport:
         out: The file.
         clips: Videos, sounds and packed clips that gave rows.
         rows: Rows written.
+        partial: Those of windows that reach beyond their clip's end.
         skipped: What was left out, with the reason.
         notes: (file, remark) of what is odd and was kept.
         seconds: Wall time.
@@ -58,6 +59,7 @@ class ClipReport:
     out: Path
     clips: int
     rows: int
+    partial: int
     skipped: list[Skip]
     notes: list[tuple[str, str]]
     seconds: float
@@ -140,11 +142,12 @@ def extract_clips(
     check_new(out, overwrite)
     plan = plan or plan_clips(extractor, parts)
     walk, began = _Walk(extractor, parts, plan, progress), time.monotonic()
-    rows = 0
+    rows = partly = 0
     with open_writer(out, extractor.columns()) as writer:
         for found in extractor.rows(walk.windows()):
             writer.append(found.columns())
             rows += len(found.keys)
+            partly += int(found.partial.sum())
         if not rows:
             first = walk.skipped[0].reason if walk.skipped else "no windows"
             raise DataError(f"none of {plan.clips} clips gives features; the first: {first}", expected="faces or sound")
@@ -155,7 +158,7 @@ def extract_clips(
             "notes": [{"key": key, "note": text} for key, text in walk.notes],
         }
         writer.finish(meta)
-    return ClipReport(out, walk.given, rows, walk.skipped, walk.notes, time.monotonic() - began, meta)
+    return ClipReport(out, walk.given, rows, partly, walk.skipped, walk.notes, time.monotonic() - began, meta)
 
 
 class _Walk:

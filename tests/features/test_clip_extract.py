@@ -224,6 +224,9 @@ def test_bad_input_is_counted_and_named(tmp_path: Path, run: Path, deaf: Path) -
     assert report["meta"]["sources"][0]["other_files"] == {".txt": 1}
     text = extract(folder, "--model", deaf, "--out", tmp_path / "g.npz", "--device", "cpu").stdout
     assert "3 clips were left out" in text
+    partial = int(columns["partial"].sum())
+    assert report["partial"] == partial > 0
+    assert f"wrote {len(columns['partial'])} rows ({partial} of them of partial windows) of 4 clips" in text
     assert "2 nobody.mp4" in text
 
 

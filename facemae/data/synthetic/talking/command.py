@@ -40,5 +40,6 @@ def synth_clips(
     kept = report.clips - report.drawn
     there = f", {kept} of which were there" if kept else ""
     typer.echo(f"{report.clips} clips of {settings.identities} identities{there} under {out}, labels in labels.csv")
+    typer.echo(f"next: facemae data pack {out} --out SHARDS")
     if sheet is not None:
         typer.echo(f"sheet: {sheet}")

@@ -210,6 +210,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     again = CliRunner().invoke(app, arguments)
     assert "3 clips of 3 identities, 3 of which were there" in again.stdout
+    assert f"next: facemae data pack {out} --out SHARDS" in again.stdout
 
 
 @pytest.mark.parametrize(
