@@ -16,7 +16,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import functional as tv
 
-from facemae.bench.report import BenchResult, compare_rates, machine
+from facemae.bench.report import BenchResult, compare_rates, machine, spread
 from facemae.config import DataConfig, StreamConfig
 from facemae.data.augment import random_box
 from facemae.data.decode import Pixels
@@ -109,9 +109,7 @@ def bench_data(settings: DataBenchSettings, *, tell: Callable[[str], None] = lam
 
 def _result(name: str, ours: list[float], baseline: list[float], settings: dict[str, Any]) -> BenchResult:
     mine, theirs, ratio = compare_rates(ours, baseline)
-    ratios = [a / b for a, b in zip(ours, baseline, strict=True)]
-    spread = [round(min(ratios), 2), round(max(ratios), 2)]
-    return BenchResult(name, mine, theirs, "images/s", ratio, {**settings, "ratio_range": spread}, machine())
+    return BenchResult(name, mine, theirs, "images/s", ratio, {**settings, **spread(ours, baseline)}, machine())
 
 
 def make_sources(folder: Path, settings: DataBenchSettings) -> float:

@@ -6,6 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from scipy.stats import bootstrap
+
+from facemae.rng import generator
+
 
 @dataclass(frozen=True)
 class BenchResult:
@@ -61,5 +66,24 @@ def compare_rates(ours: Sequence[float], baseline: Sequence[float]) -> tuple[flo
 
     Rounds lie close in time, so a ratio within one suffers less from other load on the machine than a ratio of medians.
     """
-    ratios = [mine / theirs for mine, theirs in zip(ours, baseline, strict=True)]
+    ratios = _ratios(ours, baseline)
     return statistics.median(ours), statistics.median(baseline), statistics.median(ratios)
+
+
+def spread(ours: Sequence[float], baseline: Sequence[float]) -> dict[str, list[float]]:
+    """How far the ratios of `compare_rates` lie apart.
+
+    Returns:
+        `ratio_range`, the smallest and the largest; `ratio_interval` where there are several rounds: of their median,
+        95 % by the percentile bootstrap.
+    """
+    ratios = _ratios(ours, baseline)
+    found = {"ratio_range": [round(min(ratios), 3), round(max(ratios), 3)]}
+    if len(ratios) > 1:
+        drawn = bootstrap((ratios,), np.median, method="percentile", rng=generator(0, "bench", "interval"))
+        found["ratio_interval"] = [round(float(end), 3) for end in drawn.confidence_interval]
+    return found
+
+
+def _ratios(ours: Sequence[float], baseline: Sequence[float]) -> list[float]:
+    return [mine / theirs for mine, theirs in zip(ours, baseline, strict=True)]

@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.stats import bootstrap
-
 from facemae.bench import step_hicmae
 from facemae.bench.data import DataBenchSettings, make_sources
-from facemae.bench.report import BenchResult, machine
+from facemae.bench.report import BenchResult, compare_rates, machine, spread
 from facemae.bench.step_run import loader_rate, run_rate
 from facemae.bench.step_sides import SIDES, Side, Timing
 from facemae.config import Recipe
@@ -23,7 +20,6 @@ from facemae.objectives.masked_image import MaskedImageConfig
 from facemae.objectives.masked_patches import MaskedPatchesConfig
 from facemae.recipe import load_recipe
 from facemae.recipe_specs import sound_specs, view_specs
-from facemae.rng import generator
 
 LARGEST_DIFFERENCE = 1e-2
 """Of the losses of two sides at the same step."""
@@ -238,20 +234,9 @@ def _facts(recipe: Recipe, settings: StepBenchSettings) -> dict[str, Any]:
 
 
 def _paired(name: str, ours: Sequence[float], theirs: Sequence[float], unit: str, facts: dict[str, Any]) -> BenchResult:
-    """Medians of two series taken in turns; median, its interval and range of their ratios round by round."""
-    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
-    facts = {**facts, "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)]}
-    if len(ratios) > 1:
-        facts["ratio_interval"] = [round(value, 3) for value in median_interval(ratios)]
-    mine, other = statistics.median(ours), statistics.median(theirs)
-    return BenchResult(name, mine, other, unit, statistics.median(ratios), facts, machine())
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of a median by the percentile bootstrap."""
-    found = bootstrap((values,), np.median, method="percentile", rng=generator(0, "bench", "interval"))
-    low, high = found.confidence_interval
-    return float(low), float(high)
+    """Medians of two series taken in turns, and their ratio round by round."""
+    mine, other, ratio = compare_rates(ours, theirs)
+    return BenchResult(name, mine, other, unit, ratio, {**facts, **spread(ours, theirs)}, machine())
 
 
 def _bench_run(recipe: Recipe, settings: StepBenchSettings, folder: Path, tell: _Tell) -> BenchResult:

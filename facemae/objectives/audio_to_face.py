@@ -23,7 +23,7 @@ from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Te
 from facemae.objectives.checks import heard
 from facemae.objectives.masked_patches import draw_subset
 from facemae.objectives.rows import only, spread
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 
 
 class AudioToFaceConfig(ObjectiveConfig):
@@ -136,7 +136,7 @@ class AudioToFace(Objective):
             return None
         shape = (len(batch), patches.shape[1])
         chosen = draw_subset(shape, fraction, seed=self.seed, step=step, first_slot=batch.first_slot)
-        return only(to_device(chosen, patches.device), batch.rows(self.settings.view))
+        return only(upload(chosen, patches.device), batch.rows(self.settings.view))
 
 
 def _tubelet(encoder: EncoderConfig) -> int:

@@ -28,7 +28,7 @@ from facemae.objectives.contrast import (
 )
 from facemae.objectives.groups import Group, add_terms, split_groups
 from facemae.objectives.rows import spread
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 
 _NO_MARK = (-1.0, -1.0)
 """Of samples that lack a property, which they share with none."""
@@ -136,7 +136,7 @@ class Contrastive(Objective):
         rows_of = tuple(batch.rows(name) for name in self.settings.between)
         vectors = [level(first, second, rows_of, len(batch)) for level in self._levels()]
         device = vectors[0].device
-        present, marks = (to_device(part, device) for part in (self._present(batch), self._marks(batch)))
+        present, marks = (upload(part, device) for part in (self._present(batch), self._marks(batch)))
         # One exchange carries all levels and what tells samples apart: [B, numbers].
         rows = torch.cat([*(vector.flatten(1) for vector in vectors), present.float().unsqueeze(1), marks], dim=1)
         shapes = [tuple(vector.shape[1:]) for vector in vectors]
@@ -160,7 +160,7 @@ class Contrastive(Objective):
                 here = torch.ones_like(rows, dtype=torch.bool)
             else:
                 continue
-            present = to_device(present, here.device) & spread(here, rows, len(batch))
+            present = upload(present, here.device) & spread(here, rows, len(batch))
         return present
 
     def _marks(self, batch: Batch) -> torch.Tensor:

@@ -20,7 +20,7 @@ from facemae.models.patches import hidden_patches, take
 from facemae.objectives.base import Need, Objective, Reconstruction, Setting, Term
 from facemae.objectives.checks import check_mix, check_skips
 from facemae.objectives.rows import only, spread
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 from facemae.rng import uniform_by_slot
 
 EPSILON = 1e-6
@@ -201,7 +201,7 @@ class MaskedPatches(Objective):
             first_slot=batch.first_slot * masks,
             copy=copy,
         )
-        chosen = to_device(chosen, hidden.device)
+        chosen = upload(chosen, hidden.device)
         return hidden.gather(1, only(chosen, batch.rows(self.names[copy]), masks))
 
     def _taken(self, encoding: Encoding) -> Encoding:

@@ -10,7 +10,7 @@ import torch
 
 from facemae.data.schema import Batch
 from facemae.errors import UsageError
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 from facemae.rng import generator
 
 PAIR = 2
@@ -51,5 +51,5 @@ def partners(rows: torch.Tensor) -> torch.Tensor:
 
 def mix(pixels: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
     """Pixels [B, C, H, W], or those of clips [B, T, C, H, W], mixed by shares [B]."""
-    shares = to_device(shares, pixels.device).view(-1, *[1] * (pixels.ndim - 1))
+    shares = upload(shares, pixels.device).view(-1, *[1] * (pixels.ndim - 1))
     return shares * pixels + (1 - shares) * partners(pixels)

@@ -22,7 +22,7 @@ from facemae.objectives.mixup import draw_shares, mix
 from facemae.objectives.registry import build_objective
 from facemae.objectives.rows import only
 from facemae.objectives.streams import StreamLosses
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 
 
 def build_pretrain_model(recipe: Recipe, exchange: Exchange | None = None) -> "PretrainModel":
@@ -231,7 +231,7 @@ class PretrainModel(nn.Module):
             slots=len(batch),
         )
         device, rows = next(self.parameters()).device, batch.rows(name)
-        return [only(to_device(factors, device), rows) for factors in drawn]
+        return [only(upload(factors, device), rows) for factors in drawn]
 
     def _terms(self) -> list[Objective]:
         return [objective for objective in self.objectives if isinstance(objective, Objective)]

@@ -7,7 +7,7 @@ import torch
 
 from facemae.data.schema import Batch, SoundBatch, ViewBatch
 from facemae.objectives.base import Objective
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 
 
 class StreamLosses:
@@ -41,7 +41,7 @@ class StreamLosses:
         # Made on the CPU and sent along: reading the samples' losses back would wait for the device.
         member = torch.tensor([[stream == name for stream in batch.streams] for name in self.names])
         divisor = torch.tensor(counts, dtype=torch.float32).clamp(min=1)
-        member, divisor = (to_device(part, samples.device) for part in (member, divisor))
+        member, divisor = (upload(part, samples.device) for part in (member, divisor))
         sums = torch.where(member, samples.detach().float(), 0.0).sum(dim=1) / divisor
         return {f"loss/{objective}/{name}": value for name, value in zip(self.names, sums, strict=True)}
 

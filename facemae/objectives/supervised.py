@@ -18,7 +18,7 @@ from facemae.objectives.checks import check_pool
 from facemae.objectives.labels import LabelReader, Task
 from facemae.objectives.mixup import draw_shares, partners
 from facemae.objectives.rows import only, spread
-from facemae.objectives.transfer import to_device
+from facemae.objectives.transfer import upload
 from facemae.rng import uniform_by_slot
 
 START = 1e-3
@@ -244,7 +244,7 @@ class Supervised(Objective):
         losses, right = [], []
         with torch.autocast(device.type, enabled=False):
             for wanted, weight in sides:
-                wanted, weight = (to_device(part, device) for part in (wanted, weight))
+                wanted, weight = (upload(part, device) for part in (wanted, weight))
                 losses.append(self._losses(out, wanted, weight))
                 right.append(self._right(out.detach(), wanted, weight))
         return torch.stack(losses).sum(dim=0), torch.stack(right).sum(dim=0)
@@ -271,5 +271,5 @@ class Supervised(Objective):
             return pooled
         slots = {"first": batch.first_slot, "slots": len(batch), "each": pooled.shape[1]}
         drawn = uniform_by_slot(self.seed, "dropout", view, step, **slots)
-        kept = only(to_device(torch.from_numpy(drawn >= rate), pooled.device), batch.rows(view))
+        kept = only(upload(torch.from_numpy(drawn >= rate), pooled.device), batch.rows(view))
         return pooled * kept.to(pooled.dtype) / (1 - rate)

@@ -3,7 +3,7 @@
 import torch
 
 
-def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor of the host on a device, without waiting for what is queued there.
 
     To a GPU only copies from page-locked memory do not wait, whatever `non_blocking` says.

@@ -18,6 +18,7 @@ from facemae.train.hardware.blocks import uncompiled
 from facemae.train.hardware.device import Mover
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.hardware.resident import resident_bytes
+from facemae.train.hardware.work import Work
 from facemae.train.monitor.monitor import Monitor
 from facemae.train.optim.adamw import Average
 from facemae.train.optim.guard import Guard, Skip
@@ -143,7 +144,8 @@ class Trainer:
             # From the first moment the folder knows its recipe, its data and its initial weights.
             self._save()
         numerics = self._numerics
-        clock = Clock(self._step, numerics.peak(), recomputed=numerics.checkpointing, compiled=numerics.compiled)
+        work = Work(numerics.peak(), recomputed=numerics.checkpointing, compiled=numerics.compiled)
+        clock = Clock(self._step, work)
         reason = "finished"
         for batch in clock.waiting(self._loader):
             self._check_lease()

@@ -167,7 +167,7 @@ def _written_down(folder: RunFolder) -> Iterator[None]:
         yield
     except FacemaeError as error:
         # The reason may be that nothing can be written; the error itself is what the person must see.
-        with contextlib.suppress(FacemaeError):
+        with contextlib.suppress(FacemaeError, OSError):
             record_loss(folder, type(error).__name__, error.found)
         raise
 

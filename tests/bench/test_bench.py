@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from facemae.bench import data as bench
 from facemae.bench.commands import app
-from facemae.bench.report import BenchResult, compare_rates
+from facemae.bench.report import BenchResult, compare_rates, spread
 from facemae.data import augment
 from facemae.data.decode import Pixels
 from facemae.errors import DataError
@@ -34,6 +34,14 @@ def test_results_are_one_json_object_a_line() -> None:
 def test_the_ratio_is_the_median_of_rounds() -> None:
     ours, baseline, ratio = compare_rates([10, 20, 90], [5, 5, 30])
     assert (ours, baseline, ratio) == (20, 5, 3)
+
+
+def test_the_spread_is_that_of_the_ratios_of_rounds() -> None:
+    assert spread([10], [4]) == {"ratio_range": [2.5, 2.5]}
+    found = spread([10, 20, 90, 8, 21], [5, 5, 30, 4, 7])
+    assert found["ratio_range"] == [2, 4]
+    # The median of five draws from 2, 2, 3, 3, 4 is below 2.5 or above 3.5 more often than one time in forty.
+    assert found["ratio_interval"] == [2, 4]
 
 
 def test_both_pipelines_deliver_the_same_tensor(sources: Path) -> None:

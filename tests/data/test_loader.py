@@ -4,7 +4,7 @@ import io
 import itertools
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -316,3 +316,19 @@ def test_iterating_leaves_the_global_random_state_alone(shards: Path) -> None:
 
 def test_the_chosen_number_of_workers_leaves_a_core() -> None:
     assert 0 <= default_workers() <= 8
+
+
+def test_a_killed_worker_is_said_when_the_thread_that_locks_its_pages_ends(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: Loader) -> Iterator[Batch]:
+        # Asked for its first batch, not before.
+        return map(fail, (1,))
+
+    def fail(_: int) -> Batch:
+        raise RuntimeError("Pin memory thread exited unexpectedly")
+
+    monkeypatch.setattr(Loader, "_data_loader", broken)
+    data, view = DataConfig(streams=(StreamConfig(shards=str(shards)),), lanes=2), (ViewSpec("main", 16, 3),)
+    with pytest.raises(DataError, match="a loader process ended unexpectedly: RuntimeError: Pin memory thread"):
+        next(iter(build_loader(data, view, seed=0, batch_size=4, stop_step=4, workers=2)))

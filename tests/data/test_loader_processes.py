@@ -6,18 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from facemae.config import DataConfig, StreamConfig
-from facemae.data.loader import Loader, build_loader
 from facemae.data.pack import PackItem, pack_samples
-from facemae.data.schema import Batch, ViewSpec
-from facemae.errors import DataError
 
 pytestmark = [
     pytest.mark.slow,  # each test starts an interpreter, a fork server and two workers
@@ -91,22 +86,6 @@ def test_a_killed_worker_is_said_in_plain_words(shards: Path, tmp_path: Path) ->
     os.kill(workers[0], signal.SIGKILL)
     output = process.communicate("go on\n", timeout=240)[0]
     assert output.startswith("DataError a loader process ended unexpectedly")
-
-
-def test_a_killed_worker_is_said_when_the_thread_that_locks_its_pages_ends(
-    shards: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(_: Loader) -> Iterator[Batch]:
-        # Asked for its first batch, not before.
-        return map(fail, (1,))
-
-    def fail(_: int) -> Batch:
-        raise RuntimeError("Pin memory thread exited unexpectedly")
-
-    monkeypatch.setattr(Loader, "_data_loader", broken)
-    data, view = DataConfig(streams=(StreamConfig(shards=str(shards)),), lanes=2), (ViewSpec("main", 16, 3),)
-    with pytest.raises(DataError, match="a loader process ended unexpectedly: RuntimeError: Pin memory thread"):
-        next(iter(build_loader(data, view, seed=0, batch_size=4, stop_step=4, workers=2)))
 
 
 def test_workers_end_with_a_killed_training_process(shards: Path, tmp_path: Path) -> None:

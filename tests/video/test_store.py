@@ -87,7 +87,7 @@ def test_a_stored_clip_comes_back(kind: str, stored: Make) -> None:
 @pytest.mark.parametrize("kind", STORAGES)
 def test_the_same_frames_give_the_same_bytes(kind: str, stored: Make) -> None:
     clip, frames, held = stored(kind), moving(), []
-    for again in range(30):  # one encode in fifty differed where memory decided, so many, each among other memory
+    for again in range(30):  # each among other memory: where that decided, a few in a hundred differed
         target = io.BytesIO()
         write_clip(iter(frames), target, fps=25, storage=clip.storage)
         assert target.getvalue() == clip.data

@@ -71,14 +71,14 @@ def choose_compile(wanted: str, device: torch.device) -> tuple[bool, str]:
     if wanted == "off":
         return False, "blocks not compiled, as the recipe says"
     if wanted == "auto" and device.type == "cpu":
-        return False, "blocks not compiled: a minute of compiling at each start gains 5 % on a CPU"
+        return False, "blocks not compiled: a minute of compiling at each start gains a few percent on a CPU"
     missing = _missing(device)
     if missing is None:
         return True, "blocks compiled"
     if wanted == "blocks":
         raise ConfigError(
             f"efficiency.compile is blocks, but {missing}",
-            expected="what torch.compile needs: a C++ compiler, and Triton on a GPU",
+            expected="what torch.compile needs: a C++ compiler; on a GPU Triton, a C compiler and Python's headers too",
             fix="install it, or efficiency.compile=off",
         )
     return False, f"blocks not compiled: {missing}"

@@ -18,15 +18,11 @@ class Clock:
 
     Args:
         step: Steps already done.
-        peak: Operations a second that the hardware can do, or None.
-        recomputed: Whether blocks are computed again in the backward pass.
-        compiled: Whether they are compiled.
+        work: Counts the operations of the steps.
     """
 
-    def __init__(
-        self, step: int, peak: float | None = None, *, recomputed: bool = False, compiled: bool = False
-    ) -> None:
-        self.work = Work(peak, recomputed=recomputed, compiled=compiled)
+    def __init__(self, step: int, work: Work) -> None:
+        self.work = work
         self._begin = self._mark = time.perf_counter()
         self._first = self._last = step
         self._waited = self._aside = 0.0

@@ -52,11 +52,14 @@ def resume_promise(
     """
     rounding = rounding_changes(old, new)
     ordering, drawing = ordering_changes(old, new), drawing_changes(old, new, sounds=sounds)
-    said = ["another order of samples from here, since the data is another" if other_order else _KEYS]
-    if ordering is not None and not other_order:
+    if other_order:
+        said = ["another order of samples from here, since the data is another"]
+    elif ordering is not None:
         said = [f"{_KEYS} unless changed by other {drawing}"]
-    elif drawing is not None:
-        said = [said[0] if other_order else _SAMPLES, f"the same views and masks unless changed by other {drawing}"]
+    else:
+        said = [_KEYS if drawing is None else _SAMPLES]
+    if drawing is not None and (other_order or ordering is None):
+        said.append(f"the same views and masks unless changed by other {drawing}")
     if longer is not None:
         said.append(f"another learning rate from here, for {longer[1]} samples in place of {longer[0]}")
     if rounding is not None:

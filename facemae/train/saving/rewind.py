@@ -79,7 +79,7 @@ def read_rewinds(path: Path) -> tuple[Rewind, ...]:
         ) from None
 
 
-def record_rewind(run: Path, path: Path, request: GoBack, changed_at: int | None = None) -> Rewind:
+def record_rewind(run: Path, path: Path, request: GoBack, changed_at: int | None) -> Rewind:
     """Write down that a run goes back to the checkpoint it should, or to the one before where that is damaged.
 
     Args:
