@@ -198,6 +198,10 @@ class ObjectiveConfig(Config):
         """
         return 1
 
+    def remark(self, total: int) -> str | None:
+        """What to say at the start of a run of so many samples, where a setting does not fit its length."""
+        return None
+
     def label_columns(self) -> tuple[str, ...]:
         """Metadata columns it learns from."""
         return ()

@@ -90,3 +90,13 @@ class Recipe(Config):
                         raise ValueError(
                             f"objective {objective.kind!r} needs sound {needed!r} and the recipe has no sound_encoder"
                         )
+
+    def unused(self) -> tuple[str, ...]:
+        """Views and sounds that are made of every sample, and taken by no objective."""
+        used = {
+            name
+            for objective in self.objectives
+            for name in (*objective.view_names(), *objective.sound_names(), *objective.either_names())
+        }
+        used |= {sound.beneath for name, sound in self.sounds.items() if name in used}
+        return tuple(name for name in (*self.views, *self.sounds) if name not in used)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from timm.models import checkpoint
 from torch import nn
 
 from facemae.config import DecoderConfig
@@ -13,6 +12,7 @@ from facemae.models.attention import prepare_attention
 from facemae.models.clip_positions import Position
 from facemae.models.cross import CrossBlock
 from facemae.models.decoder import PixelDecoder
+from facemae.models.recompute import recompute
 
 
 class ContextDecoder(PixelDecoder):
@@ -66,5 +66,5 @@ class ContextDecoder(PixelDecoder):
         context = torch.cat([given + mark for given, mark in zip(embedded, self.source_token, strict=True)], dim=1)
         prepare_attention(self.blocks, x)
         for block in self.blocks:
-            x = checkpoint(block, x, context) if self.checkpointing else block(x, context)
+            x = recompute(block, x, context) if self.checkpointing else block(x, context)
         return self.pred(self.norm(x))  # type: ignore[no-any-return]

@@ -5,7 +5,6 @@ import math
 import torch
 import torch.nn.functional as F
 from timm.layers import LayerNorm
-from timm.models import checkpoint
 from torch import nn
 
 from facemae.config import DecoderConfig
@@ -16,6 +15,7 @@ from facemae.models.cross import CrossBlock, CrossSelfBlock
 from facemae.models.encoding import Encoding
 from facemae.models.mix import LayerMix
 from facemae.models.patches import hidden_patches
+from facemae.models.recompute import recompute
 
 
 def build_decoder(
@@ -132,7 +132,7 @@ class JointDecoder(PixelDecoder):
         plain: list[tuple[torch.Tensor, ...]] = [()] * (len(self.blocks) - len(contexts))
         *before, (last, given) = zip(self.blocks, [*plain, *((context,) for context in contexts)], strict=True)
         for block, context in before:
-            x = checkpoint(block, x, *context) if self.checkpointing else block(x, *context)
+            x = recompute(block, x, *context) if self.checkpointing else block(x, *context)
         # The backward pass begins with it: what it keeps takes no more memory than computing it again would.
         hidden = last(x, *given, last=targets.shape[1])
         return self.pred(self.norm(hidden))  # type: ignore[no-any-return]
@@ -180,5 +180,5 @@ class CrossDecoder(PixelDecoder):
         prepare_attention(self.blocks, x)
         contexts = [encoding.tokens] * len(self.blocks) if self.mix is None else self.mix(encoding)
         for block, context in zip(self.blocks, contexts, strict=True):
-            x = checkpoint(block, x, context) if self.checkpointing else block(x, context)
+            x = recompute(block, x, context) if self.checkpointing else block(x, context)
         return self.pred(self.norm(x))  # type: ignore[no-any-return]

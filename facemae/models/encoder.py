@@ -10,7 +10,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.layers import PatchEmbed
-from timm.models import checkpoint
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -22,6 +21,7 @@ from facemae.models.drop_path import count_branches, give_branches, run_block
 from facemae.models.encoding import START, Encoding
 from facemae.models.patches import patchify, take
 from facemae.models.positions import Grid, GridTables, resampling
+from facemae.models.recompute import recompute
 from facemae.models.tubelets import TubeletEmbed
 
 
@@ -250,7 +250,7 @@ class MaskedEncoder(nn.Module):
         for number, block in enumerate(trunk.blocks):
             scale = factors[number].repeat_interleave(masks, dim=0) if factors else None
             recomputed = trunk.grad_checkpointing
-            x = checkpoint(run_block, block, x, scale) if recomputed else run_block(block, x, scale)
+            x = recompute(run_block, block, x, scale) if recomputed else run_block(block, x, scale)
             if number in layers:
                 kept[number] = trunk.norm(x) if norm_layers else x
         tokens, last = trunk.norm(x), self.depth - 1

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import torch
 from timm.layers import LayerNorm
-from timm.models import checkpoint
 from torch import nn
 
 from facemae.config import FusionConfig
@@ -14,6 +13,7 @@ from facemae.models.attention import prepare_attention
 from facemae.models.cross import CrossSelfBlock
 from facemae.models.drop_path import count_branches, give_branches, run_block
 from facemae.models.encoding import Encoding
+from facemae.models.recompute import recompute
 
 Factors = Sequence[torch.Tensor]
 """For each block [B, branches]; see `facemae.models.drop_path.draw_factors`."""
@@ -84,7 +84,7 @@ class Fusion(nn.Module):
         return replace(view, fused=self.view_norm(x)), replace(sound, fused=self.sound_norm(y))
 
     def _run(self, block: nn.Module, x: torch.Tensor, *given: torch.Tensor | None) -> torch.Tensor:
-        return checkpoint(run_block, block, x, *given) if self.checkpointing else run_block(block, x, *given)
+        return recompute(run_block, block, x, *given) if self.checkpointing else run_block(block, x, *given)
 
 
 def _blocks(config: FusionConfig, width: int, context_width: int) -> nn.ModuleList:

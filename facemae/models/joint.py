@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from timm.models import checkpoint
 from torch import nn
 
 from facemae.models.attention import prepare_attention
 from facemae.models.drop_path import run_block
 from facemae.models.encoder import MaskedEncoder
 from facemae.models.encoding import START, Encoding
+from facemae.models.recompute import recompute
 
 
 class JointPass(nn.Module):
@@ -59,7 +59,7 @@ class JointPass(nn.Module):
         prepare_attention(vit, x)
         for number, block in enumerate(vit.blocks):
             factors = view_factors[number] if view_factors else None
-            x = checkpoint(run_block, block, x, factors) if self.checkpointing else run_block(block, x, factors)
+            x = recompute(run_block, block, x, factors) if self.checkpointing else run_block(block, x, factors)
         x, heard = vit.norm(x), present[:, None, None]
         return (
             replace(view, fused=torch.where(heard, x[:, :length], view.tokens)),

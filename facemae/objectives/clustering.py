@@ -50,6 +50,15 @@ class ClusteringConfig(ObjectiveConfig):
         """All views."""
         return self.global_views + self.local_views
 
+    def remark(self, total: int) -> str | None:
+        """See `ObjectiveConfig`: prototypes that never learn."""
+        if self.freeze_prototypes < total:
+            return None
+        return (
+            f"objective {self.kind!r}: freeze_prototypes of {self.freeze_prototypes} samples lasts for a whole run of "
+            f"{total}, so the prototypes stay as they were drawn; make it smaller, or the run longer"
+        )
+
     def group_size(self, batch_size: int) -> int:
         """See `ObjectiveConfig`."""
         return group_size(self.kind, self.group, batch_size)

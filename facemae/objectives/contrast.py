@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from facemae.config import ObjectiveConfig
 from facemae.models.heads import LearnedNumber
@@ -25,6 +25,12 @@ class ContrastConfig(ObjectiveConfig):
     """Where the bias of `sigmoid` starts; it is learned."""
     group: int | None = Field(default=None, ge=2)
     """Samples that are compared with each other, a divisor of the batch; null for the whole batch."""
+
+    @model_validator(mode="after")
+    def _of_its_loss(self) -> "ContrastConfig":
+        if self.loss != "sigmoid" and self.bias != type(self).model_fields["bias"].default:
+            raise ValueError(f"bias is of the sigmoid loss, and the loss is {self.loss}")
+        return self
 
     def group_size(self, batch_size: int) -> int:
         """See `ObjectiveConfig`."""

@@ -86,6 +86,8 @@ class ContrastiveConfig(ContrastConfig):
     def _two(self) -> "ContrastiveConfig":
         if self.between[0] == self.between[1]:
             raise ValueError(f"between names {self.between[0]!r} twice; name two different views or sounds")
+        if self.loss == "sigmoid" and self.direction != "both":
+            raise ValueError("direction is of the infonce loss; sigmoid asks of each pair once")
         return self
 
 

@@ -177,8 +177,8 @@ class LabelReader:
             if not any(column in counts for counts in found.values()):
                 raise ConfigError(
                     f"no stream has a metadata column {column!r}, which objective 'supervised' learns from",
-                    expected="columns of the shard sets",
-                    fix="facemae data stats DIR shows them",
+                    expected="columns of the shard sets that its view is made of",
+                    fix="facemae data stats DIR shows them; views.NAME.streams says which sets those are",
                 )
         known = 0
         for counts in found.values():
@@ -187,8 +187,8 @@ class LabelReader:
                 known += sum(number for value, number in values.items() if self.number(column, value) is not None)
         if not known:
             raise ConfigError(
-                f"no sample of the streams has a label in {', '.join(self.columns)}",
-                fix="widen `where`, or name other columns",
+                f"no sample of the streams that its view is made of has a label in {', '.join(self.columns)}",
+                fix="widen `where` or views.NAME.streams, or name other columns",
             )
         columns = self.columns[0] if len(self.columns) == 1 else f"{len(self.columns)} columns"
         return f"{known:,} labels in {columns}" + (

@@ -137,6 +137,15 @@ class PretrainModel(nn.Module):
         terms = self._terms()
         return (*(objective.count(batch) for objective in terms), *self._streams.counts(terms, batch))
 
+    def counted(self, counts: Sequence[int]) -> dict[str, bool]:
+        """Whether anything of a global batch counted, by what its metrics are of: objectives, and streams of each.
+
+        Args:
+            counts: What `counts` gives, over the global batch.
+        """
+        streams = [f"{name}/{stream}" for name in self.names for stream in self._streams.names]
+        return {name: count > 0 for name, count in zip((*self.names, *streams), counts, strict=True)}
+
     def forward(self, batch: Batch, step: int, counts: Sequence[int]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The share of this batch in the loss of its global batch.
 

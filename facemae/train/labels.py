@@ -40,14 +40,19 @@ def complete_recipe(recipe: Recipe, run: Path) -> Recipe:
         started = load_recipe(saved).objectives
     started = [*started, *[None] * len(recipe.objectives)][: len(recipe.objectives)]
     objectives = tuple(
-        objective.completed(functools.partial(_counts_of, recipe, objective.label_columns()), before)
+        objective.completed(functools.partial(_counts_of, recipe, objective), before)
         for objective, before in zip(recipe.objectives, started, strict=True)
     )
     return recipe.model_copy(update={"objectives": objectives})
 
 
-def check_labels(model: PretrainModel, streams: Sequence[Stream]) -> list[str]:
-    """Let every objective look at the labels of a run's streams.
+def check_labels(recipe: Recipe, model: PretrainModel, streams: Sequence[Stream]) -> list[str]:
+    """Let every objective look at the labels of those of a run's streams that its views are made of.
+
+    Args:
+        recipe: The recipe.
+        model: The model with its objectives.
+        streams: The streams of the run.
 
     Returns:
         Sentences for the log.
@@ -60,19 +65,28 @@ def check_labels(model: PretrainModel, streams: Sequence[Stream]) -> list[str]:
         assert isinstance(objective, Objective)
         columns = objective.config.label_columns()
         if columns:
-            found = {stream.name: _present(stream.index, columns, stream.order.subset) for stream in streams}
+            seen = [stream for stream in streams if _sees(recipe, objective.config, stream.name)]
+            found = {stream.name: _present(stream.index, columns, stream.order.subset) for stream in seen}
             sentence = objective.check_labels(found)
             sentences += [] if sentence is None else [f"{name}: {sentence}"]
     return sentences
 
 
-def _counts_of(recipe: Recipe, columns: Sequence[str]) -> Counts:
+def _counts_of(recipe: Recipe, objective: ObjectiveConfig) -> Counts:
     found: Counts = {}
     for number, stream in enumerate(recipe.data.streams):
+        if not _sees(recipe, objective, stream.name):
+            continue
         index = open_shards(stream, number)
         subset, _ = choose_samples(index, stream)
-        found[stream.name] = _present(index, columns, subset)
+        found[stream.name] = _present(index, objective.label_columns(), subset)
     return found
+
+
+def _sees(recipe: Recipe, objective: ObjectiveConfig, stream: str) -> bool:
+    """Whether a view of the objective is made of the stream: others' labels are never learnt."""
+    made_of = [recipe.views[name].streams for name in objective.view_names()]
+    return any(streams is None or stream in streams for streams in made_of)
 
 
 def _present(index: ShardIndex, columns: Sequence[str], chosen: Any) -> dict[str, dict[Any, int]]:

@@ -203,7 +203,7 @@ class Trainer:
         # All processes know the norm; the bag adds up over processes.
         norms = {"grad_norm": update.norm, "grad_norm_adversary": update.adversary}
         known = {name: norm / self._processes.world for name, norm in norms.items() if norm is not None}
-        self._bag.add({**totals, **known}, update.bad)
+        self._bag.add({**totals, **known}, update.bad, self._model.counted(counts))
         return update
 
     def _global_counts(self, batch: Batch, parts: Sequence[Batch]) -> list[int]:
@@ -258,7 +258,7 @@ class Trainer:
             )
         if self._gallery is not None and self._due(self._lengths.pictures):
             with clock.aside(), uncompiled():
-                self._gallery.reconstruction(self._model, self._step)
+                self._gallery.reconstruction(self._model, self._step, self._position)
 
     def _watch(self, clock: Clock) -> dict[str, float]:
         """Measure held-out faces, where that was due since the last line of metrics."""

@@ -24,6 +24,7 @@ from facemae.train.loop import Trainer, micro_steps
 from facemae.train.monitor.monitor import open_monitor
 from facemae.train.optim.adamw import Average, group_names
 from facemae.train.optim.schedule import Lengths
+from facemae.train.optim.spike import remark_window
 from facemae.train.processes.process_group import OneProcess, Processes
 from facemae.train.processes.quiet import QuietLog
 from facemae.train.processes.world import describe_idle_gpus
@@ -133,13 +134,8 @@ class Session:
         idle = describe_idle_gpus(self.recipe, self.processes.world)
         if idle is not None:
             log.event("note", idle)
-        total = self.recipe.optim.total
-        if total.unit == "samples" and total.amount < self.lengths.batch:
-            log.event(
-                "note",
-                f"optim.total of {total.amount:g} samples is less than a step of {self.lengths.batch}: a number "
-                "without a unit counts samples; '20 epochs' counts epochs",
-            )
+        for remark in (*self._remark_length(), *self._remark_unused()):
+            log.event("note", remark)
         checkpoint = self.start.checkpoint
         if checkpoint is None:
             for remark in self._test_samples() if self.is_first else ():
@@ -157,6 +153,23 @@ class Session:
         if self.start.pinned is None:
             log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
 
+    def _remark_length(self) -> Iterator[str]:
+        """Settings that the run is too short for."""
+        total = self.recipe.optim.total
+        if total.unit == "samples" and total.amount < self.lengths.batch:
+            yield (
+                f"optim.total of {total.amount:g} samples is less than a step of {self.lengths.batch}: a number "
+                "without a unit counts samples; '20 epochs' counts epochs"
+            )
+        remarks = [objective.remark(self.lengths.total) for objective in self.recipe.objectives]
+        remarks.append(remark_window(self.recipe.optim.spike, self.lengths))
+        yield from filter(None, remarks)
+
+    def _remark_unused(self) -> Iterator[str]:
+        for name in self.recipe.unused():
+            kind = "view" if name in self.recipe.views else "sound"
+            yield f"no objective takes {kind} {name!r}: it costs time and teaches nothing; take it out of the recipe"
+
     def _test_samples(self) -> Iterator[str]:
         for number, (stream, config) in enumerate(zip(self.first.streams, self.recipe.data.streams, strict=True)):
             remark = remark_test_samples(stream.index, config, number)
@@ -168,13 +181,17 @@ class Session:
         if checkpoint is None:
             return Promise("from the beginning", None)
         before = int(state.get("total_samples", self.lengths.total))
+        streams, now = checkpoint.document("data")["streams"], self.first.state_description()
+        other_order = _without_digests(streams) != _without_digests(now)
         return resume_promise(
             {**checkpoint.manifest.machine, **checkpoint.manifest.versions},
             {**self.machine, **library_versions()},
             step=self.start.step,
             sounds=bool(self.recipe.sounds),
             changed_at=self.start.changed_at,
-            other_order=checkpoint.document("data")["streams"] != self.first.state_description(),
+            other_order=other_order,
+            # Streams that are read on although their digest is another have lost samples, see `facemae.data.drop`.
+            erased=streams != now and not other_order,
             longer=None if before == self.lengths.total else (before, self.lengths.total),
         )
 
@@ -238,7 +255,7 @@ class Session:
 
     def _build_model(self, log: RunLog, init_from: Path | None) -> tuple[PretrainModel, InitialWeights | None]:
         model = build_pretrain_model(self.recipe, self.processes)
-        for sentence in check_labels(model, self.first.streams):
+        for sentence in check_labels(self.recipe, model, self.first.streams):
             log.event("labels", sentence)
         init: InitialWeights | None = None
         if self.start.checkpoint is not None:
@@ -276,3 +293,7 @@ class Session:
 
     def _cards(self) -> dict[str, Any]:
         return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}
+
+
+def _without_digests(streams: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: {key: value for key, value in found.items() if key != "digest"} for name, found in streams.items()}

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from facemae.train.labels import complete_recipe
 from facemae.train.loop import RunResult
 from facemae.train.processes.launcher import run_in_processes
 from facemae.train.processes.process_group import OneProcess, Place, Processes, ProcessGroup, find_place
+from facemae.train.processes.rank import Began, Ending, Tell
 from facemae.train.processes.world import (
     check_given_world,
     check_gpus,
@@ -99,33 +100,31 @@ def pretrain(
         return _pretrain_at(place, request, stop)
 
 
-def _pretrain_as_rank(request: Request, stop: StopRequest, began: Callable[[], None]) -> RunResult:
+def _pretrain_as_rank(request: Request, stop: StopRequest, tell: Tell) -> RunResult:
     """What each process of a run does that `pretrain` has started."""
     place = find_place()
     assert place is not None, "given by whoever started this process"
-    return _pretrain_at(place, request, stop, began)
+    return _pretrain_at(place, request, stop, tell)
 
 
-def _nothing() -> None:
+def _tell_nobody(_: Began | Ending) -> None:
     pass
 
 
-def _pretrain_at(place: Place, request: Request, stop: StopRequest, began: Callable[[], None] = _nothing) -> RunResult:
+def _pretrain_at(place: Place, request: Request, stop: StopRequest, tell: Tell = _tell_nobody) -> RunResult:
     gpu = request.recipe.efficiency.device != "cpu" and visible_gpus() > 0
     with ProcessGroup(place, "cuda" if gpu else "cpu") as group:
-        return pretrain_among(group, request, stop, began)
+        return pretrain_among(group, request, stop, tell)
 
 
-def pretrain_among(
-    processes: Processes, request: Request, stop: StopRequest, began: Callable[[], None] = _nothing
-) -> RunResult:
+def pretrain_among(processes: Processes, request: Request, stop: StopRequest, tell: Tell = _tell_nobody) -> RunResult:
     """This process's part of a run.
 
     Args:
         processes: The processes of the run, all of which call this.
         request: What was asked for.
         stop: Watches for signals.
-        began: Called once the run folder is taken, in the first process.
+        tell: Told, in the first process, when the run folder is taken, and when an error is about to end the run.
 
     Raises:
         FacemaeError: As `pretrain`.
@@ -138,7 +137,7 @@ def pretrain_among(
         if processes.rank == 0:
             folder.create()
             lease = stack.enter_context(Lease(folder.lease))
-            began()
+            tell(Began())
         stack.enter_context(numerics.applied())
         went_back = False
         while True:
@@ -150,7 +149,7 @@ def pretrain_among(
             start = processes.broadcast_object(start)
             session = Session(recipe, folder, numerics, processes, start)
             try:
-                with session.open_log() as log, log.failures():
+                with session.open_log() as log, _told(tell if processes.rank == 0 else _tell_nobody), log.failures():
                     session.announce(log, lease)
                     return session.build(log, lease, stop, init_from=request.init_from).train()
             except GoBack as back:
@@ -158,6 +157,20 @@ def pretrain_among(
                 if processes.rank == 0:
                     with _written_down(folder):
                         record_rewind(folder.root, folder.rewinds, back, session.promise.changed_at)
+
+
+@contextlib.contextmanager
+def _told(tell: Tell) -> Iterator[None]:
+    """Tell whoever started the processes of an error in the block, before the log is closed, which may last."""
+    try:
+        yield
+    except GoBack:
+        raise
+    except BaseException:
+        # Nobody left to be told is no reason to hide what happened.
+        with contextlib.suppress(OSError):
+            tell(Ending())
+        raise
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from facemae.models import plain_attention as module
-from facemae.models.attention import SelfAttention, give_attention, prepare_attention
+from facemae.models.attention import PLAIN_TOKENS, SelfAttention, give_attention, prepare_attention
 from facemae.models.plain_attention import plain_attention
+from facemae.models.recompute import recompute
 
 BATCH, HEADS, SIZE = 3, 2, 4
 packs_of = pytest.mark.parametrize("shapes", [[(7, 3)], [(5, 1), (7, 2)]], ids=["self", "cross"])
@@ -127,6 +128,24 @@ def test_attention_of_a_vit_is_replaced_and_keeps_names_and_values() -> None:
     assert not any(block.attn.fused_attn for block in vit.blocks)
     assert list(vit.state_dict()) == names
     torch.testing.assert_close(vit(x), before, atol=1e-5, rtol=1e-4)
+
+
+def test_a_block_computed_again_runs_the_attention_it_ran_before() -> None:
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=24, patch_size=6, in_chans=1, num_classes=0, depth=1)
+    give_attention(vit)
+    (block,), generator = vit.blocks, torch.Generator().manual_seed(0)
+    views = [torch.randn(2, tokens, vit.embed_dim, generator=generator) for tokens in (PLAIN_TOKENS + 1, 5)]
+    found = {}
+    for recomputed in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            sums, ran = [], []
+            for view in views:
+                prepare_attention(vit, view)
+                ran.append(block.attn.fused_attn)
+                sums.append((recompute(block, view) if recomputed else block(view)).float().sum())
+        assert ran == [True, False]
+        found[recomputed] = torch.autograd.grad(torch.stack(sums).sum(), list(block.parameters()))
+    torch.testing.assert_close(found[True], found[False], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("more", [{"qk_norm": True}, {"gated": True}, {"scale_norm": True}, {"qkv_bias": True}])

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from facemae.config import Recipe
 from facemae.data.schema import Batch
@@ -232,3 +233,15 @@ def test_encoders_of_two_widths_need_heads() -> None:
 def test_a_thing_is_not_compared_with_itself() -> None:
     with pytest.raises(ValueError, match="between names 'main' twice"):
         recipe(between=["main", "main"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bias": -5.0}, "bias is of the sigmoid loss, and the loss is infonce"),
+        ({"loss": "sigmoid", "direction": "forward"}, "direction is of the infonce loss"),
+    ],
+)
+def test_settings_of_the_other_loss_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        recipe(**settings)

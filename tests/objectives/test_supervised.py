@@ -257,7 +257,7 @@ def test_labels_are_counted_and_missing_ones_refused_before_the_start() -> None:
     assert head.check_labels(found) == "1,200 labels in mood, of 3 classes"
     with pytest.raises(ConfigError, match="no stream has a metadata column 'mood'"):
         head.check_labels({"wild": {}})
-    with pytest.raises(ConfigError, match="no sample of the streams has a label in mood"):
+    with pytest.raises(ConfigError, match="no sample of the streams that its view is made of has a label in mood"):
         head.check_labels({"wild": {"mood": {None: 4, "?": 2}}})
 
 

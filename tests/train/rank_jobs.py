@@ -3,10 +3,10 @@
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from facemae.errors import DataError, ProcessError
+from facemae.train.processes.rank import Began, Ending, Tell
 from facemae.train.saving.preempt import StopRequest
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -14,17 +14,15 @@ RANK = int(os.environ.get("RANK", "0"))
 LONG = 240
 """Seconds until a process that nobody ended gives up."""
 
-Began = Callable[[], None]
 
-
-def tell_place(stop: StopRequest, began: Began) -> list[str]:
+def tell_place(stop: StopRequest, tell: Tell) -> list[str]:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
     return [os.environ[name] for name in names]
 
 
-def fail_after_the_others(folder: Path, stop: StopRequest, began: Began) -> None:
+def fail_after_the_others(folder: Path, stop: StopRequest, tell: Tell) -> None:
     if RANK != 1:
-        began()
+        tell(Began())
     meet(folder)
     if RANK == 1:
         time.sleep(0.3)
@@ -33,27 +31,36 @@ def fail_after_the_others(folder: Path, stop: StopRequest, began: Began) -> None
     raise ProcessError(f"process {RANK} lost the others")
 
 
-def fail_alike(stop: StopRequest, began: Began) -> None:
+def fail_alike(stop: StopRequest, tell: Tell) -> None:
     if RANK == 0:
-        began()
+        tell(Began())
     raise DataError("all of us")
 
 
-def have_a_bug(folder: Path, stop: StopRequest, began: Began) -> None:
+def close_slowly(folder: Path, seconds: float, stop: StopRequest, tell: Tell) -> None:
+    if RANK == 0:
+        tell(Began())
+        tell(Ending())
+        time.sleep(seconds)
+        (folder / "closed").touch()
+    raise DataError("all of us")
+
+
+def have_a_bug(folder: Path, stop: StopRequest, tell: Tell) -> None:
     meet(folder)
     if RANK == 1:
         raise ValueError("a bug")
     raise ProcessError("lost the others")
 
 
-def leave(stop: StopRequest, began: Began) -> None:
+def leave(stop: StopRequest, tell: Tell) -> None:
     if RANK == 1:
         print("last words", flush=True)
         os._exit(3)
     time.sleep(LONG)
 
 
-def be_killed(folder: Path, stop: StopRequest, began: Began) -> None:
+def be_killed(folder: Path, stop: StopRequest, tell: Tell) -> None:
     note(folder)
     if RANK == 1:
         meet(folder)
@@ -61,20 +68,20 @@ def be_killed(folder: Path, stop: StopRequest, began: Began) -> None:
     time.sleep(LONG)
 
 
-def signal_the_starter(number: signal.Signals, stop: StopRequest, began: Began) -> str | None:
+def signal_the_starter(number: signal.Signals, stop: StopRequest, tell: Tell) -> str | None:
     if RANK == 1:
         os.kill(os.getppid(), number)
     return wait(stop)
 
 
-def hear_a_signal(stop: StopRequest, began: Began) -> str | None:
+def hear_a_signal(stop: StopRequest, tell: Tell) -> str | None:
     # Twice: only who started the processes ends them at once.
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGINT)
     return wait(stop)
 
 
-def insist(folder: Path, stop: StopRequest, began: Began) -> None:
+def insist(folder: Path, stop: StopRequest, tell: Tell) -> None:
     note(folder)
     if RANK == 0:
         os.kill(os.getppid(), signal.SIGINT)
@@ -83,7 +90,7 @@ def insist(folder: Path, stop: StopRequest, began: Began) -> None:
     time.sleep(LONG)
 
 
-def sleep(folder: Path, stop: StopRequest, began: Began) -> None:
+def sleep(folder: Path, stop: StopRequest, tell: Tell) -> None:
     note(folder)
     time.sleep(LONG)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from facemae.checkpoint import InitialWeights, Manifest, file_digest, find_checkpoint
+from facemae.data.drop import drop_samples
 from facemae.data.index import build_index
 from facemae.data.pack import pack_samples
 from facemae.data.quarantine import Quarantine
@@ -77,6 +78,42 @@ def test_growth_enters_only_when_adopted(tiny: Tiny, tmp_path: Path, growing: Pa
     said = [event for event in events if event["event"] == "resume"]
     assert [event["bitwise"] for event in said] == [True, False]
     assert "another order of samples from here" in said[1]["text"]
+
+
+def test_erased_samples_leave_the_order_as_it_was(tiny: Tiny, tmp_path: Path, growing: Path) -> None:
+    recipe = tiny(f"data.streams.0.shards={growing}")
+    keys: dict[str, list[list[str]]] = {}
+    for name in ("as it was", "run"):
+        out = tmp_path / name
+        run_until(recipe, out, 2)
+        if name == "run":
+            drop_samples(growing, keys=[keys["as it was"][5][0]])
+        pretrain(recipe, out)
+        keys[name] = [line["keys"] for line in read_lines(out / "log/keys.jsonl")]
+    changed = [
+        (mine, other)
+        for one, two in zip(keys["run"], keys["as it was"], strict=True)
+        for mine, other in zip(one, two, strict=True)
+        if mine != other
+    ]
+    assert changed
+    assert {other for _, other in changed} == {keys["as it was"][5][0]}
+    (said,) = [event for event in read_lines(out / "log/events.jsonl") if event["event"] == "resume"]
+    assert not said["bitwise"]
+    assert ": the same samples, views and masks; samples that were erased since are read" in said["text"]
+    assert "another order" not in said["text"]
+
+
+def test_losses_in_another_precision_are_within_what_is_promised(tiny: Tiny, tmp_path: Path, whole: Path) -> None:
+    run_until(tiny(), tmp_path / "run", 2)
+    pretrain(tiny("efficiency.precision=bf16"), tmp_path / "run")
+    (said,) = [event for event in read_lines(tmp_path / "run/log/events.jsonl") if event["event"] == "resume"]
+    assert "loss of the next steps within 0.01, because of other precision fp32 -> bf16" in said["text"]
+    ours, theirs = (
+        [line["loss"] for line in read_lines(run / "log/metrics.jsonl")] for run in (tmp_path / "run", whole)
+    )
+    assert ours != theirs
+    assert ours == pytest.approx(theirs, abs=0.01)
 
 
 def test_adopting_data_that_is_the_same_changes_nothing(tiny: Tiny, tmp_path: Path, whole: Path) -> None:

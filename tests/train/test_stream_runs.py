@@ -139,7 +139,9 @@ def test_each_loss_is_a_mean_over_the_samples_of_its_stream(whole: Path) -> None
         assert line["loss"] == pytest.approx(parts, rel=1e-4)
         assert line["loss/masked_video_0/clips"] == pytest.approx(line["loss/masked_video_0"], rel=1e-5)
         assert line["loss/masked_video_1/stills"] == pytest.approx(line["loss/masked_video_1"], rel=1e-5)
-        assert line["loss/masked_video_0/stills"] == line["loss/masked_video_1/clips"] == 0
+        # Neither view is made of the other stream: a 0 would look like one that has learnt.
+        assert line["loss/masked_video_0/stills"] is None
+        assert line["loss/masked_video_1/clips"] is None
         assert np.isfinite(line["grad_norm"])
 
 

@@ -219,3 +219,18 @@ def test_two_processes_and_accumulation_train_the_same_net(tuned: Tuned, tmp_pat
         # Softmax cancels the bias of attention's keys: its gradient is rounding, which Adam makes a full step.
         if not name.endswith("qkv.bias"):
             assert (two[name] - value).norm() <= 1e-2 * (value - before[name]).norm() + 1e-6, name
+
+
+def test_labels_of_streams_that_a_view_is_not_made_of_are_none(tuned: Tuned, halves: Path, tmp_path: Path) -> None:
+    # The other half of the samples has classes "left" and "right", and the view never sees them.
+    wild = tmp_path / "wild"
+    pack_samples([item for item in labelled_items() if "side" not in item.meta["labels"]], wild, shard_size=20)
+    view = "{image_size: 16, flip: false, normalise: {mean: [0.5], std: [0.25]}, streams: "
+    overrides = [
+        f"data.streams=[{{shards: {wild}, name: wild}}, {{shards: {halves}, name: posed}}]",
+        f"views={{main: {view}[wild]}}, other: {view}[posed]}}}}",
+    ]
+    for named, message in (("", "names no two or more `classes`"), (", classes: [left, right]", "no stream has")):
+        objectives = f"{{kind: supervised, labels: side{named}}}, {{kind: supervised, view: other, labels: side}}"
+        with pytest.raises(ConfigError, match=message):
+            pretrain(tuned(*overrides, f"objectives=[{objectives}]"), tmp_path / "run")

@@ -35,8 +35,8 @@ def kept_memory() -> Iterator[bool]:
     """Let glibc keep freed memory, in large pages where Linux has them, while the block runs.
 
     A training step frees and asks again for the same large tensors. By default glibc maps each of them anew, and the
-    system fills every page with zeros at its first touch: 14 % of a step of `fmae_tiny`, and a few percent more for the
-    addresses of small pages, see docs/decisions/0024-kept-memory.md. No number changes.
+    system fills every page with zeros at its first touch; addresses of small pages cost some more, see
+    docs/decisions/0024-kept-memory.md. No number changes.
 
     Yields:
         Whether it does; nothing is done with another allocator, or where the user chose (see `memory_choice`).

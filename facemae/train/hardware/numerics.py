@@ -179,6 +179,21 @@ def rounding_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
     return None
 
 
+def loss_tolerance(old: Mapping[str, Any], new: Mapping[str, Any]) -> float | None:
+    """How far losses of the next steps may lie from an undisturbed run's where `rounding_changes` finds something.
+
+    Of losses around 1, as tests see them over a few steps; later steps drift apart as rounding does. None where code or
+    a library has changed, which may do more than round.
+
+    Args:
+        old: As of `rounding_changes`.
+        new: As of `rounding_changes`.
+    """
+    if any(old.get(name) != new.get(name) for name in (CODE, *LIBRARIES)):
+        return None
+    return 1e-3 if old.get("precision") == new.get("precision") == "fp32" else 1e-2
+
+
 def ordering_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """Which changes may give a continuation other samples; None where none does. As `rounding_changes`."""
     return _among(_ORDERING, old, new)

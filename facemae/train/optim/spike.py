@@ -20,6 +20,19 @@ FEWEST = 4
 """Steps a window must hold."""
 
 
+def remark_window(config: SpikeConfig | None, lengths: Lengths) -> str | None:
+    """What to say of a window of which a run does not fill half, so that no step can stand out; else None."""
+    if config is None:
+        return None
+    steps = config.window.samples(epoch=lengths.epoch) // lengths.batch
+    if -(-steps // 2) < lengths.steps:
+        return None
+    return (
+        f"optim.spike.window of {steps} steps is not half known in a run of {lengths.steps}, so no gradient will stand "
+        "out; make it smaller, such as optim.spike.window='2 epochs'"
+    )
+
+
 class SpikeWatch:
     """The running median of the gradient norm over the last steps whose updates were made.
 

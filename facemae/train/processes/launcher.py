@@ -20,11 +20,14 @@ from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 from facemae.errors import FacemaeError, ProcessError
-from facemae.train.processes.rank import Began, Done, Failed, Job
+from facemae.train.processes.rank import Began, Done, Ending, Failed, Job
+from facemae.train.record.loggers.base import PATIENCE
 from facemae.train.saving.preempt import WATCHED, StopRequest
 
 GRACE = 5.0
 """Seconds that the other processes have, after one has raised an error, to write what they must and to end."""
+CLOSING = PATIENCE + GRACE
+"""Seconds that they have where one of them has said that it is about to end."""
 LINGER = 30.0
 """Seconds between a process's last word and its end."""
 HEAD_START = 1.0
@@ -172,6 +175,7 @@ class _Team:
     port: int
     members: list[_Member] = field(default_factory=list)
     began: bool = False
+    _ending: bool = False
     _deadline: float | None = None
 
     def start(self, job: Job) -> None:
@@ -252,12 +256,17 @@ class _Team:
         if isinstance(message, Began):
             self.began = True
             return True
+        if isinstance(message, Ending):
+            self._ending = True
+            if self._deadline is not None and self._deadline > time.monotonic():
+                self._deadline += CLOSING - GRACE
+            return True
         member.spoken = True
         if isinstance(message, Done):
             member.result = message.result
         elif isinstance(message, Failed):
             member.failed = message
-            self._wait_no_longer_than(GRACE)
+            self._wait_no_longer_than(CLOSING if self._ending else GRACE)
         if all(other.spoken for other in self.members):
             self._wait_no_longer_than(LINGER)
         return True

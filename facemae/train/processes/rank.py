@@ -25,6 +25,11 @@ class Began:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """The process has an error, and writes down what it must; that may last, as loggers get time to send all."""
+
+
+@dataclass(frozen=True)
 class Done:
     """The job's result."""
 
@@ -51,8 +56,9 @@ class Failed:
         return isinstance(self.error, ProcessError)
 
 
-Job = Callable[[StopRequest, Callable[[], None]], Any]
-"""What each process does; picklable. It heeds the request, and calls the function once the run folder is its own."""
+Tell = Callable[[Began | Ending], None]
+Job = Callable[[StopRequest, Tell], Any]
+"""What each process does; picklable. It heeds the request, and tells how far it is."""
 
 
 def main(connection: "Connection[Any, Any]") -> NoReturn:
@@ -80,7 +86,7 @@ def main(connection: "Connection[Any, Any]") -> NoReturn:
 def _work(given: bytes, connection: "Connection[Any, Any]", stop: StopRequest) -> Done | Failed:
     try:
         job: Job = pickle.loads(given)  # noqa: S301  from the process that started this one
-        return Done(job(stop, lambda: connection.send(Began())))
+        return Done(job(stop, connection.send))
     except BaseException as error:  # noqa: BLE001  whatever it was, the process that started this one reports it
         own = error if isinstance(error, FacemaeError) else None
         return Failed(own, "".join(traceback.format_exception(error)), time.monotonic())

@@ -41,9 +41,9 @@ class Gallery:
         """Where the pictures are."""
         return self._folder.pictures
 
-    def _examples(self, step: int) -> tuple[Batch, tuple[ViewSpec, ...]]:
-        """The samples with the views that a step saw, and these views."""
-        specs = tuple(spec.at(step * self._batch_size) for spec in self._specs)
+    def _examples(self, place: int) -> tuple[Batch, tuple[ViewSpec, ...]]:
+        """The samples with the views that are made at a place of the order, in steps, and these views."""
+        specs = tuple(spec.at(place * self._batch_size) for spec in self._specs)
         if self._shown is None or self._shown[1] != specs:
             self._shown = head(self._first_batch(specs)), specs
         return self._shown
@@ -55,10 +55,16 @@ class Gallery:
         save_picture(image, path)
         self._log.picture("views", path, 0)
 
-    def reconstruction(self, model: PretrainModel, step: int) -> None:
-        """What the model predicts after so many steps, for objectives that predict pixels."""
+    def reconstruction(self, model: PretrainModel, step: int, position: int) -> None:
+        """What the model predicts, for objectives that predict pixels.
+
+        Args:
+            model: The model.
+            step: Steps done.
+            position: How far the order was read, which is further than that where the run went back.
+        """
         device = next(model.parameters()).device
-        batch, specs = self._examples(max(0, step - 1))
+        batch, specs = self._examples(max(0, position - 1))
         image = reconstruction_picture(model, to_device(batch, device), specs)
         if image is not None:
             path = self._folder.pictures / f"reconstruction-step-{step}.png"

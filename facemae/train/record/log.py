@@ -13,6 +13,7 @@ from facemae.errors import FacemaeError
 from facemae.files import storage_errors
 from facemae.train.record.audit import Consumed
 from facemae.train.record.loggers import LoggerRun, Loggers
+from facemae.train.record.loggers.base import SENT, remember, remembered
 from facemae.train.record.progress import Progress
 from facemae.train.saving.folder import RunFolder
 
@@ -98,7 +99,10 @@ class RunLog:
         rewinds: int = 0,
     ) -> None:
         self._folder, self._step, self._batch = folder, step, batch
-        sent = _sent(folder.metrics, rewinds, default=step * batch)
+        sent = _sent(folder, rewinds, step * batch)
+        if loggers and sent > step * batch:
+            # The lines that tell are cut off below; a second crash must not make them be sent again.
+            remember(folder.identities, SENT, [rewinds, sent])
         self._loggers = Loggers(loggers, LoggerRun(folder, recipe or {}, step * batch, sent))
         self._metrics = StepLog(folder.metrics, step)
         self._keys = StepLog(folder.keys, step) if keys else None
@@ -219,12 +223,11 @@ def read_lines(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     return records
 
 
-def _sent(path: Path, rewinds: int, default: int) -> int:
+def _sent(folder: RunFolder, rewinds: int, samples: int) -> int:
     """Samples up to which a run's present stretch was logged: steps it goes back from are not those it does then."""
-    for line in read_lines(path, last=1):
-        if int(line.get("rewinds", rewinds)) == rewinds:
-            return int(line.get("samples", 0))
-    return default
+    marks = [(line.get("rewinds", rewinds), line.get("samples", 0)) for line in read_lines(folder.metrics, last=1)]
+    marks.append(remembered(folder.identities).get(SENT, (0, 0)))
+    return max([samples, *(int(sent) for back, sent in marks if back == rewinds)])
 
 
 def _cut_after(path: Path, step: int) -> None:

@@ -70,7 +70,7 @@ class RunFolder:
 
     @property
     def identities(self) -> Path:
-        """The run's ids with the services that show it."""
+        """The run's ids with the services that show it, and how far they have come."""
         return self.root / "log" / "loggers.json"
 
     @property

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from facemae.train.hardware.numerics import drawing_changes, ordering_changes, rounding_changes
+from facemae.train.hardware.numerics import drawing_changes, loss_tolerance, ordering_changes, rounding_changes
 
 _SAMPLES = "the same samples"
 _KEYS = f"{_SAMPLES}, views and masks"
+_OTHER_ORDER = "another order of samples from here, since the data is another"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def resume_promise(
     sounds: bool = False,
     changed_at: int | None = None,
     other_order: bool = False,
+    erased: bool = False,
     longer: tuple[int, int] | None = None,
 ) -> Promise:
     """Which promise holds for a continuation.
@@ -48,23 +50,20 @@ def resume_promise(
         sounds: Whether views are spectrograms too.
         changed_at: `Promise.changed_at` of the start that wrote the checkpoint.
         other_order: The streams are no longer those of the checkpoint.
+        erased: Samples of the streams were erased since.
         longer: Samples of the whole run before and now, where it was extended.
     """
     rounding = rounding_changes(old, new)
-    ordering, drawing = ordering_changes(old, new), drawing_changes(old, new, sounds=sounds)
-    if other_order:
-        said = ["another order of samples from here, since the data is another"]
-    elif ordering is not None:
-        said = [f"{_KEYS} unless changed by other {drawing}"]
-    else:
-        said = [_KEYS if drawing is None else _SAMPLES]
-    if drawing is not None and (other_order or ordering is None):
-        said.append(f"the same views and masks unless changed by other {drawing}")
+    said = _order_and_views(ordering_changes(old, new), drawing_changes(old, new, sounds=sounds), other_order)
+    if erased:
+        said.append("samples that were erased since are read as their substitutes")
     if longer is not None:
         said.append(f"another learning rate from here, for {longer[1]} samples in place of {longer[0]}")
     if rounding is not None:
-        said.append(f"loss within rounding, because {rounding}")
-    if other_order or longer is not None:
+        tolerance = loss_tolerance(old, new)
+        within = f"{tolerance:g}" if tolerance is not None else "rounding, unless changed otherwise"
+        said.append(f"loss of the next steps within {within}, because {rounding}")
+    if other_order or erased or longer is not None:
         if rounding is None:
             said.append(f"bitwise the weights of a run that changed likewise at step {step}, not of an undisturbed one")
         return Promise("; ".join(said), step)
@@ -76,3 +75,14 @@ def resume_promise(
             changed_at,
         )
     return Promise(f"{_KEYS}, and bitwise the weights of an undisturbed run", None)
+
+
+def _order_and_views(ordering: str | None, drawing: str | None, other_order: bool) -> list[str]:
+    if ordering is not None and not other_order:
+        return [f"{_KEYS} unless changed by other {drawing}"]
+    if drawing is None:
+        return [_OTHER_ORDER if other_order else _KEYS]
+    return [
+        _OTHER_ORDER if other_order else _SAMPLES,
+        f"the same views and masks unless changed by other {drawing}",
+    ]

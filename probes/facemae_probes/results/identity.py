@@ -33,6 +33,7 @@ FEATURE_MODULES = (
     "facemae.models.patches",
     "facemae.models.plain_attention",
     "facemae.models.positions",
+    "facemae.models.recompute",
     "facemae.models.tubelets",
     "facemae_probes.features.cache",
     "facemae_probes.features.images",

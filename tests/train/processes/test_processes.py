@@ -16,7 +16,7 @@ from facemae.config import EfficiencyConfig
 from facemae.errors import DataError, ProcessError, StorageError, UsageError
 from facemae.parallel import usable_cores
 from facemae.train.hardware.numerics import Numerics
-from facemae.train.processes import world
+from facemae.train.processes import launcher, world
 from facemae.train.processes.launcher import ProcessCrash, run_in_processes
 from facemae.train.processes.world import check_gpus, choose_world, describe_idle_gpus, place_by_slurm
 from facemae.train.record.log import read_lines
@@ -62,6 +62,17 @@ def test_the_error_that_came_first_is_the_one_that_is_raised(tmp_path: Path) -> 
         again.mkdir()
         with pytest.raises(DataError, match="the cause"):
             run(functools.partial(rank_jobs.fail_after_the_others, again), 3, unwritten)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_the_first_process_has_time_to_close_its_loggers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    monkeypatch.setattr(launcher, "GRACE", 0.3)
+    monkeypatch.setattr(launcher, "CLOSING", 60 if patient else 0.3)
+    with pytest.raises(DataError, match="all of us"):
+        run(functools.partial(rank_jobs.close_slowly, tmp_path, 2 if patient else rank_jobs.LONG))
+    assert (tmp_path / "closed").exists() == patient
 
 
 def test_a_bug_keeps_its_traceback(tmp_path: Path) -> None:

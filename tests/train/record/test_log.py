@@ -65,6 +65,26 @@ def test_means_leave_out_skipped_steps() -> None:
     assert bag.read(OneProcess()) == {"loss": None}
 
 
+def test_means_leave_out_steps_in_which_nothing_counted() -> None:
+    good = torch.tensor(0.0)
+
+    def step(bag: MetricBag, mood: float | None) -> None:
+        counted = {"masked": True, "mood": mood is not None, "mood/wild": False}
+        values = {"loss": 1.0, "loss/masked": 1.0, "loss/mood": mood or 0.0, "accuracy/mood": 0.0, "loss/mood/wild": 0}
+        bag.add({name: torch.tensor(value) for name, value in values.items()}, good, counted)
+
+    bag, other = MetricBag(torch.device("cpu")), MetricBag(torch.device("cpu"))
+    for mood in (None, 0.5, None):
+        step(bag, mood)
+    other.load(json.loads(json.dumps(bag.state(OneProcess()))))
+    for each in (bag, other):
+        step(each, 1.5)
+        found = each.read(OneProcess())
+        assert found == {
+            "loss": 1, "loss/masked": 1, "loss/mood": 1, "accuracy/mood": 0, "loss/mood/wild": None
+        }  # fmt: skip
+
+
 def read_together(group: ProcessGroup) -> tuple[dict[str, float], dict[str, float | None]]:
     bag = MetricBag(torch.device("cpu"))
     good, one = torch.tensor(0.0), torch.tensor(1.0)
@@ -83,14 +103,18 @@ def test_processes_add_up_metrics_by_their_names() -> None:
 
 
 def test_the_promise_names_what_differs() -> None:
-    facts = {"device": "cpu", "threads": 1, "torch": "2.6"}
+    facts = {"device": "cpu", "threads": 1, "precision": "fp32", "torch": "2.6"}
     assert resume_promise(facts, facts, step=4) == Promise(
         "the same samples, views and masks, and bitwise the weights of an undisturbed run", None
     )
     changed = resume_promise(facts, {**facts, "threads": 2}, step=4)
     assert (changed.bitwise, changed.changed_at) == (False, 4)
-    assert "within rounding, because of other threads 1 -> 2" in changed.text
+    assert "loss of the next steps within 0.001, because of other threads 1 -> 2" in changed.text
     assert not resume_promise({"device": "cuda"}, {"device": "cuda"}).bitwise
+    coarser = resume_promise(facts, {**facts, "precision": "bf16"}, step=4)
+    assert "loss of the next steps within 0.01, because of other precision fp32 -> bf16" in coarser.text
+    other = resume_promise(facts, {**facts, "threads": 2, "torch": "2.7"}, step=4)
+    assert "within rounding, unless changed otherwise, because of other threads 1 -> 2, torch 2.6 -> 2.7" in other.text
 
 
 @pytest.mark.parametrize("name", ["code", "numpy", "torch", "opencv-python-headless", "av", "soxr"])
@@ -128,10 +152,15 @@ def test_other_data_and_another_length_are_no_undisturbed_run() -> None:
     assert (order.bitwise, order.changed_at) == (False, 6)
     assert order.text.startswith("another order of samples from here")
     assert "the same samples" not in order.text
+    erased = resume_promise(facts, facts, step=6, erased=True)
+    assert (erased.bitwise, erased.changed_at) == (False, 6)
+    assert erased.text.startswith(
+        "the same samples, views and masks; samples that were erased since are read as their substitutes; bitwise"
+    )
     longer = resume_promise(facts, {**facts, "threads": 2}, step=6, longer=(64, 80))
     assert (longer.bitwise, longer.changed_at) == (False, 6)
     assert "another learning rate from here, for 80 samples in place of 64" in longer.text
-    assert "loss within rounding, because of other threads" in longer.text
+    assert "loss of the next steps within 0.01, because of other threads" in longer.text
 
 
 def test_the_setup_says_who_sits_an_epoch_out(whole: Path) -> None:

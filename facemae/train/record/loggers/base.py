@@ -32,6 +32,8 @@ WAITING = 1000
 PATIENCE = 60.0
 """Seconds the loggers get at the end of a run, all together, to send what is waiting."""
 
+SENT = "sent"
+"""Under that name of no logger is kept how far all have come."""
 _REMEMBERING = threading.Lock()
 
 
@@ -59,7 +61,7 @@ class LoggerRun:
 
     def identity(self, kind: str) -> str | None:
         """The run's id with a service, from an earlier process; None where it has none yet."""
-        found = _identities(self.folder.identities).get(kind)
+        found = remembered(self.folder.identities).get(kind)
         return None if found is None else str(found)
 
     def remember(self, kind: str, identity: str) -> None:
@@ -68,10 +70,7 @@ class LoggerRun:
         Raises:
             StorageError: It cannot be written.
         """
-        # Another logger's thread may remember its own at the same time.
-        with _REMEMBERING:
-            known = {**_identities(self.folder.identities), kind: identity}
-            write_text(self.folder.identities, json.dumps(known, indent=2) + "\n")
+        remember(self.folder.identities, kind, identity)
 
 
 class Logger(Protocol):
@@ -221,7 +220,24 @@ def _logger_class(name: str) -> Callable[[LoggerRun], Logger]:
     return found
 
 
-def _identities(path: Path) -> dict[str, Any]:
+def remember(path: Path, name: str, value: Any) -> None:
+    """Keep something for later starts of the run.
+
+    Args:
+        path: `RunFolder.identities`.
+        name: A logger, or `SENT`.
+        value: The run's id there; or how often the run had gone back, and the samples up to which it has logged.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    # Another logger's thread may remember its own at the same time.
+    with _REMEMBERING:
+        write_text(path, json.dumps({**remembered(path), name: value}, indent=2) + "\n")
+
+
+def remembered(path: Path) -> dict[str, Any]:
+    """What `remember` kept; nothing where it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -17,10 +17,12 @@ def complaints(run: Path) -> list[str]:
 
 
 def broken_off(recipe: Recipe, out: Path) -> None:
-    """A run that stops at step 4, goes on to step 5, loses its checkpoints after step 4 as in a crash, and ends."""
+    """A run that stops at step 4, twice loses what it saves after that, as in crashes at step 7 and 6, and ends."""
     run_until(recipe, out, 3)
-    run_until(recipe, out, 5)
-    shutil.rmtree(out / "checkpoints/step-00000006")
+    for step in (7, 6):
+        run_until(recipe, out, step - 1)
+        for saved in (6, 7):
+            shutil.rmtree(out / f"checkpoints/step-{saved:08d}", ignore_errors=True)
     pretrain(recipe, out)
 
 

@@ -69,7 +69,7 @@ def test_mlflow_is_told_everything_once_and_continues_its_run(
     out = tmp_path / "run"
     broken_off(tiny("log.loggers=[mlflow]", "log.every_steps=1"), out)
     assert [given for name, given in fake_mlflow if name == "create_run"] == [("7", "tiny/run")]
-    assert [given for name, given in fake_mlflow if name == "update_run"] == [("f00", "RUNNING")] * 2
+    assert [given for name, given in fake_mlflow if name == "update_run"] == [("f00", "RUNNING")] * 3
     assert FakeClient.experiments == {"faces": "7"}
     batches = [given for name, given in fake_mlflow if name == "log_batch"]
     assert ("optim.batch_size", "8") in [entry for _, _, params in batches for entry in params]
@@ -79,7 +79,7 @@ def test_mlflow_is_told_everything_once_and_continues_its_run(
     assert ("f00", "event.save", "saved step-00000008") in tags
     assert ("log_artifact", ("f00", str(out / "log/pictures/views-step-0.png"), "pictures")) in fake_mlflow
     ends = [given[1] for name, given in fake_mlflow if name == "set_terminated"]
-    assert ends == ["KILLED", "KILLED", "FINISHED"]
+    assert ends == ["KILLED", "KILLED", "KILLED", "FINISHED"]
 
 
 def test_mlflow_gets_the_stretch_after_a_rewind_beside_the_one_passed_over(

@@ -55,7 +55,7 @@ def test_wandb_is_told_everything_once_and_continues_its_run(
     out = tmp_path / "run"
     broken_off(tiny("log.loggers=[wandb]", "log.every_steps=1"), out)
     inits = [given for name, given in fake_wandb if name == "init"]
-    assert [given["id"] for given in inits] == [None, "abc123", "abc123"]
+    assert [given["id"] for given in inits] == [None, "abc123", "abc123", "abc123"]
     assert {(given["project"], given["resume"], given["name"]) for given in inits} == {("faces", "allow", "tiny/run")}
     assert inits[0]["config"]["optim"]["batch_size"] == 8
     assert fake_wandb[1] == ("define_metric", ("*", "samples"))
@@ -67,7 +67,7 @@ def test_wandb_is_told_everything_once_and_continues_its_run(
     assert any("continuing from step-00000004" in str(given.get("events/resume")) for given in logged)
     pictures = [given["pictures/reconstruction"] for given in logged if "pictures/reconstruction" in given]
     assert pictures[-1] == ("image", str(out / "log/pictures/reconstruction-step-8.png"))
-    assert [given for name, given in fake_wandb if name == "finish"] == [0, 0, 0]
+    assert [given for name, given in fake_wandb if name == "finish"] == [0, 0, 0, 0]
 
 
 def test_wandb_gets_the_stretch_after_a_rewind_beside_the_one_passed_over(
