@@ -121,6 +121,8 @@ class VerifyReport:
             rule = f"at most {self.threshold} of 64 bits differ, correlation at least {ALIKE}"
             stills = "near-duplicates of stills" if self.clips else "near-duplicates"
             lines.append(f"{stills} ({rule}): {_groups(self.near, self.crossing_near)}")
+        if self.crossing_exact or self.crossing_near:
+            lines.append("faces in two splits flatter every number; --out FILE.csv names them")
         lines += [f"  {problem.kind}: {problem.where}: {problem.reason}" for problem in self.problems[:_SHOWN]]
         if len(self.problems) > _SHOWN:
             lines.append(f"  and {len(self.problems) - _SHOWN} more problems; all of them: --json")

@@ -230,7 +230,9 @@ class Trainer:
             raise self._guard.stop(self._folder, skip, facts, self._processes)
         if self._guard.goes_back(skip):
             target = scheduled(self._lengths, skip.step)
-            text = f"going back to the checkpoint of step {target}, and on with the samples after step {skip.step}'s"
+            text = (
+                f"going back to the checkpoint of step {target}, and on with the samples after step {skip.step + 1}'s"
+            )
             self._log.event("rewind", text, spike=skip.step, position=skip.position)
             raise GoBack(skip.step, skip.position, target)
 

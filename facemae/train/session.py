@@ -125,24 +125,13 @@ class Session:
             "facts": facts,
         }
         size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"
-        choice = memory_choice() if self.numerics.device.type == "cpu" else None
-        memory = "" if choice is None else f"; {choice} is set and decides what is done with freed memory"
-        workers = self.recipe.efficiency.workers
-        workers = default_workers() if workers is None else workers
-        machine = f"{self.numerics.reason}; {self.numerics.threads} threads, {workers} loader processes{memory}"
-        log.event("setup", f"{self.recipe.name}: {size}; {machine}")
-        idle = describe_idle_gpus(self.recipe, self.processes.world)
-        if idle is not None:
-            log.event("note", idle)
-        for remark in (*self._remark_length(), *self._remark_unused()):
+        log.event("setup", f"{self.recipe.name}: {size}; {self._describe_machine()}")
+        for remark in self._remarks():
             log.event("note", remark)
-        checkpoint = self.start.checkpoint
+        checkpoint, promise = self.start.checkpoint, self.promise
         if checkpoint is None:
-            for remark in self._test_samples() if self.is_first else ():
-                log.event("note", remark)
             log.event("start", f"starting in {self.folder.root}", **shared)
             return
-        promise = self.promise
         text = f"continuing from {checkpoint.folder.name}: {promise.text}"
         if self.start.went_back and self.start.changed_at is None:
             text += "; an undisturbed run goes back here as well"
@@ -152,6 +141,18 @@ class Session:
             log.event("extend", extension)
         if self.start.pinned is None:
             log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
+
+    def _remarks(self) -> Iterator[str]:
+        """What a person may not have meant."""
+        idle = describe_idle_gpus(self.recipe, self.processes.world)
+        if idle is not None:
+            yield idle
+        yield from self._remark_length()
+        for name in self.recipe.unused():
+            kind = "view" if name in self.recipe.views else "sound"
+            yield f"no objective takes {kind} {name!r}: it costs time and teaches nothing; take it out of the recipe"
+        if self.start.checkpoint is None and self.is_first:
+            yield from self._test_samples()
 
     def _remark_length(self) -> Iterator[str]:
         """Settings that the run is too short for."""
@@ -163,12 +164,9 @@ class Session:
             )
         remarks = [objective.remark(self.lengths.total) for objective in self.recipe.objectives]
         remarks.append(remark_window(self.recipe.optim.spike, self.lengths))
+        if self.start.step >= self.lengths.steps:
+            remarks.append("nothing is left to train; a longer optim.total goes on with --extend")
         yield from filter(None, remarks)
-
-    def _remark_unused(self) -> Iterator[str]:
-        for name in self.recipe.unused():
-            kind = "view" if name in self.recipe.views else "sound"
-            yield f"no objective takes {kind} {name!r}: it costs time and teaches nothing; take it out of the recipe"
 
     def _test_samples(self) -> Iterator[str]:
         for number, (stream, config) in enumerate(zip(self.first.streams, self.recipe.data.streams, strict=True)):
@@ -194,6 +192,16 @@ class Session:
             erased=streams != now and not other_order,
             longer=None if before == self.lengths.total else (before, self.lengths.total),
         )
+
+    def _describe_machine(self) -> str:
+        choice = memory_choice() if self.numerics.device.type == "cpu" else None
+        memory = "" if choice is None else f"; {choice} is set and decides what is done with freed memory"
+        workers = self.recipe.efficiency.workers
+        workers = default_workers() if workers is None else workers
+        world = self.processes.world
+        each = f"{world} processes, each with " if world > 1 else ""
+        used = f"{_count(self.numerics.threads, 'thread')}, {_count(workers, 'loader process', 'es')}"
+        return f"{self.numerics.reason}; {each}{used}{memory}"
 
     def _describe_epoch(self) -> str:
         total = sum(stream.order.samples_total for stream in self.first.streams)
@@ -293,6 +301,10 @@ class Session:
 
     def _cards(self) -> dict[str, Any]:
         return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def _without_digests(streams: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

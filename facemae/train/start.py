@@ -100,7 +100,7 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
     start = Start(checkpoint, state, pinned, tuple(notes), rewinds)
     if not start.went_back:
         return start
-    back = f"back at step {step} because of step {rewinds[-1].spike}: passing over the samples up to its own"
+    back = f"back at step {step} because of step {rewinds[-1].spike + 1}: passing over the samples up to its own"
     return replace(start, notes=(*start.notes, back))
 
 

@@ -163,6 +163,17 @@ def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no folder"):
         list_folder(tmp_path / "nowhere")
     touch(tmp_path, "a.png")
+    table(tmp_path, "path\nfaces/a.png\nfaces/b.png\n")
+    with pytest.raises(
+        DataError, match=r"none of the 2 images .* it lists faces/a\.png, and there is a\.png"
+    ) as caught:
+        list_folder(tmp_path)
+    assert caught.value.expected == f"paths relative to {tmp_path}"
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DataError, match="holds no images to pack; none of the 2 listed is there"):
+        list_folder(tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    touch(tmp_path, "a.png")
     with pytest.raises(DataError, match=r"columns were named and .* has no labels\.csv"):
         list_folder(tmp_path, split_column="usage")
 

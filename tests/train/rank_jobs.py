@@ -84,6 +84,7 @@ def hear_a_signal(stop: StopRequest, tell: Tell) -> str | None:
 def insist(folder: Path, stop: StopRequest, tell: Tell) -> None:
     note(folder)
     if RANK == 0:
+        tell(Began())
         os.kill(os.getppid(), signal.SIGINT)
         wait(stop)
         os.kill(os.getppid(), signal.SIGINT)

@@ -72,7 +72,7 @@ def test_too_many_bad_updates_stop_with_their_keys_and_the_gradient_to_blame(
     poison(monkeypatch, {3, 4}, only_gradient=True)
     out = tmp_path / "run"
     recipe = tiny("optim.max_bad_steps=1", "optim.clip=1.0")
-    with pytest.raises(NonFiniteError, match="2 updates in a row, the last at step 4"):
+    with pytest.raises(NonFiniteError, match="2 updates in a row, the last at step 5"):
         pretrain(recipe, out)
     bundle = json.loads((out / "debug/nonfinite-step-00000004.json").read_text())
     assert bundle["bad_parameters"] == [BLAMED]
@@ -80,7 +80,7 @@ def test_too_many_bad_updates_stop_with_their_keys_and_the_gradient_to_blame(
     assert len(bundle["recent"][-1]["keys"]) == 8
     assert last_event(out)["reason"] == "NonFiniteError"
     # A streak across a stop and a continuation counts as one.
-    with pytest.raises(NonFiniteError, match="last at step 4"):
+    with pytest.raises(NonFiniteError, match="last at step 5"):
         pretrain(recipe, out)
 
 

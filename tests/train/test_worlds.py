@@ -176,7 +176,7 @@ def test_values_of_one_process_that_are_not_finite_stop_all_with_everybodys_keys
     first, second = run_in_processes(poisoned, 2, tiny("optim.max_bad_steps=1"), out)
     assert first == second
     assert first[0] == "NonFiniteError"
-    assert "2 updates in a row, the last at step 4" in first[1]
+    assert "2 updates in a row, the last at step 5" in first[1]
     bundle = json.loads((out / "debug/nonfinite-step-00000004.json").read_text())
     known = read_lines(whole / "log/keys.jsonl")
     assert [(entry["step"], entry["keys"]) for entry in bundle["recent"]] == [

@@ -189,7 +189,9 @@ def list_folder(
         listing = _from_folders(source, found, folders_are)
         listing.notes.extend(_others(files, media))
     if not listing.files:
-        detail = f"; none of the {len(listing.skipped)} listed or found is both" if listing.skipped else ""
+        if table is not None and listing.skipped and found:
+            raise _nothing_meets(source, media, table, listing, found)
+        detail = f"; none of the {len(listing.skipped)} listed is there" if listing.skipped else ""
         detail += "".join(f"; {note}" for note in listing.notes if not listing.skipped)
         endings = ", ".join(media.endings)
         other = VIDEOS if media.name == IMAGES.name else IMAGES
@@ -198,6 +200,16 @@ def list_folder(
             expected=f"files ending in {endings}; or {other.name}, in {', '.join(other.endings[:6])}, …",
         )
     return listing
+
+
+def _nothing_meets(source: Path, media: Media, table: Path, listing: Listing, found: Sequence[str]) -> DataError:
+    listed = [path for path, _ in listing.skipped if path not in found]
+    return DataError(
+        f"none of the {len(listed)} {media.name} that {table.name} lists is in {source}, and none of the {len(found)} "
+        f"that are there is listed: it lists {listed[0]}, and there is {found[0]}",
+        expected=f"paths relative to {source}",
+        fix=f"correct the paths in {table}, or name the folder that they are relative to",
+    )
 
 
 def _others(files: Sequence[str], media: Media) -> list[str]:

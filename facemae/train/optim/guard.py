@@ -41,11 +41,11 @@ class Skip:
 
     @property
     def text(self) -> str:
-        """A sentence for the log."""
+        """A sentence for the log; people count steps from 1, as lines of progress do."""
         if self.spike is None:
-            return f"step {self.step}: loss or gradients not finite, update skipped ({self.streak} in a row)"
+            return f"step {self.step + 1}: loss or gradients not finite, update skipped ({self.streak} in a row)"
         norm, ceiling = self.spike
-        return f"step {self.step}: gradient norm {norm:.4g} is above {ceiling:.4g}, update skipped"
+        return f"step {self.step + 1}: gradient norm {norm:.4g} is above {ceiling:.4g}, update skipped"
 
 
 class _Flags:
@@ -172,7 +172,7 @@ class Guard:
         if skip.spike is not None:
             return self._spike_error(skip, f"the keys of the last {len(recent)} steps are in {path}")
         return NonFiniteError(
-            f"loss or gradients were not finite in {skip.streak} updates in a row, the last at step {step}; "
+            f"loss or gradients were not finite in {skip.streak} updates in a row, the last at step {step + 1}; "
             f"all were skipped, and the keys of the last {len(recent)} steps are in {path}",
             expected=f"at most {self._limit} in a row (optim.max_bad_steps)",
             fix="try efficiency.precision=fp32, which continues this run; or start another with a lower optim.base_lr "
@@ -184,7 +184,7 @@ class Guard:
         assert self._policy is not None
         norm, ceiling = skip.spike
         limit = self._policy.limit
-        found = f"the gradient norm of step {skip.step} is {norm:.4g}, above {ceiling:.4g}, "
+        found = f"the gradient norm of step {skip.step + 1} is {norm:.4g}, above {ceiling:.4g}, "
         if self.goes_back(skip):
             found += f"and the run has gone back {self._rewinds} times already"
             allowed = f"at most {limit} times (optim.spike.limit)"

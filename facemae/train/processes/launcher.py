@@ -22,7 +22,7 @@ from typing import Any
 from facemae.errors import FacemaeError, ProcessError
 from facemae.train.processes.rank import Began, Done, Ending, Failed, Job
 from facemae.train.record.loggers.base import PATIENCE
-from facemae.train.saving.preempt import WATCHED, StopRequest
+from facemae.train.saving.preempt import INSISTED, WATCHED, StopRequest
 
 GRACE = 5.0
 """Seconds that the other processes have, after one has raised an error, to write what they must and to end."""
@@ -91,14 +91,20 @@ def run_in_processes(job: Job, count: int, lost: Callable[[str, str], None]) -> 
             team.watch()
     finally:
         team.end()
+        if team.began and isinstance(sys.exception(), KeyboardInterrupt):
+            _write_down(lost, *INSISTED)
     failure = team.failure()
     if failure is None:
         return team.members[0].result
     if team.began and not team.members[0].has_written_why:
-        # What it cannot write down is no reason to hide what happened.
-        with contextlib.suppress(FacemaeError, OSError):
-            lost(type(failure.error).__name__, failure.found)
+        _write_down(lost, type(failure.error).__name__, failure.found)
     raise failure.error from None
+
+
+def _write_down(lost: Callable[[str, str], None], reason: str, found: str) -> None:
+    # What cannot be written down is no reason to hide what happened.
+    with contextlib.suppress(FacemaeError, OSError):
+        lost(reason, found)
 
 
 @dataclass(frozen=True)

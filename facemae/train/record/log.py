@@ -16,6 +16,7 @@ from facemae.train.record.loggers import LoggerRun, Loggers
 from facemae.train.record.loggers.base import SENT, remember, remembered
 from facemae.train.record.progress import Progress
 from facemae.train.saving.folder import RunFolder
+from facemae.train.saving.preempt import INSISTED
 
 
 class StepLog:
@@ -130,16 +131,20 @@ class RunLog:
 
     @contextlib.contextmanager
     def failures(self) -> Iterator[None]:
-        """Record an error that ends the run in the block, so that its folder says how it ended."""
+        """Record an error that ends the run in the block, or a second Ctrl-C, so that its folder says how it ended."""
         try:
             yield
         except FacemaeError as error:
-            # The reason may be that nothing can be written; the error itself is what the person must see.
-            with contextlib.suppress(FacemaeError):
-                self._record(
-                    "stop", f"stopped after step {self._step}: {error.found}", {"reason": type(error).__name__}
-                )
+            self._record_end(type(error).__name__, error.found)
             raise
+        except KeyboardInterrupt:
+            self._record_end(*INSISTED)
+            raise
+
+    def _record_end(self, reason: str, found: str) -> None:
+        # The reason may be that nothing can be written; the error itself is what the person must see.
+        with contextlib.suppress(FacemaeError):
+            self._record("stop", f"stopped after step {self._step}: {found}", {"reason": reason})
 
     def _record(self, kind: str, text: str, facts: Mapping[str, Any]) -> None:
         record = {"time": time.time(), "event": kind, "step": self._step, "text": text, **facts}

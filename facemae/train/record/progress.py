@@ -5,8 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
+
+_WIDE = 110
+"""Columns of a terminal with room for a bar beside the numbers."""
+
+
+def make_bar(steps: int, console: Console) -> Bar:
+    """A line that keeps its step number however narrow the terminal is."""
+    count = TextColumn(
+        "step {task.completed:.0f}/{task.total:.0f}",
+        table_column=Column(no_wrap=True, min_width=len(f"step {steps}/{steps}")),
+    )
+    line = TextColumn("{task.fields[line]}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
+    return Bar(count, *bar, line, console=console)
 
 
 class Progress:
@@ -21,13 +36,7 @@ class Progress:
         self._steps = steps
         self._bar: Bar | None = None
         if sys.stderr.isatty():
-            self._bar = Bar(
-                TextColumn("step"),
-                MofNCompleteColumn(),
-                BarColumn(bar_width=20),
-                TextColumn("{task.fields[line]}"),
-                console=Console(stderr=True),
-            )
+            self._bar = make_bar(steps, Console(stderr=True))
             self._task = self._bar.add_task("", total=steps, completed=step, line="")
 
     def start(self) -> None:

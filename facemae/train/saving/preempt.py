@@ -1,5 +1,7 @@
 """Stopping on request: the signal only raises a flag, the training loop saves at its next step boundary."""
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
@@ -7,17 +9,21 @@ from typing import Any, Self
 
 WATCHED = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask for a stop."""
+INSISTED = ("KeyboardInterrupt", "a second Ctrl-C ended it at once")
+"""Reason and sentence for the folder of a run that did not end in an orderly way."""
+_HEARD = "Ctrl-C: saving at the end of this step; again, it ends at once"
+_AGAIN = "Ctrl-C again: ended at once; the same command continues from the last checkpoint"
 
 
 class StopRequest:
     """Watches for SIGTERM and SIGINT while a run is going; a context manager.
 
-    The first signal asks for a clean stop. A second Ctrl-C aborts at once. Outside the main thread, where Python cannot
-    handle signals, nothing is watched.
+    The first signal asks for a clean stop. A second Ctrl-C aborts at once. A step may be long, so Ctrl-C is answered.
+    Outside the main thread, where Python cannot handle signals, nothing is watched.
 
     Args:
         abort: Whether a second Ctrl-C aborts. It does not in the processes of a run that another one has started: that
-            one hears it too, and ends them.
+            one hears it too, answers, and ends them.
     """
 
     def __init__(self, *, abort: bool = True) -> None:
@@ -47,5 +53,14 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         again = self._received is not None
         self.request(signal.Signals(number))
-        if again and self._abort and number == signal.SIGINT:
+        if not self._abort or number != signal.SIGINT:
+            return
+        _answer(_AGAIN if again else _HEARD)
+        if again:
             raise KeyboardInterrupt
+
+
+def _answer(text: str) -> None:
+    # Python's own stream may be in the middle of a line that the signal has interrupted.
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())

@@ -19,7 +19,7 @@ figcaption { color: #57606a; } figure { margin: 2rem 0; }
 
 _EXPLANATION = (
     "Percent, with 95&nbsp;% bootstrap intervals over {units}. <em>Constant</em> is the best answer without looking "
-    "at the image, <em>random</em> the same encoder before training, which is no mean rival after two minutes of it. "
+    "at the image, <em>random</em> the same encoder before training, which is no mean rival of so short a training. "
     "Faces, persons and labels are drawn: the numbers show that the path works, not how good the encoder is on "
     "photographs."
 )

@@ -41,6 +41,8 @@ class Settings:
     def overrides(self, shards: Path) -> list[str]:
         """Changes to the recipe `fmae_tiny`: a smaller encoder, so that two minutes are worth dozens of epochs."""
         return [
+            # It is no fmae_tiny, and must not be taken for one.
+            "name=quickstart",
             f"data.streams.0.shards={json.dumps(str(shards))}",
             "data.streams.0.where.split=train",
             f"seed={self.seed}",

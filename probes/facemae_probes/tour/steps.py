@@ -158,7 +158,7 @@ _STEPS: tuple[tuple[str, str, Callable[[Tour], dict[str, Any]]], ...] = (
     ("draw", "draw and pack faces", _draw),
     ("look", "make a contact sheet", _look),
     ("verify", "verify the shards", _verify),
-    ("pretrain", "pretrain a masked autoencoder", _pretrain),
+    ("pretrain", "pretrain a masked autoencoder, smaller than fmae_tiny", _pretrain),
     ("probe", "probe expression, action units and identity", _probe),
     ("extract", "extract features", _extract),
 )

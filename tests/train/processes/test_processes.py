@@ -108,9 +108,13 @@ def test_a_signal_to_one_process_asks_it_alone_however_often() -> None:
     assert run(rank_jobs.hear_a_signal) == "SIGINT"
 
 
-def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_ends_all_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lost: list[tuple[str, str]] = []
     with pytest.raises(KeyboardInterrupt):
-        run(functools.partial(rank_jobs.insist, tmp_path))
+        run(functools.partial(rank_jobs.insist, tmp_path), lost=lambda reason, found: lost.append((reason, found)))
+    first, second = capfd.readouterr().err.splitlines()[-2:]
+    assert (first[:8], second[:13]) == ("Ctrl-C: ", "Ctrl-C again:")
+    assert lost == [("KeyboardInterrupt", "a second Ctrl-C ended it at once")]
     assert not any(alive(pid) for pid in rank_jobs.pids(tmp_path))
 
 
@@ -144,7 +148,8 @@ def test_a_signal_stops_a_run_of_two_with_one_line(start: Start, tmp_path: Path,
     finally:
         process.kill()
     name = "SIGINT" if everybody else "SIGTERM"
-    (line,) = said
+    *answer, line = said
+    assert answer == ["Ctrl-C: saving at the end of this step; again, it ends at once"] * everybody
     assert line.startswith(f"stopped by {name} after step ")
     assert line.endswith("saved; the same command continues")
     assert read_lines(tmp_path / "run/log/events.jsonl")[-1]["reason"] == name

@@ -1,16 +1,18 @@
 """Logs: cut back to a checkpoint, whole lines, means over steps that counted."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from facemae.data.pack import pack_samples
 from facemae.train.processes.process_group import OneProcess, ProcessGroup
 from facemae.train.record.log import StepLog, append_line, read_lines
 from facemae.train.record.metrics import MetricBag
-from facemae.train.record.progress import metrics_line
+from facemae.train.record.progress import make_bar, metrics_line
 from facemae.train.record.status import describe, read_status
 from facemae.train.saving.promise import Promise, resume_promise
 from facemae.train.trainer import pretrain
@@ -216,3 +218,18 @@ def test_several_streams_have_their_own_losses_and_epochs(tiny: Tiny, shards: Pa
         assert mean == pytest.approx(line["loss/masked_image"], rel=1e-5)
         assert line["epochs/faces"] == pytest.approx(line["step"] * 6 / 36, abs=1e-4)
         assert line["epochs/other"] == pytest.approx(line["step"] * 2 / 16, abs=1e-4)
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_a_terminal_of_any_width_shows_the_step(width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), force_terminal=True)
+    bar = make_bar(12_000, console)
+    bar.add_task(
+        "", total=12_000, completed=11_999, line="loss 2.8887  lr 1.00e-04  1.4 samples/s  54 % waiting for data"
+    )
+    console.print(bar.get_renderable())
+    written = console.file
+    assert isinstance(written, io.StringIO)
+    assert "step 11999/12000" in written.getvalue()
+    assert "loss 2.8887" in written.getvalue()
+    assert len(written.getvalue().splitlines()) == 1
