@@ -5,6 +5,7 @@ are light: they declare options and import torch, timm and the rest only inside 
 therefore answers at once.
 """
 
+import difflib
 import importlib.metadata
 import sys
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from facemae.errors import FacemaeError
+from facemae.errors import FacemaeError, UsageError
 
 GROUP = "facemae.commands"
 
@@ -45,6 +46,22 @@ class EntryPointGroup(TyperGroup):
         ]
         known = [name for name in order if name in found]
         return known + sorted(set(found) - set(known))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The subcommand that the arguments name.
+
+        Raises:
+            UsageError: There is none of that name.
+        """
+        names = self.list_commands(ctx)
+        if args and args[0] not in names and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], names, 1)
+            raise UsageError(
+                f"there is no command {args[0]!r}",
+                expected=f"one of {', '.join(names)}",
+                fix=f"facemae {near[0]}" if near else "facemae --help says what each of them does",
+            )
+        return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The subcommand of this name, or None where none is installed."""

@@ -181,8 +181,13 @@ def test_spans_count_samples() -> None:
     assert recipe.optim.total.samples(epoch=7) == 1000
     assert recipe.optim.warmup.samples(epoch=7, total=1000) == 100
     assert SpanConfig(amount=2, unit="epochs").samples(epoch=7) == 14
-    with pytest.raises(ConfigError, match="'20 steps' is no length: its unit is one of samples, epochs, percent, and"):
-        load_recipe("fmae_tiny", ["optim.total=20 steps"])
+    for text, samples in (("20epochs", 140), ("1e3", 1000), ("0.5 epochs", 4), ("2_000samples", 2000)):
+        assert load_recipe("fmae_tiny", [f"optim.total={text}"]).optim.total.samples(epoch=7) == samples
+    for text in ("20 steps", "20steps", "20 epochs long"):
+        with pytest.raises(
+            ConfigError, match=f"'{text}' is no length: its unit is one of samples, epochs, percent, and"
+        ):
+            load_recipe("fmae_tiny", [f"optim.total={text}"])
 
 
 def test_every_field_has_a_docstring() -> None:

@@ -1,5 +1,6 @@
 """What every block of the recipe tree shares: strictness, and lengths counted in samples."""
 
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,8 +17,9 @@ _Unit = Literal["samples", "epochs", "percent"]
 
 def _parse_span(value: object) -> object:
     if isinstance(value, str):
-        number, _, unit = value.strip().partition(" ")
-        unit = unit.strip() or "samples"
+        parts = re.fullmatch(r"(\S*?)\s*([A-Za-z%]*)", value.strip())
+        number, unit = parts.groups() if parts else (value, value)
+        unit = unit or "samples"
         if unit not in get_args(_Unit):
             raise ValueError(
                 f"{value!r} is no length: its unit is one of {', '.join(get_args(_Unit))}, and samples where none is "

@@ -70,3 +70,10 @@ def test_data_goes_to_the_stream_it_names(facemae: Facemae, recipe_file: Path, s
     twice = facemae("pretrain", recipe_file, "--data", shards, "--data", shards, "--out", tmp_path / "other")
     assert twice.returncode == 2
     assert "given twice" in twice.stderr
+
+
+def test_a_misspelt_command_is_answered_with_the_nearest(facemae: Facemae) -> None:
+    result = facemae("pretain", "fmae_tiny")
+    assert result.returncode == 2
+    assert result.stderr.startswith("facemae: there is no command 'pretain'")
+    assert "to do:    facemae pretrain" in result.stderr

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Line = tuple[str, str, list[str]]
 """What a line is about, how many samples, and a cell a metric."""
+_FEW = 20
+"""Units below which a bootstrap cannot tell how they differ from others."""
 
 
 def results_table(data: dict[str, Any]) -> "Table":
@@ -107,9 +109,11 @@ def _groups(block: dict[str, Any], metrics: tuple[str, ...], unit: str) -> Itera
 
 def _caption(data: dict[str, Any]) -> list[str]:
     task, protocol = data["task"], data["protocol"]
+    count = task["units"]["test"]
+    few = f", and {count} say little about others" if count < _FEW else ""
     lines = [
         protocol["about"],
-        f"intervals: 95 % bootstrap over {task['unit']}s; settings chosen on {protocol['chosen_on']}",
+        f"intervals: 95 % bootstrap over {count:,} {task['unit']}s{few}; settings chosen on {protocol['chosen_on']}",
         "*: the probe chosen there, whose test result is the headline",
         f"faces: {faces_line(data)}",
     ]

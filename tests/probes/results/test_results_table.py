@@ -116,3 +116,10 @@ def test_a_constant_answer_stands_last_where_the_result_has_one() -> None:
     place = tall.index("constant answer:")
     assert tall[place + 1] == "  test, n = 48"
     assert tall[place + 2].split() == ["macro", "F1", "0.6667"]
+
+
+def test_the_units_of_intervals_are_counted_and_few_are_remarked() -> None:
+    data = made_result().data
+    assert f"95 % bootstrap over {COUNT // 2} subjects; settings" in " ".join(shown(data).split())
+    data["task"]["units"]["test"] = 2
+    assert "95 % bootstrap over 2 subjects, and 2 say little about others; settings" in " ".join(shown(data).split())
