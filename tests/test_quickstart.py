@@ -83,6 +83,7 @@ def test_every_step_says_how_long_it_took(tour: tuple[Path, dict[str, Any], list
     for name in ("draw", "look", "verify", "pretrain", "probe", "extract"):
         assert summary["steps"][name]["seconds"] >= 0
     assert sum("s)" in line for line in said) >= 6
+    assert "      6 of 6: identity of the pretrained encoder …" in said
 
 
 def test_running_it_again_does_nothing_twice(tour: tuple[Path, dict[str, Any], list[str]]) -> None:

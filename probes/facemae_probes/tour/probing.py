@@ -66,9 +66,12 @@ def probe_everything(places: Places, settings: Settings, say: Say) -> tuple[list
     )
     rows: list[dict[str, Any]] = []
     pictures: dict[str, str] = {}
+    begun = 0
     for question in QUESTIONS:
         results = {}
         for name, source in sources.items():
+            begun += 1
+            say(f"      {begun} of {len(QUESTIONS) * len(sources)}: {question.name} of the {source.name} …")
             out = places.probes / question.name.replace(" ", "-") / name
             results[name] = run_probe(
                 places.shards,
