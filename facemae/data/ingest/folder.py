@@ -189,9 +189,10 @@ def list_folder(
         listing = _from_folders(source, found, folders_are)
         listing.notes.extend(_others(files, media))
     if not listing.files:
-        if table is not None and listing.skipped and found:
-            raise _nothing_meets(source, media, table, listing, found)
-        detail = f"; none of the {len(listing.skipped)} listed is there" if listing.skipped else ""
+        listed = [path for path, _ in listing.skipped if path not in found]
+        if table is not None and found:
+            raise _nothing_meets(source, media, table, listed, found)
+        detail = f"; none of the {len(listed)} listed is there" if listed else ""
         detail += "".join(f"; {note}" for note in listing.notes if not listing.skipped)
         endings = ", ".join(media.endings)
         other = VIDEOS if media.name == IMAGES.name else IMAGES
@@ -202,8 +203,7 @@ def list_folder(
     return listing
 
 
-def _nothing_meets(source: Path, media: Media, table: Path, listing: Listing, found: Sequence[str]) -> DataError:
-    listed = [path for path, _ in listing.skipped if path not in found]
+def _nothing_meets(source: Path, media: Media, table: Path, listed: Sequence[str], found: Sequence[str]) -> DataError:
     return DataError(
         f"none of the {len(listed)} {media.name} that {table.name} lists is in {source}, and none of the {len(found)} "
         f"that are there is listed: it lists {listed[0]}, and there is {found[0]}",

@@ -20,11 +20,15 @@ FEWEST = 4
 """Steps a window must hold."""
 
 
+def _window_steps(config: SpikeConfig, lengths: Lengths) -> int:
+    return config.window.samples(epoch=lengths.epoch) // lengths.batch
+
+
 def remark_window(config: SpikeConfig | None, lengths: Lengths) -> str | None:
     """What to say of a window of which a run does not fill half, so that no step can stand out; else None."""
     if config is None:
         return None
-    steps = config.window.samples(epoch=lengths.epoch) // lengths.batch
+    steps = _window_steps(config, lengths)
     if -(-steps // 2) < lengths.steps:
         return None
     return (
@@ -63,7 +67,7 @@ class SpikeWatch:
         Raises:
             ConfigError: The window holds too few steps for a median.
         """
-        steps = config.window.samples(epoch=lengths.epoch) // lengths.batch
+        steps = _window_steps(config, lengths)
         if steps < FEWEST:
             raise ConfigError(
                 f"optim.spike.window holds {steps} steps of {lengths.batch} samples",
