@@ -30,6 +30,9 @@ class LayerMix(nn.Module):
 
     def forward(self, encoding: Encoding) -> list[torch.Tensor]:
         """What each decoder block reads: [R, prefix + K, D], in the order of the blocks."""
-        outputs = torch.stack([*(encoding.layers[number] for number in self.layers[:-1]), encoding.tokens])
-        mixed = torch.tensordot(self.weights.weight, outputs, dims=1)
-        return [norm(context) for norm, context in zip(self.norms, mixed, strict=True)]
+        outputs = torch.stack([*(encoding.layers[number] for number in self.layers[:-1]), encoding.tokens], dim=1)
+        # A copy of the weights for each sample, so that their gradients are added over samples in double precision: the
+        # norms undo what the weights scale, terms cancel, and in fp32 the rest would depend on the order of adding.
+        weights = self.weights.weight.double().expand(len(outputs), -1, -1).to(outputs.dtype)
+        mixed = torch.bmm(weights, outputs.flatten(2)).unflatten(2, outputs.shape[2:])
+        return [norm(context) for norm, context in zip(self.norms, mixed.unbind(1), strict=True)]
