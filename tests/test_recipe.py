@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from facemae.config import Recipe, SpanConfig, copy_names
+from facemae.config.base import idle_settings
 from facemae.data.schema import MaskSpec, PhotometricSpec
 from facemae.errors import ConfigError
 from facemae.recipe import difference, list_recipes, load_recipe, recipe_to_yaml, recipe_tree
@@ -23,6 +24,18 @@ def test_every_recipe_loads_and_reads_back(name: str, tmp_path: Path) -> None:
     assert recipe_tree(load_recipe(copy)) == recipe_tree(recipe)
     assert recipe.about
     assert view_specs(recipe)
+    assert not list(idle_settings(recipe))
+
+
+def test_settings_that_nothing_reads_are_named_with_their_paths() -> None:
+    changes = ("views.main.mask.block=4", "views.main.crop.kind=resize", "monitor={k: 5}")
+    assert list(idle_settings(load_recipe("fmae_tiny", changes))) == [
+        "views.main.crop.scale is set, and nothing reads it with kind=resize",
+        "views.main.mask.block is set, and nothing reads it with kind=random",
+        "monitor.k is set, and nothing reads it with label=null",
+    ]
+    changes = ("views.main.mask.block=4", "views.main.mask.kind=block", "monitor={k: 5, label: emotion}")
+    assert not list(idle_settings(load_recipe("fmae_tiny", changes)))
 
 
 def test_fmae_holds_the_published_settings() -> None:

@@ -1,6 +1,8 @@
-"""What every block of the recipe tree shares: strictness, and lengths counted in samples."""
+"""What every block of the recipe tree shares: strictness, settings nothing reads, and lengths counted in samples."""
 
 import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -10,6 +12,45 @@ class Config(BaseModel):
     """Base of every block: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+@dataclass(frozen=True)
+class OnlyWith:
+    """Annotates a setting that is read with some values of another one of its block alone.
+
+    It stays allowed beside other values, since one override is enough to change the other.
+
+    Attributes:
+        field: The other setting.
+        value: The value it needs; None where any will do but null.
+    """
+
+    field: str
+    value: str | None = None
+
+    def idle(self, block: Config) -> str | None:
+        """Why the setting is not read; None where it is."""
+        found = getattr(block, self.field)
+        read = found is not None if self.value is None else found == self.value
+        return None if read else f"{self.field}={'null' if found is None else found}"
+
+
+def idle_settings(block: object, path: str = "") -> Iterator[str]:
+    """Settings of a block and of those in it that have been changed and that nothing reads, each with its path."""
+    if isinstance(block, Mapping):
+        for key, value in block.items():
+            yield from idle_settings(value, f"{path}.{key}")
+    elif isinstance(block, tuple):
+        for number, value in enumerate(block):
+            yield from idle_settings(value, f"{path}.{number}")
+    elif isinstance(block, Config):
+        for name, field in type(block).model_fields.items():
+            value, here = getattr(block, name), f"{path}.{name}".removeprefix(".")
+            changed = value != field.get_default(call_default_factory=True)
+            for mark in field.metadata:
+                if isinstance(mark, OnlyWith) and changed and (reason := mark.idle(block)):
+                    yield f"{here} is set, and nothing reads it with {reason}"
+            yield from idle_settings(value, here)
 
 
 _Unit = Literal["samples", "epochs", "percent"]

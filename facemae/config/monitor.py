@@ -1,10 +1,10 @@
 """What is measured on held-out faces while a run goes on."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from facemae.config.base import Config, Span, SpanConfig
+from facemae.config.base import Config, OnlyWith, Span, SpanConfig
 from facemae.config.data import Where
 
 
@@ -13,7 +13,7 @@ class MonitorConfig(Config):
 
     data: str | None = None
     """Folder of an indexed shard set; null takes that of the run's first stream."""
-    reference: Where = Field(default_factory=lambda: {"split": "train"})
+    reference: Annotated[Where, OnlyWith("label")] = Field(default_factory=lambda: {"split": "train"})
     """Which of its samples the label of another is looked up among; needed with `label`."""
     query: Where = Field(default_factory=lambda: {"split": "valid"})
     """Which of its samples are measured: faces the run does not train on."""
@@ -23,7 +23,7 @@ class MonitorConfig(Config):
     """Distance between measurements; each is made with the next line of metrics."""
     samples: int = Field(default=1000, ge=2)
     """Samples taken of each part, at most; always the same."""
-    k: int = Field(default=20, ge=1)
+    k: Annotated[int, OnlyWith("label")] = Field(default=20, ge=1)
     """Neighbours that vote."""
     layer: int = -1
     """Block whose output is the feature; -1 is the last, behind the encoder's final norm."""

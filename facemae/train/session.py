@@ -6,6 +6,7 @@ from typing import Any
 
 from facemae.checkpoint import InitialWeights
 from facemae.config import Recipe
+from facemae.config.base import idle_settings
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
 from facemae.data.schema import Batch, ViewSpec
@@ -151,6 +152,7 @@ class Session:
         for name in self.recipe.unused():
             kind = "view" if name in self.recipe.views else "sound"
             yield f"no objective takes {kind} {name!r}: it costs time and teaches nothing; take it out of the recipe"
+        yield from idle_settings(self.recipe)
         if self.start.checkpoint is None and self.is_first:
             yield from self._test_samples()
 
