@@ -34,5 +34,5 @@ class LayerMix(nn.Module):
         # A copy of the weights for each sample, so that their gradients are added over samples in double precision: the
         # norms undo what the weights scale, terms cancel, and in fp32 the rest would depend on the order of adding.
         weights = self.weights.weight.double().expand(len(outputs), -1, -1).to(outputs.dtype)
-        mixed = torch.bmm(weights, outputs.flatten(2)).unflatten(2, outputs.shape[2:])
+        mixed = torch.bmm(weights, outputs.flatten(2)).view(len(outputs), -1, *outputs.shape[2:])
         return [norm(context) for norm, context in zip(self.norms, mixed.unbind(1), strict=True)]
