@@ -1,34 +1,27 @@
 """Everything that is decided and built between the taking of a run's folder and its first step."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from facemae.checkpoint import InitialWeights
 from facemae.config import Recipe
-from facemae.config.base import idle_settings
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
 from facemae.data.schema import Batch, ViewSpec
-from facemae.data.selection import remark_test_samples
-from facemae.data.workers import default_workers
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
 from facemae.recipe import recipe_to_yaml, recipe_tree
 from facemae.recipe_specs import sound_specs, view_specs
-from facemae.revision import revision
-from facemae.train.hardware.allocator import memory_choice
 from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
 from facemae.train.labels import check_labels
 from facemae.train.loop import Trainer, micro_steps
 from facemae.train.monitor.monitor import open_monitor
 from facemae.train.optim.adamw import Average, group_names
 from facemae.train.optim.schedule import Lengths
-from facemae.train.optim.spike import remark_window
 from facemae.train.processes.process_group import OneProcess, Processes
 from facemae.train.processes.quiet import QuietLog
-from facemae.train.processes.world import describe_idle_gpus
 from facemae.train.record.gallery import Gallery
 from facemae.train.record.log import RunLog
 from facemae.train.saving.folder import RunFolder
@@ -37,7 +30,7 @@ from facemae.train.saving.preempt import StopRequest
 from facemae.train.saving.promise import Promise, resume_promise
 from facemae.train.saving.rewind import position
 from facemae.train.saving.saver import Saver
-from facemae.train.start import Start, describe_extension, load_initial, load_weights, resolve_lengths
+from facemae.train.start import Start, load_initial, load_weights, resolve_lengths
 from facemae.train.strategy import Strategy, choose_strategy
 
 
@@ -110,72 +103,6 @@ class Session:
             rewinds=len(self.start.rewinds),
         )
 
-    def announce(self, log: RunLog, lease: Lease | None) -> None:
-        """Say what begins, on which machine, and what may be expected of it."""
-        for note in self.start.notes:
-            log.event("note", note)
-        if lease is not None and lease.taken_over is not None:
-            gone = lease.taken_over
-            log.event("note", f"took over from process {gone.pid} on {gone.host}, which is gone")
-        facts = {**self.machine, **library_versions()}
-        shared = {
-            "steps": self.lengths.steps,
-            "total_samples": self.lengths.total,
-            "epoch_samples": self.lengths.epoch,
-            "code": revision(),
-            "facts": facts,
-        }
-        size = f"{self.lengths.steps} steps of {self.lengths.batch} samples, {self._describe_epoch()}"
-        log.event("setup", f"{self.recipe.name}: {size}; {self._describe_machine()}")
-        for remark in self._remarks():
-            log.event("note", remark)
-        checkpoint, promise = self.start.checkpoint, self.promise
-        if checkpoint is None:
-            log.event("start", f"starting in {self.folder.root}", **shared)
-            return
-        text = f"continuing from {checkpoint.folder.name}: {promise.text}"
-        if self.start.went_back and self.start.changed_at is None:
-            text += "; an undisturbed run goes back here as well"
-        log.event("resume", text, bitwise=promise.bitwise, changed_at=promise.changed_at, **shared)
-        extension = describe_extension(self.recipe, self.start, self.lengths)
-        if extension is not None:
-            log.event("extend", extension)
-        if self.start.pinned is None:
-            log.event("adopt", "took over the data as it is now", streams=self.first.state_description())
-
-    def _remarks(self) -> Iterator[str]:
-        """What a person may not have meant."""
-        idle = describe_idle_gpus(self.recipe, self.processes.world)
-        if idle is not None:
-            yield idle
-        yield from self._remark_length()
-        for name in self.recipe.unused():
-            kind = "view" if name in self.recipe.views else "sound"
-            yield f"no objective takes {kind} {name!r}: it costs time and teaches nothing; take it out of the recipe"
-        yield from idle_settings(self.recipe)
-        if self.start.checkpoint is None and self.is_first:
-            yield from self._test_samples()
-
-    def _remark_length(self) -> Iterator[str]:
-        """Settings that the run is too short for."""
-        total = self.recipe.optim.total
-        if total.unit == "samples" and total.amount < self.lengths.batch:
-            yield (
-                f"optim.total of {total.amount:g} samples is less than a step of {self.lengths.batch}: a number "
-                "without a unit counts samples; '20 epochs' counts epochs"
-            )
-        remarks = [objective.remark(self.lengths.total) for objective in self.recipe.objectives]
-        remarks.append(remark_window(self.recipe.optim.spike, self.lengths))
-        if self.start.step >= self.lengths.steps:
-            remarks.append("nothing is left to train; a longer optim.total goes on with --extend")
-        yield from filter(None, remarks)
-
-    def _test_samples(self) -> Iterator[str]:
-        for number, (stream, config) in enumerate(zip(self.first.streams, self.recipe.data.streams, strict=True)):
-            remark = remark_test_samples(stream.index, config, number)
-            if remark is not None:
-                yield remark
-
     def _promise(self) -> Promise:
         checkpoint, state = self.start.checkpoint, self.start.state
         if checkpoint is None:
@@ -194,25 +121,6 @@ class Session:
             erased=streams != now and not other_order,
             longer=None if before == self.lengths.total else (before, self.lengths.total),
         )
-
-    def _describe_machine(self) -> str:
-        choice = memory_choice() if self.numerics.device.type == "cpu" else None
-        memory = "" if choice is None else f"; {choice} is set and decides what is done with freed memory"
-        workers = self.recipe.efficiency.workers
-        workers = default_workers() if workers is None else workers
-        world = self.processes.world
-        each = f"{world} processes, each with " if world > 1 else ""
-        used = f"{_count(self.numerics.threads, 'thread')}, {_count(workers, 'loader process', 'es')}"
-        return f"{self.numerics.reason}; {each}{used}{memory}"
-
-    def _describe_epoch(self) -> str:
-        total = sum(stream.order.samples_total for stream in self.first.streams)
-        out = total - self.lengths.epoch
-        # A run that has taken new data over keeps the length its epochs began with.
-        if out == 0 or self.first.epoch_samples != self.lengths.epoch:
-            return f"{self.lengths.epoch:,} samples an epoch"
-        others = "other ones" if out > 1 else "another one"
-        return f"{self.lengths.epoch:,} of {total:,} samples an epoch: {out} must sit out, {others} the next"
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them.
@@ -303,10 +211,6 @@ class Session:
 
     def _cards(self) -> dict[str, Any]:
         return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}
-
-
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number} {noun}{plural if number != 1 else ''}"
 
 
 def _without_digests(streams: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from facemae.config import Recipe
 from facemae.errors import FacemaeError
+from facemae.train.announcement import announce
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.labels import complete_recipe
 from facemae.train.loop import RunResult
@@ -150,7 +151,7 @@ def pretrain_among(processes: Processes, request: Request, stop: StopRequest, te
             session = Session(recipe, folder, numerics, processes, start)
             try:
                 with session.open_log() as log, _told(tell if processes.rank == 0 else _tell_nobody), log.failures():
-                    session.announce(log, lease)
+                    announce(session, log, lease)
                     return session.build(log, lease, stop, init_from=request.init_from).train()
             except GoBack as back:
                 went_back = True
