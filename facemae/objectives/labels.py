@@ -119,8 +119,10 @@ class LabelReader:
             classes and distributions. What is not known is 0.
         """
         rows = [self.row(meta) for meta in metas]
-        values = torch.tensor([[number or 0.0 for number in row] for row in rows], dtype=torch.float32)
-        known = torch.tensor([[float(number is not None) for number in row] for row in rows])
+        # A process may have no sample of the streams that are asked.
+        shape = (len(rows), len(self.columns))
+        values = torch.tensor([[number or 0.0 for number in row] for row in rows], dtype=torch.float32).view(shape)
+        known = torch.tensor([[float(number is not None) for number in row] for row in rows]).view(shape)
         if self.task == "classes":
             places = values.long().clamp(max=self.width - 1)
             values = torch.zeros(len(rows), self.width).scatter_(1, places, known)

@@ -33,6 +33,7 @@ DECODER = {"width": 24, "depth": 1, "heads": 2}
 MIXED = {"mask": None, "mixup": {"alpha": 0.8}}
 SKIPPING = {**DECODER, "depth": 3, "skips": [5, 2]}
 UNITS = ["AU1", "AU2", "AU4"]
+VOTES = ["votes_calm", "votes_glad", "votes_cross"]
 
 HEARS = {"name": "test_vit", "frames": 24, "mels": 16, "patch_size": 8}
 VOICE = {"frames": 24, "mel": {"mels": 16}, "mask": {"ratio": 0.5}}
@@ -309,6 +310,19 @@ EXAMPLES: dict[str, dict[str, dict[str, Any]]] = {
             "encoder": {**ENCODER, "drop_path": 0.3},
             "objectives": [{"kind": "supervised", "task": "multilabel", "labels": UNITS, "pool": "cls+mean"}],
         },
+        "votes of some streams": {
+            "views": {"main": {"mask": None, "streams": ["wild"]}, "whole": MASKED},
+            "objectives": [
+                {"kind": "masked_image", "view": "whole", "decoder": DECODER},
+                {"kind": "supervised", "task": "distribution", "labels": VOTES},
+            ],
+        },
+        "numbers with gaps": {
+            "views": {"main": {"mask": None}},
+            "objectives": [
+                {"kind": "supervised", "task": "regression", "labels": ["valence"], "centre": [0.5], "scale": [2.0]}
+            ],
+        },
     },
 }
 """By kind: what a recipe says beside encoder and data, by what is special about it."""
@@ -375,13 +389,15 @@ def global_batch(recipe: Recipe, step: int = 0, labels: tuple[int, ...] = ()) ->
 
 
 def _metadata(slot: int) -> dict[str, Any]:
-    """Labels of a class and of binary columns with gaps: in the first quarter of the batch one sample has any."""
+    """Labels of all tasks, with gaps: in the first quarter of the batch one sample has any."""
     if slot < BATCH // 4 and slot != 5:
         return {}
     labels: dict[str, Any] = {}
     if slot % 3:
         labels["expression"] = ("calm", "glad", "cross")[slot % 7 % 3]
     labels |= {name: (slot >> place) % 2 for place, name in enumerate(UNITS) if (slot + place) % 4}
+    if slot % 4:
+        labels |= {name: (slot >> place) % 4 for place, name in enumerate(VOTES)} | {"valence": slot / 8 - 1}
     found = {"labels": labels, "path": f"take{slot // 3}.mp4"}
     return {**found, "subject": f"person{slot % 5}"} if slot % 2 else found
 
