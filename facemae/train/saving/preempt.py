@@ -18,7 +18,8 @@ _AGAIN = "Ctrl-C again: ended at once; the same command continues from the last 
 class StopRequest:
     """Watches for SIGTERM and SIGINT while a run is going; a context manager.
 
-    The first signal asks for a clean stop. A second Ctrl-C aborts at once. A step may be long, so Ctrl-C is answered.
+    The first signal asks for a clean stop. A second Ctrl-C aborts at once, a SIGTERM before the first counts for none,
+    and one after it does not hide that a person stopped the run. A step may be long, so Ctrl-C is answered.
     Outside the main thread, where Python cannot handle signals, nothing is watched.
 
     Args:
@@ -38,7 +39,8 @@ class StopRequest:
 
     def request(self, number: signal.Signals) -> None:
         """Ask for a stop as the signal would."""
-        self._received = number
+        if self._received is not signal.SIGINT:
+            self._received = number
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -51,7 +53,7 @@ class StopRequest:
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        again = self._received is not None
+        again = self._received is signal.SIGINT
         self.request(signal.Signals(number))
         if not self._abort or number != signal.SIGINT:
             return
