@@ -201,6 +201,8 @@ def test_spans_count_samples() -> None:
             ConfigError, match=f"'{text}' is no length: its unit is one of samples, epochs, percent, and"
         ):
             load_recipe("fmae_tiny", [f"optim.total={text}"])
+    with pytest.raises(ConfigError, match=r"optim\.total\.amount.*finite number"):
+        load_recipe("fmae_tiny", ["optim.total=.inf"])
 
 
 def test_every_field_has_a_docstring() -> None:

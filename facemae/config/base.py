@@ -22,16 +22,18 @@ class OnlyWith:
 
     Attributes:
         field: The other setting.
-        value: The value it needs; None where any will do but null.
+        value: The value it needs; None where any will do but one.
+        but: That one.
     """
 
     field: str
     value: str | None = None
+    but: int | None = None
 
     def idle(self, block: Config) -> str | None:
         """Why the setting is not read; None where it is."""
         found = getattr(block, self.field)
-        read = found is not None if self.value is None else found == self.value
+        read = found != self.but if self.value is None else found == self.value
         return None if read else f"{self.field}={'null' if found is None else found}"
 
 
@@ -75,7 +77,7 @@ def _parse_span(value: object) -> object:
 class SpanConfig(Config):
     """A length of training, written ``"50 epochs"``, ``"2_000_000 samples"`` or ``"5 percent"`` (of the whole run)."""
 
-    amount: float = Field(ge=0)
+    amount: float = Field(ge=0, allow_inf_nan=False)
     """How many."""
     unit: _Unit = "samples"
     """Of what."""

@@ -1,11 +1,11 @@
 """The networks and what they learn."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from facemae.config.base import Config
+from facemae.config.base import Config, OnlyWith
 
 LabelCounts = Mapping[str, Mapping[str, Mapping[Any, int]]]
 """By stream and label column, how many samples have each value, None among them; only columns that the stream has."""
@@ -155,11 +155,11 @@ class HeadConfig(Config):
 
     depth: int = Field(default=2, ge=1)
     """Number of linear layers."""
-    hidden: int = Field(default=2048, ge=1)
+    hidden: Annotated[int, OnlyWith("depth", but=1)] = Field(default=2048, ge=1)
     """Dimension between them."""
     out: int = Field(default=128, ge=1)
     """Dimension of the projection."""
-    norm: Literal["layer", "none"] = "layer"
+    norm: Annotated[Literal["layer", "none"], OnlyWith("depth", but=1)] = "layer"
     """What follows the hidden layers. The published heads have batch norm; see `facemae.models.heads`."""
 
 
@@ -198,7 +198,7 @@ class ObjectiveConfig(Config):
         """
         return 1
 
-    def remark(self, total: int) -> str | None:
+    def remark(self, total: int, batch: int) -> str | None:
         """What to say at the start of a run of so many samples, where a setting does not fit its length."""
         return None
 

@@ -50,9 +50,10 @@ class ClusteringConfig(ObjectiveConfig):
         """All views."""
         return self.global_views + self.local_views
 
-    def remark(self, total: int) -> str | None:
+    def remark(self, total: int, batch: int) -> str | None:
         """See `ObjectiveConfig`: prototypes that never learn."""
-        if self.freeze_prototypes < total:
+        before_the_last_step = (-(-total // batch) - 1) * batch
+        if self.freeze_prototypes <= before_the_last_step:
             return None
         return (
             f"objective {self.kind!r}: freeze_prototypes of {self.freeze_prototypes} samples lasts for a whole run of "

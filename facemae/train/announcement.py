@@ -16,16 +16,23 @@ from facemae.train.session import Session
 from facemae.train.start import describe_extension
 
 
-def announce(session: Session, log: RunLog, lease: Lease | None) -> None:
+def announce(session: Session, log: RunLog, lease: Lease | None, *, again: bool) -> None:
     """Say what begins, on which machine, and what may be expected of it.
 
     Args:
         session: What was decided.
         log: The run's logs; the first process's are the ones that are written.
         lease: The right to write in the folder; None but in the first process.
+        again: Whether the run goes back, so that machine and remarks have been said.
     """
     for note in session.start.notes:
         log.event("note", note)
+    if not again:
+        _introduce(session, log, lease)
+    _begin(session, log)
+
+
+def _introduce(session: Session, log: RunLog, lease: Lease | None) -> None:
     if lease is not None and lease.taken_over is not None:
         gone = lease.taken_over
         log.event("note", f"took over from process {gone.pid} on {gone.host}, which is gone")
@@ -33,6 +40,9 @@ def announce(session: Session, log: RunLog, lease: Lease | None) -> None:
     log.event("setup", f"{session.recipe.name}: {size}; {_describe_machine(session)}")
     for remark in _remarks(session):
         log.event("note", remark)
+
+
+def _begin(session: Session, log: RunLog) -> None:
     shared = {
         "steps": session.lengths.steps,
         "total_samples": session.lengths.total,
@@ -45,7 +55,7 @@ def announce(session: Session, log: RunLog, lease: Lease | None) -> None:
         log.event("start", f"starting in {session.folder.root}", **shared)
         return
     text = f"continuing from {checkpoint.folder.name}: {promise.text}"
-    if session.start.went_back and session.start.changed_at is None:
+    if session.start.went_back and promise.bitwise:
         text += "; an undisturbed run goes back here as well"
     log.event("resume", text, bitwise=promise.bitwise, changed_at=promise.changed_at, **shared)
     extension = describe_extension(session.recipe, session.start, session.lengths)
@@ -81,7 +91,12 @@ def _remark_length(session: Session) -> Iterator[str]:
             f"optim.total of {optim.total.amount:g} samples is less than a step of {lengths.batch}: a number "
             "without a unit counts samples; '20 epochs' counts epochs"
         )
-    remarks = [objective.remark(lengths.total) for objective in session.recipe.objectives]
+    remarks = [objective.remark(lengths.total, lengths.batch) for objective in session.recipe.objectives]
+    if lengths.warmup >= lengths.total:
+        remarks.append(
+            f"optim.warmup of {lengths.warmup} samples lasts for a whole run of {lengths.total}, so the learning rate "
+            "rises to its end and never falls; make it shorter, such as '5 percent', or the run longer"
+        )
     remarks.append(remark_window(optim.spike, lengths))
     if session.start.step >= lengths.steps:
         remarks.append("nothing is left to train; a longer optim.total goes on with --extend")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facemae.checkpoint import InitialWeights
+from facemae.checkpoint import Checkpoint, InitialWeights
 from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
@@ -30,6 +30,7 @@ from facemae.train.saving.preempt import StopRequest
 from facemae.train.saving.promise import Promise, resume_promise
 from facemae.train.saving.rewind import position
 from facemae.train.saving.saver import Saver
+from facemae.train.saving.terms import Terms, grant_terms, read_terms
 from facemae.train.start import Start, load_initial, load_weights, resolve_lengths
 from facemae.train.strategy import Strategy, choose_strategy
 
@@ -81,6 +82,17 @@ class Session:
         self.promise = self._promise()
         if self.is_first:
             write_text(folder.recipe, recipe_to_yaml(recipe))
+            self._grant_terms()
+
+    def _grant_terms(self) -> None:
+        """Write down what the run's older checkpoints do not know: that it is longer now, or reads more."""
+        checkpoint = self.start.checkpoint
+        if checkpoint is None or not (self._is_longer() or self._reads_otherwise(checkpoint)):
+            return
+        known = read_terms(self.folder.terms)
+        step = self.start.step if known is None else max(known.step, self.start.step)
+        total = self.recipe.optim.total.model_dump()
+        grant_terms(self.folder.terms, Terms(step, total, self.first.state_description()))
 
     def open_log(self) -> RunLog:
         """The run's log in the first process, a quiet one in the others.
@@ -104,12 +116,11 @@ class Session:
         )
 
     def _promise(self) -> Promise:
-        checkpoint, state = self.start.checkpoint, self.start.state
+        checkpoint = self.start.checkpoint
         if checkpoint is None:
             return Promise("from the beginning", None)
-        before = int(state.get("total_samples", self.lengths.total))
-        streams, now = checkpoint.document("data")["streams"], self.first.state_description()
-        other_order = _without_digests(streams) != _without_digests(now)
+        other_order = self._reads_otherwise(checkpoint)
+        erased = checkpoint.document("data")["streams"] != self.first.state_description()
         return resume_promise(
             {**checkpoint.manifest.machine, **checkpoint.manifest.versions},
             {**self.machine, **library_versions()},
@@ -118,9 +129,19 @@ class Session:
             changed_at=self.start.changed_at,
             other_order=other_order,
             # Streams that are read on although their digest is another have lost samples, see `facemae.data.drop`.
-            erased=streams != now and not other_order,
-            longer=None if before == self.lengths.total else (before, self.lengths.total),
+            erased=erased and not other_order,
+            longer=(self._total_before(), self.lengths.total) if self._is_longer() else None,
         )
+
+    def _total_before(self) -> int:
+        return int(self.start.state.get("total_samples", self.lengths.total))
+
+    def _is_longer(self) -> bool:
+        return self._total_before() != self.lengths.total
+
+    def _reads_otherwise(self, checkpoint: Checkpoint) -> bool:
+        streams, now = checkpoint.document("data")["streams"], self.first.state_description()
+        return _without_digests(streams) != _without_digests(now)
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them.
@@ -147,7 +168,11 @@ class Session:
             changed_at=self.promise.changed_at,
             saved=None if checkpoint is None else self.start.step,
         )  # fmt: skip
-        monitor = open_monitor(recipe, lengths, self.numerics, model, average, log) if self.is_first else None
+        monitor = (
+            open_monitor(recipe, lengths, self.numerics, model, average, log, self.first.streams)
+            if self.is_first
+            else None
+        )
         steps = range(self.start.step, lengths.steps)
         loader = self._loader(self.specs, steps, self.processes, workers=recipe.efficiency.workers)
         if self.start.rewinds:
@@ -180,7 +205,10 @@ class Session:
             init = self.start.checkpoint.manifest.init
             load_weights(model, self.start.checkpoint)
             if init_from is not None:
-                log.event("note", f"--init-from {init_from} was used at the start of this run and is ignored now")
+                began = (
+                    "random weights" if init is None else f"given weights (recipe {init.recipe}, {init.digest[:12]})"
+                )
+                log.event("note", f"--init-from {init_from} is ignored: this run was started from {began}")
         elif init_from is not None:
             init, text = load_initial(model, init_from, self.recipe)
             log.event("init", text, digest=init.digest)

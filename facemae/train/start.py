@@ -27,6 +27,7 @@ from facemae.recipe import FREE_BLOCKS, FREE_KEYS, difference, recipe_tree
 from facemae.train.optim.schedule import Lengths, learning_rate
 from facemae.train.saving.folder import RunFolder
 from facemae.train.saving.rewind import Rewind, check_rewinds, read_rewinds, remove_abandoned
+from facemae.train.saving.terms import read_terms
 
 ENCODER = "encoder.vit."
 """Where an exported encoder's weights belong in the model."""
@@ -80,8 +81,8 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         adopt_data: Shards that were added since the start may enter.
 
     Raises:
-        ResumeError: The recipe differs from the one the run was started with, or the record of the samples it passed
-            over is not that of its checkpoint.
+        ResumeError: The recipe differs from the one the run was started with, the record of the samples it passed over
+            is not that of its checkpoint, or that of its terms is damaged.
         CheckpointError: There are checkpoints, but none is intact.
         StorageError: What lies there cannot be read, or remains cannot be removed or set aside.
     """
@@ -92,10 +93,16 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
     if checkpoint is None:
         return Start(notes=tuple(notes))
     notes += [f"{sentence}; using the checkpoint before it" for sentence in damaged]
-    check_recipe(checkpoint.manifest.recipe, recipe, extend=extend)
-    notes += set_aside(run, newer_than=checkpoint.manifest.step)
-    pinned = None if adopt_data else checkpoint.document("data")["streams"]
-    state, step = checkpoint.document("trainer"), checkpoint.manifest.step
+    step = checkpoint.manifest.step
+    saved, pinned = checkpoint.manifest.recipe, checkpoint.document("data")["streams"]
+    terms = read_terms(RunFolder(run).terms)
+    if terms is not None and step <= terms.step:
+        saved = {**saved, "optim": {**saved["optim"], "total": terms.total}}
+        pinned = terms.streams
+    check_recipe(saved, recipe, extend=extend)
+    notes += set_aside(run, newer_than=step)
+    pinned = None if adopt_data else pinned
+    state = checkpoint.document("trainer")
     check_rewinds(rewinds, step, int(state.get("position", step)))
     start = Start(checkpoint, state, pinned, tuple(notes), rewinds)
     if not start.went_back:

@@ -151,8 +151,9 @@ def pretrain_among(processes: Processes, request: Request, stop: StopRequest, te
             session = Session(recipe, folder, numerics, processes, start)
             try:
                 with session.open_log() as log, _told(tell if processes.rank == 0 else _tell_nobody), log.failures():
-                    announce(session, log, lease)
-                    return session.build(log, lease, stop, init_from=request.init_from).train()
+                    announce(session, log, lease, again=went_back)
+                    init_from = None if went_back else request.init_from
+                    return session.build(log, lease, stop, init_from=init_from).train()
             except GoBack as back:
                 went_back = True
                 if processes.rank == 0:

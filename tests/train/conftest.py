@@ -103,11 +103,11 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals =
     monkeypatch.setattr(Quarantine, "record", signalling)
 
 
-def run_until(recipe: Recipe, out: Path, step: int) -> None:
+def run_until(recipe: Recipe, out: Path, step: int, *, extend: bool = False, adopt_data: bool = False) -> None:
     """Start or continue a run and stop it by a signal in a step; it ends with that step saved."""
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, step)
-        assert pretrain(recipe, out).stopped == "SIGTERM"
+        assert pretrain(recipe, out, extend=extend, adopt_data=adopt_data).stopped == "SIGTERM"
 
 
 Mount = Callable[[str], Path]

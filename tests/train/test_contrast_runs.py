@@ -74,13 +74,18 @@ def test_what_cannot_take_effect_is_remarked(contrast: Load, alone: Path, tmp_pa
     assert not notes(alone)
     changes = (
         "optim.total=24 samples",
+        "optim.warmup=24 samples",
+        "objectives.0.freeze_prototypes=17",
+        "objectives.1.head.depth=1",
         "optim.spike={window: 48 samples}",
         "objectives.0.local_views=[]",
         "views.main.crop.kind=resize",
     )
     pretrain(contrast(*changes), tmp_path / "run")
-    frozen, window, unused, idle = notes(tmp_path / "run")
-    assert frozen.startswith("objective 'clustering': freeze_prototypes of 24 samples lasts for a whole run of 24")
+    frozen, warmup, window, unused, idle, head = notes(tmp_path / "run")
+    assert frozen.startswith("objective 'clustering': freeze_prototypes of 17 samples lasts for a whole run of 24")
+    assert warmup.startswith("optim.warmup of 24 samples lasts for a whole run of 24")
     assert window.startswith("optim.spike.window of 6 steps is not half known in a run of 3")
     assert unused.startswith("no objective takes view 'small'")
     assert idle == "views.main.crop.scale is set, and nothing reads it with kind=resize"
+    assert head == "objectives.1.head.hidden is set, and nothing reads it with depth=1"

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facemae.config import MonitorConfig
+from facemae.config import MonitorConfig, StreamConfig
 from facemae.data.decode import decode_image
 from facemae.data.index import ShardIndex
 from facemae.data.preprocess import to_model_input
@@ -42,7 +42,7 @@ class HeldOut:
 
     Args:
         config: The recipe's block.
-        folder: The shard set.
+        index: The shard set.
         seed: The run's seed, which chooses among more samples than are wanted.
 
     Attributes:
@@ -52,11 +52,10 @@ class HeldOut:
     Raises:
         ConfigError: Fewer than two samples have the label, the column has no second class, or a face is in both parts.
         UsageError: No such column or no such samples; the message names what there is.
-        DataError: No index.
     """
 
-    def __init__(self, config: MonitorConfig, folder: Path, *, seed: int) -> None:
-        self.index = ShardIndex.open(folder)
+    def __init__(self, config: MonitorConfig, index: ShardIndex, *, seed: int) -> None:
+        self.index = index
         self._reader = ShardReader(self.index)
         self._config, self._seed = config, seed
         self.query = self._part("query", config.query)
@@ -89,21 +88,18 @@ class HeldOut:
             if found:
                 yield torch.from_numpy(np.stack(list(found.values()))), list(found)
 
-    def trained_on(self, folder: Path, where: Mapping[str, str], keys: Path | None = None) -> int:
+    def trained_on(self, index: ShardIndex, config: StreamConfig) -> int:
         """How many query samples a stream of the run reads too.
 
         Args:
-            folder: The stream's shard set.
-            where: Its choice among them.
-            keys: The file that lists them, if any.
-
-        Raises:
-            FacemaeError: It cannot be told: the stream's index cannot be read, or has no such samples.
+            index: The stream's shards. Where one set begins with the other, as when shards were added since, samples of
+                the same place are the same.
+            config: Its choice among them.
         """
-        index = ShardIndex.open(folder)
-        if index.digest != self.index.digest:
+        common = min(len(index.shards), len(self.index.shards))
+        if index.prefix(common).digest != self.index.prefix(common).digest:
             return 0
-        chosen = choose(index, where, keys)
+        chosen = choose(index, config.where, None if config.keys is None else Path(config.keys))
         read = np.arange(len(index)) if chosen is None else chosen
         return int(np.isin(self.query.rows, read).sum())
 

@@ -4,6 +4,7 @@ The loss says how well a model does its exercise, not what its features are wort
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from facemae.config import MonitorConfig, Recipe
+from facemae.data.index import ShardIndex
+from facemae.data.loader import Stream
 from facemae.data.preprocess import normalise
 from facemae.data.schema import ModelInput
 from facemae.errors import ConfigError, FacemaeError, NonFiniteError
@@ -43,9 +46,18 @@ class _Features:
 
 
 def open_monitor(
-    recipe: Recipe, lengths: Lengths, numerics: Numerics, model: PretrainModel, average: Average | None, log: RunLog
+    recipe: Recipe,
+    lengths: Lengths,
+    numerics: Numerics,
+    model: PretrainModel,
+    average: Average | None,
+    log: RunLog,
+    streams: Sequence[Stream],
 ) -> "Monitor | None":
     """The monitor of a run, or None where its recipe has none.
+
+    It looks at the first stream's shards as the run is pinned to them, so that shards which are added do not change the
+    faces; another shard set is taken as it is.
 
     Raises:
         FacemaeError: As `Monitor` and `HeldOut`.
@@ -53,16 +65,10 @@ def open_monitor(
     config = recipe.monitor
     if config is None:
         return None
-    streams = recipe.data.streams
-    faces = HeldOut(config, Path(config.data or streams[0].shards), seed=recipe.seed)
-    for stream in streams:
-        try:
-            keys = None if stream.keys is None else Path(stream.keys)
-            both = faces.trained_on(Path(stream.shards), stream.where, keys)
-        except FacemaeError as error:
-            asked = f"whether stream {stream.name!r} trains on faces the monitor holds out"
-            log.event("note", f"{asked} could not be told: {error.found}")
-            continue
+    index = streams[0].index if config.data is None else ShardIndex.open(Path(config.data))
+    faces = HeldOut(config, index, seed=recipe.seed)
+    for stream, settings in zip(streams, recipe.data.streams, strict=True):
+        both = faces.trained_on(stream.index, settings)
         if both:
             found = f"{both} of {len(faces.query.rows)} faces the monitor holds out"
             log.event("note", f"{found} are trained on by stream {stream.name!r}")

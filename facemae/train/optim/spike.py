@@ -38,7 +38,7 @@ def remark_window(config: SpikeConfig | None, lengths: Lengths) -> str | None:
 
 
 class SpikeWatch:
-    """The running median of the gradient norm over the last steps whose updates were made.
+    """The running median of the gradient norm over the last steps whose updates were made and had something to learn.
 
     Nothing is read back from the device: the ceiling of a step comes from the norms before it, which are there already.
 
@@ -87,9 +87,12 @@ class SpikeWatch:
         return torch.where(2 * known >= self._steps, self._factor * median, torch.inf)
 
     def push(self, step: int, update: Update) -> None:
-        """Take the norm of a step into the window, unless its update was left out."""
+        """Take the norm of a step into the window, unless its update was left out or nothing counted.
+
+        Where most steps have no label, the median of their zeros would make every other step stand out.
+        """
         slot = step % self._steps
-        self._norms[slot] = torch.where(update.bad > 0, self._norms[slot], update.norm)
+        self._norms[slot] = torch.where((update.bad > 0) | (update.norm == 0), self._norms[slot], update.norm)
 
     def state(self) -> list[float | None]:
         """What a checkpoint keeps."""

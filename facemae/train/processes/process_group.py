@@ -19,8 +19,9 @@ from facemae.objectives.exchange import Alone, Exchange
 
 Value = TypeVar("Value")
 
-TIMEOUT = timedelta(minutes=15)
-"""How long a process waits for the others; the longest wait is for the first one to write a checkpoint."""
+TIMEOUT = timedelta(minutes=60)
+"""How long a process waits for the others. One that ends is noticed at once; this is for one that hangs, and must be
+longer than what the first one does alone: measure held-out faces, draw pictures, write a checkpoint."""
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _OWN_MACHINE = ("localhost", "127.0.0.1", "::1")

@@ -18,6 +18,7 @@ class RunFolder:
         lease.lock       locked by whoever is; stays when the lease is given back
         quarantine.jsonl samples that had to be replaced
         rewinds.json     the times the run went back, see `facemae.train.saving.rewind`
+        terms.json       what a start was granted, see `facemae.train.saving.terms`
         checkpoints/     see `facemae.checkpoint`
         log/             metrics.jsonl, events.jsonl, keys.jsonl, loggers.json, tensorboard/, pictures/
         debug/           what was saved when values stopped being finite
@@ -47,6 +48,11 @@ class RunFolder:
     def rewinds(self) -> Path:
         """The times the run went back."""
         return self.root / "rewinds.json"
+
+    @property
+    def terms(self) -> Path:
+        """What a start was granted that older checkpoints do not know of."""
+        return self.root / "terms.json"
 
     @property
     def metrics(self) -> Path:

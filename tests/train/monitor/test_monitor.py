@@ -1,6 +1,7 @@
 """The monitor: right numbers of held-out faces, readable refusals, and a training that does not know of it."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from facemae.config import MonitorConfig, Recipe
 from facemae.data.drop import drop_samples
+from facemae.data.index import ShardIndex, build_index
 from facemae.data.pack import PackItem, pack_samples
 from facemae.data.schema import CropRecipe, DatasetCard
 from facemae.errors import ConfigError, UsageError
@@ -23,22 +25,21 @@ from facemae.recipe import load_recipe
 from facemae.recipe_specs import model_input
 from facemae.train.hardware.numerics import Numerics
 from facemae.train.monitor.faces import HeldOut
-from facemae.train.monitor.monitor import Monitor, effective_rank, nearest_vote, open_monitor
+from facemae.train.monitor.monitor import Monitor, effective_rank, nearest_vote
 from facemae.train.optim.adamw import Average
-from facemae.train.optim.schedule import Lengths
 from facemae.train.record.log import RunLog, read_lines
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader import damage
-from tests.train.conftest import RECIPE, Facemae, Tiny, noise_items, result_files
+from tests.train.conftest import RECIPE, Facemae, Tiny, noise_items, result_files, run_until
 
 COLUMNS = ("monitor/rankme", "monitor/knn", "monitor/majority")
 
 
-def faces(count: int) -> list[PackItem]:
+def faces(count: int, first: int = 0) -> list[PackItem]:
     """Every third is held out; two moods, as frequent as each other, and one sample without a label."""
     items = []
-    for number, item in enumerate(noise_items(count)):
+    for number, item in enumerate(noise_items(count, first=first)):
         meta: dict[str, Any] = {"split": "valid" if number % 3 == 0 else "train"}
         if number != 4:
             meta["labels"] = {"mood": "calm" if number % 2 else "glad", "one": "same"}
@@ -108,24 +109,24 @@ def test_a_feature_that_never_changes_does_not_vote() -> None:
 
 
 def test_the_same_labelled_faces_are_taken_every_time(held_out: Path) -> None:
-    whole = HeldOut(config(), held_out, seed=3)
+    whole = HeldOut(config(), ShardIndex.open(held_out), seed=3)
     assert whole.reference is not None
     labels = {whole.index.key(int(row)): label for row, label in zip(whole.query.rows, whole.query.labels, strict=True)}
     assert labels == {f"face_{number:03d}": "calm" if number % 2 else "glad" for number in range(0, 30, 3)}
     assert "face_004" not in {whole.index.key(int(row)) for row in whole.reference.rows}
     assert len(whole.reference.rows) == 19
-    some, again, other = (HeldOut(config(samples=6), held_out, seed=seed) for seed in (3, 3, 4))
+    some, again, other = (HeldOut(config(samples=6), ShardIndex.open(held_out), seed=seed) for seed in (3, 3, 4))
     assert some.query.rows.tolist() == again.query.rows.tolist() != other.query.rows.tolist()
     assert len(some.query.rows) == 6
     assert set(some.query.rows) < set(whole.query.rows)
-    assert HeldOut(config(label=None), held_out, seed=3).reference is None
+    assert HeldOut(config(label=None), ShardIndex.open(held_out), seed=3).reference is None
 
 
 def test_erased_faces_are_never_taken(tmp_path: Path) -> None:
     folder = packed(tmp_path / "faces", faces(12))
     drop_samples(folder, keys=["face_003", "face_005"])
     for where in ({}, {"split": "valid"}):
-        held = HeldOut(config(label=None, query=where), folder, seed=0)
+        held = HeldOut(config(label=None, query=where), ShardIndex.open(folder), seed=0)
         assert not held.index.dropped_set & set(held.query.rows.tolist())
         assert len(held.query.rows) == (3 if where else 10)
 
@@ -143,7 +144,7 @@ def test_erased_faces_are_never_taken(tmp_path: Path) -> None:
 )
 def test_faces_that_do_not_fit_are_refused(held_out: Path, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        HeldOut(config(**values), held_out, seed=3)
+        HeldOut(config(**values), ShardIndex.open(held_out), seed=3)
     import re
 
     assert re.search(message, str(caught.value)), str(caught.value)
@@ -151,7 +152,7 @@ def test_faces_that_do_not_fit_are_refused(held_out: Path, values: dict[str, Any
 
 def test_an_encoder_that_does_not_fit_is_refused(held_out: Path, tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"monitor\.layer 9"):
-        monitor_of(tiny(), HeldOut(config(), held_out, seed=0), config(layer=9), tmp_path)
+        monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), config(layer=9), tmp_path)
     with pytest.raises(ConfigError, match="would find itself"):
         tiny("monitor.label=mood", "monitor.query={split: train}")
 
@@ -163,7 +164,7 @@ def test_averaged_weights_are_measured_and_everything_is_left_as_it_was(
     held_out: Path, tiny: Tiny, tmp_path: Path
 ) -> None:
     settings = config(layer=0, pooling="cls")
-    faces = HeldOut(settings, held_out, seed=0)
+    faces = HeldOut(settings, ShardIndex.open(held_out), seed=0)
     plain, _, _ = monitor_of(tiny(), faces, settings, tmp_path)
     averaged, encoder, mean = monitor_of(tiny(), faces, settings, tmp_path, average=True)
     assert mean is not None
@@ -189,7 +190,7 @@ def test_the_features_are_those_of_the_extractor(held_out: Path, tiny: Tiny, tmp
     recipe = tiny()
     for layer, pooling in ((-1, "mean"), (2, "cls")):
         settings = config(layer=layer, pooling=pooling, label=None)
-        faces = HeldOut(settings, held_out, seed=0)
+        faces = HeldOut(settings, ShardIndex.open(held_out), seed=0)
         monitor, encoder, _ = monitor_of(recipe, faces, settings, tmp_path)
         extractor = FeatureExtractor.from_encoder(
             encoder, recipe.encoder, model_input(recipe), layer=layer, pooling=pooling, device="cpu"
@@ -202,7 +203,7 @@ def test_the_features_are_those_of_the_extractor(held_out: Path, tiny: Tiny, tmp
 def test_a_held_out_face_that_does_not_decode_is_left_out(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
     damage(folder, ["face_003"])
-    held = HeldOut(config(), folder, seed=0)
+    held = HeldOut(config(), ShardIndex.open(folder), seed=0)
     places = [place for _, found in held.images(held.query, model_input(tiny()), 2) for place in found]
     shown = {held.index.key(int(held.query.rows[place])) for place in places}
     assert shown == {"face_000", "face_006", "face_009"}
@@ -213,7 +214,7 @@ def test_a_held_out_face_that_does_not_decode_is_left_out(tmp_path: Path, tiny: 
 def test_held_out_faces_none_of_which_decodes_are_said_and_stop_nothing(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
     damage(folder, [f"face_{number:03d}" for number in range(12)])
-    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), folder, seed=0), config(), tmp_path / "run")
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(folder), seed=0), config(), tmp_path / "run")
     assert monitor.measure() == {}
     (event,) = read_lines(tmp_path / "run/log/events.jsonl")
     assert f"of {folder} decodes" in event["text"]
@@ -221,7 +222,7 @@ def test_held_out_faces_none_of_which_decodes_are_said_and_stop_nothing(tmp_path
 
 def test_shards_that_are_gone_are_said_and_stop_nothing(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
-    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), folder, seed=0), config(), tmp_path / "run")
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(folder), seed=0), config(), tmp_path / "run")
     for shard in folder.glob("*.tar"):
         shard.unlink()
     assert monitor.measure() == {}
@@ -232,7 +233,7 @@ def test_shards_that_are_gone_are_said_and_stop_nothing(tmp_path: Path, tiny: Ti
 def test_more_neighbours_than_faces_that_still_decode_are_all_of_them(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
     damage(folder, ["face_001", "face_002"])
-    held = HeldOut(config(k=7), folder, seed=0)
+    held = HeldOut(config(k=7), ShardIndex.open(folder), seed=0)
     monitor, _, _ = monitor_of(tiny(), held, config(k=7), tmp_path / "run")
     assert set(monitor.measure()) == set(COLUMNS)
 
@@ -244,7 +245,7 @@ def test_an_error_of_torch_is_said_and_stops_nothing(
         raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
 
     monkeypatch.setattr("facemae.train.monitor.monitor.effective_rank", fail)
-    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), held_out, seed=0), config(), tmp_path)
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), config(), tmp_path)
     assert monitor.measure() == {}
     (event,) = read_lines(tmp_path / "log/events.jsonl")
     assert event["text"].startswith("held-out faces could not be measured: ")
@@ -255,7 +256,7 @@ def test_an_error_of_torch_is_said_and_stops_nothing(
 def test_features_without_a_rank_are_said_and_stop_nothing(
     held_out: Path, tiny: Tiny, tmp_path: Path, value: float
 ) -> None:
-    monitor, encoder, _ = monitor_of(tiny(), HeldOut(config(), held_out, seed=0), config(), tmp_path)
+    monitor, encoder, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), config(), tmp_path)
     with torch.no_grad():
         for parameter in (encoder.vit.norm.weight, encoder.vit.norm.bias):
             parameter.fill_(value)
@@ -311,8 +312,6 @@ def test_the_numbers_are_in_the_log(watched: tuple[Path, Path]) -> None:
 def test_a_run_may_be_watched_later_and_otherwise(
     watched: tuple[Path, Path], whole: Path, facemae: Facemae, held_out: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     shutil.copytree(whole, tmp_path / "run")
     recipe = load_recipe(watched[1], [f"monitor.data={held_out}"])
     assert pretrain(recipe, tmp_path / "run").stopped == "finished"
@@ -340,12 +339,23 @@ def test_query_faces_that_are_trained_on_are_said(tiny: Tiny, held_out: Path, tm
     assert not [event for event in read_lines(tmp_path / "other/log/events.jsonl") if event["event"] == "note"]
 
 
-def test_a_stream_whose_index_cannot_be_read_is_not_said_to_be_apart(
-    tiny: Tiny, held_out: Path, tmp_path: Path
-) -> None:
-    recipe = tiny(f"monitor.data={held_out}", "data.streams.0.shards=/nowhere")
-    numerics, model = Numerics.choose(recipe.efficiency), build_pretrain_model(recipe)
-    log = RunLog(RunFolder(tmp_path), step=0, batch=8, steps=1, keys=False)
-    assert open_monitor(recipe, Lengths.resolve(recipe, epoch=8), numerics, model, None, log) is not None
-    (event,) = read_lines(tmp_path / "log/events.jsonl")
-    assert event["text"].startswith("whether stream 'faces' trains on faces the monitor holds out could not be told: ")
+def test_shards_that_are_added_do_not_change_the_held_out_faces(tiny: Tiny, tmp_path: Path) -> None:
+    folder = packed(tmp_path / "faces", faces(30))
+    monitor = "monitor={data: null, samples: 5, every: 16 samples}"
+    recipe = tiny(f"data.streams.0.shards={folder}", "data.streams.0.where.split=train", monitor)
+    run_until(recipe, tmp_path / "run", 2)
+    shutil.copytree(tmp_path / "run", tmp_path / "grown")
+    pretrain(recipe, tmp_path / "run")
+    packed(tmp_path / "more", faces(30, first=50))
+    for number, tar in enumerate(sorted((tmp_path / "more").glob("*.tar"))):
+        tar.rename(folder / f"zz-{number}.tar")
+    build_index(folder)
+    pretrain(recipe, tmp_path / "grown")
+    ranks = [
+        [line[COLUMNS[0]] for line in read_lines(run / "log/metrics.jsonl") if COLUMNS[0] in line]
+        for run in (tmp_path / "run", tmp_path / "grown")
+    ]
+    assert ranks[0] == ranks[1]
+    # A set that begins with the run's shards has its faces, at the same places.
+    held = HeldOut(config(label=None, query={"split": "train"}), ShardIndex.open(folder), seed=0)
+    assert held.trained_on(ShardIndex.open(folder).prefix(3), recipe.data.streams[0]) == 20

@@ -13,6 +13,8 @@ import torch
 
 from facemae.checkpoint import find_checkpoint
 from facemae.config import Recipe, SpikeConfig
+from facemae.data.index import build_index
+from facemae.data.pack import pack_samples
 from facemae.data.schema import Batch
 from facemae.errors import ConfigError, ResumeError, SpikeError, StorageError
 from facemae.objectives.pretraining import PretrainModel
@@ -35,7 +37,7 @@ from facemae.train.start import Start
 from facemae.train.strategy import Update
 from facemae.train.trainer import Request, RunResult, pretrain, pretrain_among
 from tests.spawn import run_in_processes
-from tests.train.conftest import Tiny, result_files, run_until
+from tests.train.conftest import Tiny, noise_items, result_files, run_until
 
 STEPS = 20
 
@@ -90,6 +92,13 @@ def test_the_ceiling_is_a_multiple_of_the_running_median() -> None:
     watch.push(len(norms), update(math.nan, bad=True))
     watch.push(len(norms) + 1, update(500.0, bad=True))
     assert watch.ceiling().item() == before
+
+
+def test_steps_without_a_label_do_not_make_those_with_one_stand_out() -> None:
+    watch = SpikeWatch(5.0, 8, torch.device("cpu"))
+    for step in range(40):
+        watch.push(step, update(0.0 if step % 4 else 1.0))
+        assert watch.ceiling().item() > 1.0
 
 
 def test_the_watch_is_kept_over_a_stop() -> None:
@@ -335,6 +344,41 @@ def test_going_back_to_where_an_undisturbed_run_would_not_is_said(
     (resumed,) = events(tmp_path / "run", "resume")
     assert not resumed["bitwise"]
     assert "undisturbed" not in resumed["text"]
+
+
+@pytest.mark.parametrize("granted", ["extend", "adopt_data"])
+def test_what_a_start_was_granted_holds_where_the_run_goes_back_to(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str
+) -> None:
+    shards, out = tmp_path / "faces", tmp_path / "run"
+    pack_samples(noise_items(20), shards, shard_size=10)
+    recipe = watched(tiny, "rewind", f"data.streams.0.shards={shards}")
+    run_until(recipe, out, 5)
+    if granted == "extend":
+        recipe = watched(tiny, "rewind", f"data.streams.0.shards={shards}", "optim.total=176 samples")
+    else:
+        pack_samples(noise_items(10, first=50), tmp_path / "more", shard_size=10)
+        next((tmp_path / "more").glob("*.tar")).rename(shards / "zz.tar")
+        build_index(shards)
+    run_until(recipe, out, 6, extend=granted == "extend", adopt_data=granted == "adopt_data")
+    spike_at(monkeypatch, 7)
+    # Without the flag, as any start may be: the run goes back to step 4, where neither was granted yet.
+    assert pretrain(recipe, out).stopped == "finished"
+    assert read_rewinds(out / "rewinds.json") == (Rewind(7, 4, 8, undisturbed=False),)
+    assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == (2 if granted == "extend" else 3)
+    back = events(out, "resume")[-1]
+    assert back["text"].startswith("continuing from step-00000004: ")
+    assert ("another learning rate" if granted == "extend" else "another order of samples") in back["text"]
+    assert not back["bitwise"]
+    assert "undisturbed run goes back" not in back["text"]
+    assert len(events(out, "setup")) == 3
+
+
+def test_damaged_terms_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    run_until(tiny(), tmp_path / "run", 2)
+    (tmp_path / "run/terms.json").write_text("{}")
+    with pytest.raises(ResumeError, match="does not say how long the run is and what it reads"):
+        pretrain(tiny(), tmp_path / "run")
 
 
 def test_an_error_between_two_starts_is_written_down(
