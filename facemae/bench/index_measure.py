@@ -93,17 +93,18 @@ def private_memory() -> dict[str, float]:
     return {"uss": uss * 1.024e-3, "anonymous": kilobytes["Anonymous:"] * 1.024e-3}
 
 
-def measure(folder: str, side: str, lookups: int) -> dict[str, float]:
+def measure(folder: str, columns: str, side: str, lookups: int) -> dict[str, float]:
     """Open an index and look up members, key, subject and shard of random samples, and the position of their keys.
 
     Args:
         folder: Folder of the index.
+        columns: Folder of its columns, which memory maps are made of.
         side: `ours`, or `memmap`: the same columns through NumPy memory maps.
         lookups: How many samples.
     """
     before = private_memory()
     begin = time.perf_counter()
-    look = _ours(folder) if side == "ours" else _mapped(folder)
+    look = _ours(folder) if side == "ours" else _mapped(Path(columns))
     opened = time.perf_counter()
     # Steps of a large prime scatter over the whole index, without the libraries that a generator would load.
     total = look(-1)
@@ -134,8 +135,7 @@ def _ours(folder: str) -> Any:
     return look
 
 
-def _mapped(folder: str) -> Any:
-    columns = ShardIndex.open(folder).columns_folder
+def _mapped(columns: Path) -> Any:
     names = ("member_start", "member", "key_start", "key_hash", "key_order")
     starts, members, bounds, hashes, order = (np.load(columns / f"{name}.npy", mmap_mode="r") for name in names)
     text = np.memmap(columns / "key.bin", np.uint8, "r")
@@ -152,8 +152,8 @@ def _mapped(folder: str) -> Any:
     return look
 
 
-def _in_process(folder: Path, side: str, lookups: int) -> dict[str, float]:
-    call = f"measure({str(folder)!r}, {side!r}, {lookups})"
+def _in_process(folder: Path, columns: Path, side: str, lookups: int) -> dict[str, float]:
+    call = f"measure({str(folder)!r}, {str(columns)!r}, {side!r}, {lookups})"
     code = f"import json; from facemae.bench.index_measure import measure; print(json.dumps({call}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     result: dict[str, float] = json.loads(done.stdout)
@@ -174,6 +174,7 @@ def bench_index(samples: int, lookups: int, folder: Path | None = None) -> dict[
     target = Path(tempfile.mkdtemp(prefix="facemae-bench-", dir=folder))
     try:
         write_index(target, samples)
-        return {side: _in_process(target, side, lookups) for side in ("ours", "memmap")}
+        columns = ShardIndex.open(target).columns_folder
+        return {side: _in_process(target, columns, side, lookups) for side in ("ours", "memmap")}
     finally:
         shutil.rmtree(target, ignore_errors=True)

@@ -251,7 +251,7 @@ def _bench_run(recipe: Recipe, settings: StepBenchSettings, folder: Path, tell: 
             tell(f"run, round {number + 1} of {settings.rounds}")
             loader.append(loader_rate(recipe, workers))
             step.append(samples / side.run(settings.steps).seconds)
-            combined.append(run_rate(recipe, settings.steps, folder / f"run-{number}"))
+            combined.append(run_rate(recipe, settings.steps, folder / f"run-{number}", workers))
         facts = side.facts
     serial = [1 / (1 / a + 1 / b) for a, b in zip(loader, step, strict=True)]
     return _paired(

@@ -1,5 +1,6 @@
 """A real run against its parts: the loader alone and the step alone."""
 
+import math
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from facemae.recipe import recipe_to_yaml
 from facemae.recipe_specs import view_specs
 from facemae.train.record.log import read_lines
 
-LINES = 4
+LINES = 3
+"""Lines of a run's log that count."""
 _BATCHES = 24
 
 
@@ -30,20 +32,25 @@ def loader_rate(recipe: Recipe, workers: int) -> float:
     return (_BATCHES - 1) * recipe.optim.batch_size / (time.perf_counter() - start)
 
 
-def run_rate(recipe: Recipe, steps: int, out: Path) -> float:
+def run_rate(recipe: Recipe, steps: int, out: Path, workers: int) -> float:
     """Samples a second of `facemae pretrain`, from its own log.
 
-    The first line, with all that happens once, does not count; checkpoints and pictures lie outside the others.
+    Lines before and after those that count hold what happens once, checkpoints and pictures, and as many steps as
+    workers read ahead: else what is measured would take batches that were read before, and the loader cost nothing.
 
     Args:
         recipe: The recipe.
         steps: Steps to a line of the log.
         out: The run folder.
+        workers: Loader processes of the run.
 
     Raises:
         DataError: The run failed.
     """
-    total = SpanConfig(amount=LINES * steps * recipe.optim.batch_size, unit="samples")
+    # torch's loader keeps two batches a worker under way.
+    margin = max(1, math.ceil(2 * workers / steps))
+    expected = LINES + 2 * margin
+    total = SpanConfig(amount=expected * steps * recipe.optim.batch_size, unit="samples")
     recipe = recipe.model_copy(
         update={
             "optim": recipe.optim.model_copy(update={"total": total, "warmup": SpanConfig(amount=5, unit="percent")}),
@@ -58,9 +65,9 @@ def run_rate(recipe: Recipe, steps: int, out: Path) -> float:
     command = [sys.executable, "-m", "facemae", "pretrain", str(path), "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     lines = read_lines(out / "log" / "metrics.jsonl")
-    if done.returncode or len(lines) != LINES:
+    if done.returncode or len(lines) != expected:
         raise DataError(
             f"the run ended with code {done.returncode} after {len(lines)} lines of metrics:\n{done.stderr.strip()}",
-            expected=f"{LINES} lines",
+            expected=f"{expected} lines",
         )
-    return float(statistics.harmonic_mean([line["samples_per_s"] for line in lines[1:]]))
+    return float(statistics.harmonic_mean([line["samples_per_s"] for line in lines[margin:-margin]]))

@@ -2,13 +2,10 @@
 
 import contextlib
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -27,6 +24,7 @@ from facemae.recipe import parse_recipe, recipe_tree
 from facemae.recipe_specs import view_specs
 from facemae.train.hardware.device import Mover, to_device
 from facemae.train.hardware.numerics import Numerics
+from facemae.train.hardware.resident import peak_resident_bytes
 from facemae.train.optim.adamw import Average, group_names
 from facemae.train.processes.process_group import OneProcess
 from facemae.train.strategy import choose_strategy
@@ -235,10 +233,4 @@ def peak_memory(device: torch.device) -> int:
     """The most memory this process has held, in bytes: resident on the CPU, allocated on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    try:
-        # Unlike getrusage's, this number does not begin with that of the process that started this one.
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024
-    except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+    return peak_resident_bytes()

@@ -197,7 +197,7 @@ class Trainer:
         ceiling = None if self._spikes is None else self._spikes.ceiling()
         update = self._strategy.update(totals["loss"], learning_rate(optim, lengths, before), optim.clip, ceiling)
         if self._spikes is not None:
-            self._spikes.push(step, update)
+            self._spikes.push(update)
         if self._average is not None and lengths.ema is not None:
             self._average.update(averaging_rate(lengths.ema, before + lengths.batch, lengths.batch))
         # All processes know the norm; the bag adds up over processes.

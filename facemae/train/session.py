@@ -9,6 +9,7 @@ from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
 from facemae.data.schema import Batch, ViewSpec
+from facemae.errors import DataError
 from facemae.files import write_text
 from facemae.objectives.exchange import Exchange
 from facemae.objectives.pretraining import PretrainModel, build_pretrain_model
@@ -30,7 +31,7 @@ from facemae.train.saving.preempt import StopRequest
 from facemae.train.saving.promise import Promise, resume_promise
 from facemae.train.saving.rewind import position
 from facemae.train.saving.saver import Saver
-from facemae.train.saving.terms import Terms, grant_terms, read_terms
+from facemae.train.saving.terms import Terms, write_terms
 from facemae.train.start import Start, load_initial, load_weights, resolve_lengths
 from facemae.train.strategy import Strategy, choose_strategy
 
@@ -69,6 +70,7 @@ class Session:
         self.specs: tuple[ViewSpec, ...] = view_specs(recipe)
         # Only opened, to learn the size of an epoch.
         self.first = self._first_loader(self.specs)
+        self._check_same_data()
         self.lengths: Lengths = resolve_lengths(recipe, start, self.first.epoch_samples)
         # Where a view changes is known only now.
         self.specs = view_specs(recipe, self.lengths.stages)
@@ -82,17 +84,19 @@ class Session:
         self.promise = self._promise()
         if self.is_first:
             write_text(folder.recipe, recipe_to_yaml(recipe))
-            self._grant_terms()
 
-    def _grant_terms(self) -> None:
-        """Write down what the run's older checkpoints do not know: that it is longer now, or reads more."""
-        checkpoint = self.start.checkpoint
-        if checkpoint is None or not (self._is_longer() or self._reads_otherwise(checkpoint)):
-            return
-        known = read_terms(self.folder.terms)
-        step = self.start.step if known is None else max(known.step, self.start.step)
-        total = self.recipe.optim.total.model_dump()
-        grant_terms(self.folder.terms, Terms(step, total, self.first.state_description()))
+    def _check_same_data(self) -> None:
+        """Raise DataError in all processes where one of them reads other shards than the first."""
+        first, *others = self.processes.gather_objects(self.first.state_description())
+        for rank, found in enumerate(others, start=1):
+            for name, said in first.items():
+                if found[name] != said:
+                    raise DataError(
+                        f"process {rank} reads other shards for stream {name!r} than the first process: "
+                        f"digest {str(found[name]['digest'])[:12]}, and {str(said['digest'])[:12]}",
+                        expected="the same shard set in all processes, on every machine of the run",
+                        fix="copy it again, or name one that all can read",
+                    )
 
     def open_log(self) -> RunLog:
         """The run's log in the first process, a quiet one in the others.
@@ -142,6 +146,24 @@ class Session:
     def _reads_otherwise(self, checkpoint: Checkpoint) -> bool:
         streams, now = checkpoint.document("data")["streams"], self.first.state_description()
         return _without_digests(streams) != _without_digests(now)
+
+    def grant_terms(self) -> None:
+        """Write down what the run's older checkpoints do not know: that it has another length now, or reads more.
+
+        Only when nothing can be refused any more, in the first process.
+
+        Raises:
+            StorageError: It cannot be written.
+        """
+        checkpoint = self.start.checkpoint
+        if checkpoint is None or not self.is_first:
+            return
+        total, streams = self.recipe.optim.total.model_dump(), self.first.state_description()
+        known = self.start.terms
+        before = Terms.of(checkpoint) if known is None else known
+        if (total, _without_digests(streams)) != (before.total, _without_digests(before.streams)):
+            step = self.start.step if known is None else known.step
+            write_terms(self.folder.terms, Terms(step, total, streams))
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them.

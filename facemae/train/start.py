@@ -18,7 +18,7 @@ from facemae.checkpoint import (
     newest_valid,
     read_tensors,
 )
-from facemae.checkpoint_folders import remove_unfinished, set_aside
+from facemae.checkpoint_folders import remove_unfinished, set_aside, step_folders
 from facemae.config import Recipe
 from facemae.data.schema import DatasetCard
 from facemae.errors import CheckpointError, ResumeError
@@ -27,7 +27,7 @@ from facemae.recipe import FREE_BLOCKS, FREE_KEYS, difference, recipe_tree
 from facemae.train.optim.schedule import Lengths, learning_rate
 from facemae.train.saving.folder import RunFolder
 from facemae.train.saving.rewind import Rewind, check_rewinds, read_rewinds, remove_abandoned
-from facemae.train.saving.terms import read_terms
+from facemae.train.saving.terms import Terms, read_terms
 
 ENCODER = "encoder.vit."
 """Where an exported encoder's weights belong in the model."""
@@ -43,6 +43,7 @@ class Start:
         pinned: The data the run is pinned to, by stream; None takes what is there.
         notes: Sentences for the log: damaged checkpoints, remains of killed saves.
         rewinds: The times the run has gone back.
+        terms: What was granted behind the checkpoint; None where nothing was.
     """
 
     checkpoint: Checkpoint | None = None
@@ -50,6 +51,7 @@ class Start:
     pinned: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
     rewinds: tuple[Rewind, ...] = ()
+    terms: Terms | None = None
 
     @property
     def step(self) -> int:
@@ -87,6 +89,8 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         StorageError: What lies there cannot be read, or remains cannot be removed or set aside.
     """
     notes = [f"removed {name}, the remains of a save or a removal that was killed" for name in remove_unfinished(run)]
+    if not step_folders(run):
+        notes += _remove_records(RunFolder(run))
     rewinds = read_rewinds(RunFolder(run).rewinds)
     notes += [f"removed {name}, of a stretch the run went back from" for name in remove_abandoned(run, rewinds)]
     checkpoint, damaged = newest_valid(run)
@@ -94,21 +98,29 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         return Start(notes=tuple(notes))
     notes += [f"{sentence}; using the checkpoint before it" for sentence in damaged]
     step = checkpoint.manifest.step
-    saved, pinned = checkpoint.manifest.recipe, checkpoint.document("data")["streams"]
-    terms = read_terms(RunFolder(run).terms)
-    if terms is not None and step <= terms.step:
-        saved = {**saved, "optim": {**saved["optim"], "total": terms.total}}
-        pinned = terms.streams
-    check_recipe(saved, recipe, extend=extend)
+    granted = read_terms(RunFolder(run).terms)
+    granted = None if granted is None or granted.step < step else granted
+    terms = granted or Terms.of(checkpoint)
+    saved = checkpoint.manifest.recipe
+    check_recipe({**saved, "optim": {**saved["optim"], "total": terms.total}}, recipe, extend=extend)
     notes += set_aside(run, newer_than=step)
-    pinned = None if adopt_data else pinned
+    pinned = None if adopt_data else terms.streams
     state = checkpoint.document("trainer")
     check_rewinds(rewinds, step, int(state.get("position", step)))
-    start = Start(checkpoint, state, pinned, tuple(notes), rewinds)
+    start = Start(checkpoint, state, pinned, tuple(notes), rewinds, granted)
     if not start.went_back:
         return start
     back = f"back at step {step} because of step {rewinds[-1].spike + 1}: passing over the samples up to its own"
     return replace(start, notes=(*start.notes, back))
+
+
+def _remove_records(folder: RunFolder) -> list[str]:
+    """Remove what only checkpoints that are gone have to do with: the next ones would be taken for theirs."""
+    stale = [path for path in (folder.rewinds, folder.terms) if path.exists()]
+    for path in stale:
+        with storage_errors(path, "removing"):
+            path.unlink()
+    return [f"removed {path.name}, of a run whose checkpoints are gone" for path in stale]
 
 
 def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> None:

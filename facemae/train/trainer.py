@@ -145,7 +145,9 @@ def pretrain_among(processes: Processes, request: Request, stop: StopRequest, te
             if processes.rank == 0:
                 # Before the first start an error refuses the command, and the run is what it was.
                 with _written_down(folder) if went_back else contextlib.nullcontext():
-                    start = find_start(folder.root, recipe, extend=request.extend, adopt_data=request.adopt_data)
+                    # What came since the start is not adopted in mid-run.
+                    adopt = request.adopt_data and not went_back
+                    start = find_start(folder.root, recipe, extend=request.extend, adopt_data=adopt)
             # One process decides; the others read the same checkpoint from the file system that they share.
             start = processes.broadcast_object(start)
             session = Session(recipe, folder, numerics, processes, start)
@@ -153,7 +155,9 @@ def pretrain_among(processes: Processes, request: Request, stop: StopRequest, te
                 with session.open_log() as log, _told(tell if processes.rank == 0 else _tell_nobody), log.failures():
                     announce(session, log, lease, again=went_back)
                     init_from = None if went_back else request.init_from
-                    return session.build(log, lease, stop, init_from=init_from).train()
+                    prepared = session.build(log, lease, stop, init_from=init_from)
+                    session.grant_terms()
+                    return prepared.train()
             except GoBack as back:
                 went_back = True
                 if processes.rank == 0:

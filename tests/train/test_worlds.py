@@ -15,7 +15,7 @@ from facemae.config import Recipe
 from facemae.data.pack import pack_samples
 from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch
-from facemae.errors import FacemaeError, LeaseError
+from facemae.errors import DataError, FacemaeError, LeaseError
 from facemae.objectives.pretraining import PretrainModel
 from facemae.train.processes.process_group import Processes, is_peer_failure
 from facemae.train.record.log import read_lines
@@ -222,3 +222,19 @@ def test_memory_does_not_grow(tiny: Tiny, tmp_path: Path) -> None:
     assert len(used) == 5
     # Keeping the activations of the steps between would be some hundred megabytes.
     assert used[-1] < used[1] + 40, used
+
+
+def test_processes_with_other_shards_are_refused_alike(tiny: Tiny, tmp_path: Path) -> None:
+    recipes = []
+    for name, first in (("here", 0), ("there", 50)):
+        pack_samples(noise_items(20, first=first), tmp_path / name, shard_size=10)
+        recipes.append(tiny(*FOUR_LANES, f"data.streams.0.shards={tmp_path / name}"))
+    said = run_in_processes(refused, 2, recipes, tmp_path / "run")
+    assert said[0] == said[1]
+    assert said[0].startswith("process 1 reads other shards for stream 'faces' than the first process: digest ")
+
+
+def refused(group: Processes, recipes: list[Recipe], out: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        train(group, recipes[group.rank], out)
+    return caught.value.found

@@ -1,7 +1,10 @@
 """How much memory a process and those it has started hold, as Linux tells it, and whether that grows."""
 
 import os
+import re
+import resource
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,16 @@ def resident_bytes() -> int:
     """
     page = os.sysconf("SC_PAGE_SIZE")
     return sum(_resident_pages(pid) for pid in _family(os.getpid())) * page
+
+
+def peak_resident_bytes() -> int:
+    """Highest resident memory of this process alone since it began."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", _read(_PROC / "self" / "status"), re.MULTILINE)
+    if found is not None:
+        # Unlike getrusage's, this number does not begin with that of the process that started this one.
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def growth(lines: Sequence[Mapping[str, Any]]) -> dict[str, float] | None:

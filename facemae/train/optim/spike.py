@@ -86,14 +86,14 @@ class SpikeWatch:
         median = ordered.gather(0, ((known - 1).clamp(min=0) // 2).view(1)).squeeze(0)
         return torch.where(2 * known >= self._steps, self._factor * median, torch.inf)
 
-    def push(self, step: int, update: Update) -> None:
+    def push(self, update: Update) -> None:
         """Take the norm of a step into the window, unless its update was left out or nothing counted.
 
         Where most steps have no label, the median of their zeros would make every other step stand out.
         """
-        slot = step % self._steps
-        self._norms[slot] = torch.where((update.bad > 0) | (update.norm == 0), self._norms[slot], update.norm)
+        newer = torch.cat([self._norms[1:], update.norm.view(1)])
+        self._norms = torch.where((update.bad > 0) | (update.norm == 0), self._norms, newer)
 
     def state(self) -> list[float | None]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps: norms, oldest first; None where fewer are known."""
         return [None if math.isnan(norm) else norm for norm in self._norms.tolist()]

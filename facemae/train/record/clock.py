@@ -1,14 +1,13 @@
 """Where the time goes: throughput, the share spent waiting for data, and what remains."""
 
 import contextlib
-import resource
-import sys
 import time
 from collections.abc import Iterable, Iterator
 
 import torch
 
 from facemae.data.schema import Batch
+from facemae.train.hardware.resident import peak_resident_bytes
 from facemae.train.hardware.work import Work
 from facemae.train.optim.schedule import Lengths
 
@@ -54,7 +53,8 @@ class Clock:
 
         Returns:
             `samples_per_s`; `data_wait`, share of the interval; `eta_s`, from the speed since this start; `memory_mb`,
-            the highest so far, and `gpu_memory_mb` where there is a GPU; and what `Work.read` gives.
+            the highest this process had so far, and where there is a GPU `gpu_memory_mb`, the highest since batches
+            last changed their shape; and what `Work.read` gives.
         """
         now = time.perf_counter()
         interval = max(now - self._mark - self._aside, 1e-9)
@@ -63,16 +63,10 @@ class Clock:
             "samples_per_s": round((step - self._last) * lengths.batch / interval, 2),
             "data_wait": round(self._waited / interval, 4),
             "eta_s": round((lengths.steps - step) * per_step, 1),
-            "memory_mb": round(_peak_memory() / 2**20, 1),
+            "memory_mb": round(peak_resident_bytes() / 2**20, 1),
         }
         if torch.cuda.is_available():
             numbers["gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
         numbers |= self.work.read(interval)
         self._mark, self._last, self._waited, self._aside = now, step, 0.0, 0.0
         return numbers
-
-
-def _peak_memory() -> int:
-    """Highest resident memory of this process in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -14,6 +14,8 @@ from facemae.train.saving.lease import read_holder
 
 SHOWN = 5
 """Events shown."""
+_AFTERWARDS = {"logger"}
+"""What may be said of a run that has ended: a service that did not take its last points."""
 
 
 def read_status(run: Path) -> dict[str, Any]:
@@ -38,14 +40,15 @@ def read_status(run: Path) -> dict[str, Any]:
     events = read_lines(folder.events)
     metrics = read_lines(folder.metrics)
     holder = read_holder(folder.lease)
+    last = next((event for event in reversed(events) if event["event"] not in _AFTERWARDS), None)
     begun: dict[str, Any] = next((event for event in reversed(events) if event["event"] in {"start", "resume"}), {})
     step = max([int(line["step"]) for line in metrics[-1:]] + [int(event["step"]) for event in events[-1:]], default=0)
     alive = holder is not None and holder.alive()
-    state = _state(folder, alive, events)
+    state = _state(folder, alive, last)
     return {
         "run": str(run),
         "state": state,
-        "ended": events[-1]["time"] if state in {"finished", "stopped"} else None,
+        "ended": last["time"] if last is not None and state in {"finished", "stopped"} else None,
         "step": step,
         "steps": begun.get("steps"),
         "metrics": metrics[-1] if metrics else None,
@@ -81,14 +84,14 @@ def describe(status: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _state(folder: RunFolder, alive: bool, events: list[dict[str, Any]]) -> str:
+def _state(folder: RunFolder, alive: bool, last: dict[str, Any] | None) -> str:
     if not folder.exists():
         ended = "not begun: a start ended before its data were read; the same command tries again"
         return "starting" if alive else ended
     if alive:
         return "running"
-    if events and events[-1]["event"] == "stop":
-        return "finished" if events[-1].get("reason") == "finished" else "stopped"
+    if last is not None and last["event"] == "stop":
+        return "finished" if last.get("reason") == "finished" else "stopped"
     return "dead: it ended without saying so; the same command continues it"
 
 

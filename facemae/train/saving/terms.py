@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facemae.checkpoint import Checkpoint
 from facemae.errors import ResumeError
 from facemae.files import storage_errors, write_text
 
@@ -27,6 +28,12 @@ class Terms:
     step: int
     total: Mapping[str, Any]
     streams: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> "Terms":
+        """Those a checkpoint was made under."""
+        manifest = checkpoint.manifest
+        return cls(manifest.step, manifest.recipe["optim"]["total"], checkpoint.document("data")["streams"])
 
 
 def read_terms(path: Path) -> Terms | None:
@@ -50,7 +57,7 @@ def read_terms(path: Path) -> Terms | None:
         ) from None
 
 
-def grant_terms(path: Path, terms: Terms) -> None:
+def write_terms(path: Path, terms: Terms) -> None:
     """Write down what is granted from now on.
 
     Raises:

@@ -87,18 +87,18 @@ def test_the_ceiling_is_a_multiple_of_the_running_median() -> None:
         known = norms[max(0, step - 5) : step]
         expected = 3 * statistics.median_low(known) if len(known) >= 3 else math.inf
         assert watch.ceiling().item() == expected
-        watch.push(step, update(norm))
+        watch.push(update(norm))
     before = watch.ceiling().item()
-    watch.push(len(norms), update(math.nan, bad=True))
-    watch.push(len(norms) + 1, update(500.0, bad=True))
+    watch.push(update(math.nan, bad=True))
+    watch.push(update(500.0, bad=True))
     assert watch.ceiling().item() == before
 
 
 def test_steps_without_a_label_do_not_make_those_with_one_stand_out() -> None:
     watch = SpikeWatch(5.0, 8, torch.device("cpu"))
     for step in range(40):
-        watch.push(step, update(0.0 if step % 4 else 1.0))
-        assert watch.ceiling().item() > 1.0
+        watch.push(update(0.0 if step % 4 else 1.0))
+        assert watch.ceiling().item() == (5.0 if step >= 12 else math.inf)
 
 
 def test_the_watch_is_kept_over_a_stop() -> None:
@@ -107,9 +107,9 @@ def test_the_watch_is_kept_over_a_stop() -> None:
     watch = SpikeWatch.open(config, lengths, torch.device("cpu"), ())
     assert len(watch.state()) == 8
     for step in range(5):
-        watch.push(step, update(1.1 + step))
+        watch.push(update(1.1 + step))
     saved = json.loads(json.dumps(watch.state()))
-    assert saved[5:] == [None] * 3
+    assert saved[:3] == [None] * 3
     other = SpikeWatch.open(config, lengths, torch.device("cpu"), saved)
     assert torch.equal(other.ceiling(), watch.ceiling())
     assert other.state() == watch.state()
@@ -372,6 +372,38 @@ def test_what_a_start_was_granted_holds_where_the_run_goes_back_to(
     assert not back["bitwise"]
     assert "undisturbed run goes back" not in back["text"]
     assert len(events(out, "setup")) == 3
+
+
+def test_what_came_since_the_start_is_not_adopted_when_the_run_goes_back(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards, out = tmp_path / "faces", tmp_path / "run"
+    pack_samples(noise_items(20), shards, shard_size=10)
+    recipe = watched(tiny, "rewind", f"data.streams.0.shards={shards}")
+    run_until(recipe, out, 2)
+    spike_at(monkeypatch, 7)
+
+    def grown(*arguments: Any) -> Rewind:
+        pack_samples(noise_items(10, first=50), tmp_path / "more", shard_size=10)
+        next((tmp_path / "more").glob("*.tar")).rename(shards / "zz.tar")
+        build_index(shards)
+        return record_rewind(*arguments)
+
+    monkeypatch.setattr(trainer, "record_rewind", grown)
+    assert pretrain(recipe, out, adopt_data=True).stopped == "finished"
+    assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == 2
+    assert not (out / "terms.json").exists()
+
+
+def test_records_of_checkpoints_that_are_gone_are_removed(rewound: Path, tiny: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(rewound, run)
+    shutil.rmtree(run / "checkpoints")
+    run_until(watched(tiny, "rewind"), run, 9)
+    assert events(run, "note")[-1]["text"] == "removed rewinds.json, of a run whose checkpoints are gone"
+    saved = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert pretrain(watched(tiny, "rewind"), run).stopped == "finished"
+    assert events(run, "resume")[-1]["text"].startswith(f"continuing from {saved[-1]}")
 
 
 def test_damaged_terms_are_refused(tiny: Tiny, tmp_path: Path) -> None:

@@ -186,9 +186,14 @@ def test_status_says_when_a_run_ended(whole: Path, tiny: Tiny, tmp_path: Path) -
     assert "ETA" not in text
     run_until(tiny(), tmp_path / "run", 3)
     assert ": stopped on 20" in describe(read_status(tmp_path / "run"))
+    # A service that did not take its last points says so after the end.
+    append_line(tmp_path / "run/log/events.jsonl", {"time": 0.0, "event": "logger", "step": 4, "text": "failed"})
+    later = read_status(tmp_path / "run")
+    assert later["state"] == "stopped"
+    assert later["ended"] > 0
     # Killed: nobody said when.
     events = tmp_path / "run/log/events.jsonl"
-    events.write_text("".join(events.read_text().splitlines(keepends=True)[:-1]))
+    events.write_text("".join(events.read_text().splitlines(keepends=True)[:-2]))
     assert read_status(tmp_path / "run")["ended"] is None
 
 
