@@ -54,6 +54,7 @@ EXEMPT_OF_TUNING = {
     "facemae.data.quarantine": "record",
     "facemae.data.workers": "machine: how many work, not on what",
     "facemae.revision": "record",
+    "facemae.train.announcement": "record: what a start says",
     "facemae.train.hardware.allocator": "machine",
     "facemae.train.hardware.device": "machine",
     "facemae.train.hardware.resident": "machine",
