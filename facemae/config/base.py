@@ -1,9 +1,9 @@
 """What every block of the recipe tree shares: strictness, settings nothing reads, and lengths counted in samples."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -22,19 +22,16 @@ class OnlyWith:
 
     Attributes:
         field: The other setting.
-        value: The value it needs; None where any will do but one.
-        but: That one.
+        fits: Whether it is read beside a value of that one; by default beside any but null.
     """
 
     field: str
-    value: str | None = None
-    but: int | None = None
+    fits: Callable[[Any], bool] = lambda value: value is not None
 
     def idle(self, block: Config) -> str | None:
         """Why the setting is not read; None where it is."""
         found = getattr(block, self.field)
-        read = found != self.but if self.value is None else found == self.value
-        return None if read else f"{self.field}={'null' if found is None else found}"
+        return None if self.fits(found) else f"{self.field}={'null' if found is None else found}"
 
 
 def idle_settings(block: object, path: str = "") -> Iterator[str]:

@@ -155,11 +155,11 @@ class HeadConfig(Config):
 
     depth: int = Field(default=2, ge=1)
     """Number of linear layers."""
-    hidden: Annotated[int, OnlyWith("depth", but=1)] = Field(default=2048, ge=1)
+    hidden: Annotated[int, OnlyWith("depth", lambda depth: depth > 1)] = Field(default=2048, ge=1)
     """Dimension between them."""
     out: int = Field(default=128, ge=1)
     """Dimension of the projection."""
-    norm: Annotated[Literal["layer", "none"], OnlyWith("depth", but=1)] = "layer"
+    norm: Annotated[Literal["layer", "none"], OnlyWith("depth", lambda depth: depth > 1)] = "layer"
     """What follows the hidden layers. The published heads have batch norm; see `facemae.models.heads`."""
 
 

@@ -16,9 +16,9 @@ class CropConfig(Config):
 
     kind: Literal["resize", "random_resized"] = "random_resized"
     """`resize` scales the whole image; `random_resized` takes a random part of it."""
-    scale: Annotated[tuple[float, float], OnlyWith("kind", "random_resized")] = (0.2, 1.0)
+    scale: Annotated[tuple[float, float], OnlyWith("kind", lambda kind: kind == "random_resized")] = (0.2, 1.0)
     """Range of the part's area, as a share of the image's."""
-    ratio: Annotated[tuple[float, float], OnlyWith("kind", "random_resized")] = (0.75, 4 / 3)
+    ratio: Annotated[tuple[float, float], OnlyWith("kind", lambda kind: kind == "random_resized")] = (0.75, 4 / 3)
     """Range of the part's width over height."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """How pixels are resampled; always with antialiasing."""
@@ -130,13 +130,13 @@ class MaskConfig(Config):
     """Share of patches hidden. The count is the same in every sample: of N patches MAE's int(N * (1 - ratio)) stay
     visible, for `random` and `region` of a clip in all steps together; `tube` and `frame` hide VideoMAE's
     int(N * ratio) of the N in each step."""
-    first: Annotated[tuple[Area, ...], OnlyWith("kind", "region")] = ("background", "skin")
+    first: Annotated[tuple[Area, ...], OnlyWith("kind", lambda kind: kind == "region")] = ("background", "skin")
     """Parts of the face that become visible first, in this order, for kind `region`. Those not named here or in `last`
     follow in random order, drawn anew for each sample and epoch. Parts are taken until the patches that show them are
     enough in each step; the visible ones are drawn from these."""
-    last: Annotated[tuple[Area, ...], OnlyWith("kind", "region")] = ()
+    last: Annotated[tuple[Area, ...], OnlyWith("kind", lambda kind: kind == "region")] = ()
     """Parts that become visible last, in this order, for kind `region`."""
-    block: Annotated[int, OnlyWith("kind", "block")] = Field(default=2, ge=1)
+    block: Annotated[int, OnlyWith("kind", lambda kind: kind == "block")] = Field(default=2, ge=1)
     """Side of a block in patches, for kind `block`."""
     copies: int = Field(default=1, ge=1)
     """Masks drawn for each sample: it is read, decoded and cropped once, and each masked version is encoded."""

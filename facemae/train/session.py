@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from facemae.checkpoint import Checkpoint, InitialWeights
+from facemae.checkpoint import InitialWeights
 from facemae.config import Recipe
 from facemae.data.card import read_card
 from facemae.data.loader import Loader, build_loader
@@ -91,11 +91,11 @@ class Session:
         for rank, found in enumerate(others, start=1):
             for name, said in first.items():
                 if found[name] != said:
+                    what = "samples" if found[name]["digest"] == said["digest"] else "shards"
                     raise DataError(
-                        f"process {rank} reads other shards for stream {name!r} than the first process: "
-                        f"digest {str(found[name]['digest'])[:12]}, and {str(said['digest'])[:12]}",
-                        expected="the same shard set in all processes, on every machine of the run",
-                        fix="copy it again, or name one that all can read",
+                        f"process {rank} reads other {what} for stream {name!r} than the first process",
+                        expected="the same shard set and list of keys in all processes, on every machine of the run",
+                        fix="copy them again, or name some that all can read",
                     )
 
     def open_log(self) -> RunLog:
@@ -123,8 +123,9 @@ class Session:
         checkpoint = self.start.checkpoint
         if checkpoint is None:
             return Promise("from the beginning", None)
-        other_order = self._reads_otherwise(checkpoint)
-        erased = checkpoint.document("data")["streams"] != self.first.state_description()
+        before = int(self.start.state.get("total_samples", self.lengths.total))
+        streams, now = checkpoint.document("data")["streams"], self.first.state_description()
+        other_order = _without_digests(streams) != _without_digests(now)
         return resume_promise(
             {**checkpoint.manifest.machine, **checkpoint.manifest.versions},
             {**self.machine, **library_versions()},
@@ -133,19 +134,9 @@ class Session:
             changed_at=self.start.changed_at,
             other_order=other_order,
             # Streams that are read on although their digest is another have lost samples, see `facemae.data.drop`.
-            erased=erased and not other_order,
-            longer=(self._total_before(), self.lengths.total) if self._is_longer() else None,
+            erased=streams != now and not other_order,
+            longer=None if before == self.lengths.total else (before, self.lengths.total),
         )
-
-    def _total_before(self) -> int:
-        return int(self.start.state.get("total_samples", self.lengths.total))
-
-    def _is_longer(self) -> bool:
-        return self._total_before() != self.lengths.total
-
-    def _reads_otherwise(self, checkpoint: Checkpoint) -> bool:
-        streams, now = checkpoint.document("data")["streams"], self.first.state_description()
-        return _without_digests(streams) != _without_digests(now)
 
     def grant_terms(self) -> None:
         """Write down what the run's older checkpoints do not know: that it has another length now, or reads more.
@@ -159,11 +150,9 @@ class Session:
         if checkpoint is None or not self.is_first:
             return
         total, streams = self.recipe.optim.total.model_dump(), self.first.state_description()
-        known = self.start.terms
-        before = Terms.of(checkpoint) if known is None else known
+        before = self.start.terms or Terms.of(checkpoint)
         if (total, _without_digests(streams)) != (before.total, _without_digests(before.streams)):
-            step = self.start.step if known is None else known.step
-            write_terms(self.folder.terms, Terms(step, total, streams))
+            write_terms(self.folder.terms, Terms(before.step, total, streams))
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them.

@@ -98,8 +98,7 @@ def find_start(run: Path, recipe: Recipe, *, extend: bool, adopt_data: bool) -> 
         return Start(notes=tuple(notes))
     notes += [f"{sentence}; using the checkpoint before it" for sentence in damaged]
     step = checkpoint.manifest.step
-    granted = read_terms(RunFolder(run).terms)
-    granted = None if granted is None or granted.step < step else granted
+    granted = read_terms(RunFolder(run).terms, step)
     terms = granted or Terms.of(checkpoint)
     saved = checkpoint.manifest.recipe
     check_recipe({**saved, "optim": {**saved["optim"], "total": terms.total}}, recipe, extend=extend)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from facemae.cli import main
 from facemae.config import Recipe
+from facemae.data.index import build_index
 from facemae.data.pack import PackItem, pack_samples
 from facemae.data.quarantine import Quarantine
 from facemae.data.schema import Batch, CropRecipe, DatasetCard
@@ -89,6 +90,28 @@ def whole(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     assert (result.step, result.samples, result.stopped) == (8, 64, "finished")
     assert result.loss is not None
     return folder / "run"
+
+
+def crash(*_: object, **__: object) -> None:
+    """Stands where something else is called."""
+    raise RuntimeError("crash")
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Path:
+    """Two shards of 10 samples, a test's own."""
+    folder = tmp_path / "growing"
+    pack_samples(noise_items(20), folder, shard_size=10)
+    return folder
+
+
+def grow(folder: Path) -> None:
+    """Add a third shard."""
+    more = folder.with_name("more")
+    pack_samples(noise_items(10, first=50), more, shard_size=10)
+    tar = next(more.glob("*.tar"))
+    tar.rename(folder / f"zz-{tar.name}")
+    build_index(folder)
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals = signal.SIGTERM) -> None:

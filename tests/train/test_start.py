@@ -1,7 +1,6 @@
 """Where runs begin: what is pinned and from when, what may change, given weights and their papers, longer runs."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,15 @@ import torch
 
 from facemae.checkpoint import InitialWeights, Manifest, file_digest, find_checkpoint
 from facemae.data.drop import drop_samples
-from facemae.data.index import build_index
 from facemae.data.pack import pack_samples
 from facemae.data.quarantine import Quarantine
-from facemae.errors import CheckpointError, IndexMismatchError, ResumeError, UsageError
+from facemae.errors import CheckpointError, IndexMismatchError, ResumeError
 from facemae.features.export import export_encoder
 from facemae.objectives.pretraining import build_pretrain_model
-from facemae.train.loop import Trainer
 from facemae.train.record.log import read_lines
 from facemae.train.start import Start, resolve_lengths
 from facemae.train.trainer import pretrain
-from tests.train.conftest import Tiny, noise_items, result_files, run_until
-
-
-def crash(*_: object, **__: object) -> None:
-    raise RuntimeError("crash")
+from tests.train.conftest import Tiny, crash, grow, noise_items, result_files, run_until
 
 
 def test_a_changed_recipe_is_refused_with_the_difference(tiny: Tiny, tmp_path: Path) -> None:
@@ -51,21 +44,6 @@ def test_where_a_run_goes_back_to_cannot_change(tiny: Tiny, tmp_path: Path) -> N
     assert "optim.spike.action is rewind" in str(caught.value)
 
 
-@pytest.fixture
-def growing(tmp_path: Path) -> Path:
-    folder = tmp_path / "growing"
-    pack_samples(noise_items(20), folder, shard_size=10)
-    return folder
-
-
-def grow(folder: Path) -> None:
-    more = folder.with_name("more")
-    pack_samples(noise_items(10, first=50), more, shard_size=10)
-    tar = next(more.glob("*.tar"))
-    tar.rename(folder / f"zz-{tar.name}")
-    build_index(folder)
-
-
 def test_growth_enters_only_when_adopted(tiny: Tiny, tmp_path: Path, growing: Path) -> None:
     recipe = tiny(f"data.streams.0.shards={growing}")
     out = tmp_path / "run"
@@ -80,36 +58,6 @@ def test_growth_enters_only_when_adopted(tiny: Tiny, tmp_path: Path, growing: Pa
     said = [event for event in events if event["event"] == "resume"]
     assert [event["bitwise"] for event in said] == [True, False]
     assert "another order of samples from here" in said[1]["text"]
-
-
-def test_a_refused_start_grants_nothing(tiny: Tiny, tmp_path: Path, growing: Path) -> None:
-    recipe = tiny(f"data.streams.0.shards={growing}")
-    out = tmp_path / "run"
-    run_until(recipe, out, 2)
-    grow(growing)
-    with pytest.raises(UsageError, match="has split=valid"):
-        pretrain(tiny(f"data.streams.0.shards={growing}", "monitor={}"), out, adopt_data=True)
-    assert not (out / "terms.json").exists()
-    pretrain(recipe, out)
-    assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == 2
-
-
-def test_a_length_that_was_granted_can_be_taken_back_before_the_next_checkpoint(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "run"
-    run_until(tiny(), out, 2)
-    with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train", crash)
-        with pytest.raises(RuntimeError, match="crash"):
-            pretrain(tiny("optim.total=80 samples"), out, extend=True)
-    with pytest.raises(ResumeError, match=r"optim\.total\.amount: 80\.0 -> 64\.0"):
-        pretrain(tiny(), out)
-    run_until(tiny(), out, 4, extend=True)
-    # As where newer checkpoints are damaged: the older one knows the length that holds.
-    for folder in sorted((out / "checkpoints").iterdir())[2:]:
-        shutil.rmtree(folder)
-    assert pretrain(tiny(), out).samples == 64
 
 
 def test_erased_samples_leave_the_order_as_it_was(tiny: Tiny, tmp_path: Path, growing: Path) -> None:

@@ -3,20 +3,20 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from facemae.config import MonitorConfig, StreamConfig
+from facemae.config import MonitorConfig
 from facemae.data.decode import decode_image
 from facemae.data.index import ShardIndex
+from facemae.data.loader import Stream
 from facemae.data.preprocess import to_model_input
 from facemae.data.reader import ShardReader, image_extension
 from facemae.data.schema import ModelInput
-from facemae.data.select import check_columns, choose, metadata, select
+from facemae.data.select import check_columns, metadata, select
 from facemae.errors import ConfigError, DecodeError
 from facemae.parallel import in_threads
 from facemae.rng import generator
@@ -88,20 +88,16 @@ class HeldOut:
             if found:
                 yield torch.from_numpy(np.stack(list(found.values()))), list(found)
 
-    def trained_on(self, index: ShardIndex, config: StreamConfig) -> int:
+    def trained_on(self, stream: Stream) -> int:
         """How many query samples a stream of the run reads too.
 
-        Args:
-            index: The stream's shards. Where one set begins with the other, as when shards were added since, samples of
-                the same place are the same.
-            config: Its choice among them.
+        Where one shard set begins with the other, as when shards were added since, equal places are equal samples.
         """
+        index, read = stream.index, stream.order.subset
         common = min(len(index.shards), len(self.index.shards))
         if index.prefix(common).digest != self.index.prefix(common).digest:
             return 0
-        chosen = choose(index, config.where, None if config.keys is None else Path(config.keys))
-        read = np.arange(len(index)) if chosen is None else chosen
-        return int(np.isin(self.query.rows, read).sum())
+        return int(np.isin(self.query.rows, np.arange(len(index)) if read is None else read).sum())
 
     def _part(self, name: str, where: Mapping[str, str]) -> Part:
         label = self._config.label

@@ -67,8 +67,8 @@ def open_monitor(
         return None
     index = streams[0].index if config.data is None else ShardIndex.open(Path(config.data))
     faces = HeldOut(config, index, seed=recipe.seed)
-    for stream, settings in zip(streams, recipe.data.streams, strict=True):
-        both = faces.trained_on(stream.index, settings)
+    for stream in streams:
+        both = faces.trained_on(stream)
         if both:
             found = f"{both} of {len(faces.query.rows)} faces the monitor holds out"
             log.event("note", f"{found} are trained on by stream {stream.name!r}")

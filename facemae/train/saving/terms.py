@@ -36,8 +36,12 @@ class Terms:
         return cls(manifest.step, manifest.recipe["optim"]["total"], checkpoint.document("data")["streams"])
 
 
-def read_terms(path: Path) -> Terms | None:
-    """What was granted last; None where nothing was.
+def read_terms(path: Path, step: int) -> Terms | None:
+    """What was granted that a checkpoint does not know of; None where nothing was.
+
+    Args:
+        path: The record.
+        step: Steps of the checkpoint.
 
     Raises:
         ResumeError: The file is not what was written.
@@ -48,13 +52,14 @@ def read_terms(path: Path) -> Terms | None:
     with storage_errors(path, "reading"):
         text = path.read_text(encoding="utf-8")
     try:
-        return Terms(**json.loads(text))
+        terms = Terms(**json.loads(text))
     except (ValueError, TypeError) as error:
         raise ResumeError(
             f"{path} does not say how long the run is and what it reads: {error}",
             expected="terms.json as the run left it",
             fix="put the file back, or start a new run",
         ) from None
+    return terms if terms.step >= step else None
 
 
 def write_terms(path: Path, terms: Terms) -> None:

@@ -9,7 +9,7 @@ from facemae.config import Recipe
 from facemae.train.record.log import read_lines
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny, run_until
-from tests.train.optim.test_spike import spike_at, watched
+from tests.train.spikes import spike_at, watched
 
 
 def complaints(run: Path) -> list[str]:
