@@ -22,7 +22,7 @@ class MonitorConfig(Config):
     every: Span = SpanConfig(amount=5, unit="percent")
     """Distance between measurements; each is made with the next line of metrics."""
     samples: int = Field(default=1000, ge=2)
-    """Samples taken of each part, at most; always the same."""
+    """Samples taken of each part, at most; the same until shards are adopted or samples erased."""
     k: Annotated[int, OnlyWith("label")] = Field(default=20, ge=1)
     """Neighbours that vote."""
     layer: int = -1

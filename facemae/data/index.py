@@ -2,7 +2,7 @@
 
 It lies in `SHARDS/index/`. `index.json` names the shards in order, their sizes and content digests, and the folder of
 columns that belongs to it; replacing that one file is what makes a new index valid. Look-ups read the columns in place,
-so opening an index of ten million samples takes no time and no memory.
+so opening an index of ten million samples takes hardly any time and no memory.
 
 Order matters: a run pins the first n shards it started with. Indexing a set again keeps the order of the shards it
 already knows and puts new ones behind them.

@@ -52,6 +52,24 @@ class Stream:
         found: dict[str, Any] = {"shards": len(self.index.shards), "digest": self.index.digest}
         return found if self.selection is None else {**found, "selection": dict(self.selection)}
 
+    @property
+    def content(self) -> tuple[str, str | None]:
+        """Digests of the shards and of the positions selected in them: where both are equal, so are the samples."""
+        return self.index.digest, None if self.selection is None else self.selection["digest"]
+
+    def continues(self, pinned: Mapping[str, Any]) -> bool:
+        """Whether the order is that of a run that pinned this; samples that were erased since have substitutes in it.
+
+        Args:
+            pinned: What `description` said then.
+        """
+        selection = (pinned.get("selection") or {}).get("digest")
+        return (
+            (len(self.index.shards), self.content[1]) == (pinned["shards"], selection)
+            # The digest is another where samples were erased, see `facemae.data.drop`.
+            and self.index.accepts(str(pinned["digest"]))
+        )
+
 
 @dataclass(frozen=True)
 class _Failure:
@@ -288,6 +306,10 @@ class Loader:
         number and the digest of the positions that it selects, which the order is made of.
         """
         return {stream.name: stream.description() for stream in self.streams}
+
+    def continues(self, pinned: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether all streams read on in the order of a run that pinned these; see `Stream.continues`."""
+        return all(stream.continues(pinned[stream.name]) for stream in self.streams)
 
     def _data_loader(self) -> DataLoader[Any]:
         parallel: dict[str, Any] = {}

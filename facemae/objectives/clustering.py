@@ -52,7 +52,7 @@ class ClusteringConfig(ObjectiveConfig):
 
     def remark(self, total: int, batch: int) -> str | None:
         """See `ObjectiveConfig`: prototypes that never learn."""
-        before_the_last_step = (total - 1) // batch * batch
+        before_the_last_step = total - batch
         if self.freeze_prototypes <= before_the_last_step:
             return None
         return (

@@ -86,12 +86,12 @@ class Session:
             write_text(folder.recipe, recipe_to_yaml(recipe))
 
     def _check_same_data(self) -> None:
-        """Raise DataError in all processes where one of them reads other shards than the first."""
-        first, *others = self.processes.gather_objects(self.first.state_description())
+        """Raise DataError in all processes where one of them reads other samples than the first."""
+        first, *others = self.processes.gather_objects({stream.name: stream.content for stream in self.first.streams})
         for rank, found in enumerate(others, start=1):
             for name, said in first.items():
                 if found[name] != said:
-                    what = "samples" if found[name]["digest"] == said["digest"] else "shards"
+                    what = "samples" if found[name][0] == said[0] else "shards"
                     raise DataError(
                         f"process {rank} reads other {what} for stream {name!r} than the first process",
                         expected="the same shard set and list of keys in all processes, on every machine of the run",
@@ -125,7 +125,7 @@ class Session:
             return Promise("from the beginning", None)
         before = int(self.start.state.get("total_samples", self.lengths.total))
         streams, now = checkpoint.document("data")["streams"], self.first.state_description()
-        other_order = _without_digests(streams) != _without_digests(now)
+        other_order = not self.first.continues(streams)
         return resume_promise(
             {**checkpoint.manifest.machine, **checkpoint.manifest.versions},
             {**self.machine, **library_versions()},
@@ -133,8 +133,7 @@ class Session:
             sounds=bool(self.recipe.sounds),
             changed_at=self.start.changed_at,
             other_order=other_order,
-            # Streams that are read on although their digest is another have lost samples, see `facemae.data.drop`.
-            erased=streams != now and not other_order,
+            erased=not other_order and any(now[name]["digest"] != then["digest"] for name, then in streams.items()),
             longer=None if before == self.lengths.total else (before, self.lengths.total),
         )
 
@@ -149,10 +148,10 @@ class Session:
         checkpoint = self.start.checkpoint
         if checkpoint is None or not self.is_first:
             return
-        total, streams = self.recipe.optim.total.model_dump(), self.first.state_description()
+        total = self.recipe.optim.total.model_dump()
         before = self.start.terms or Terms.of(checkpoint)
-        if (total, _without_digests(streams)) != (before.total, _without_digests(before.streams)):
-            write_terms(self.folder.terms, Terms(before.step, total, streams))
+        if total != before.total or not self.first.continues(before.streams):
+            write_terms(self.folder.terms, Terms(before.step, total, self.first.state_description()))
 
     def build(self, log: RunLog, lease: Lease | None, stop: StopRequest, *, init_from: Path | None) -> Trainer:
         """Build model, optimiser and trainer, and put the checkpoint's state into them.
@@ -250,7 +249,3 @@ class Session:
 
     def _cards(self) -> dict[str, Any]:
         return {stream.name: read_card(Path(stream.shards)) for stream in self.recipe.data.streams}
-
-
-def _without_digests(streams: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {name: {key: value for key, value in found.items() if key != "digest"} for name, found in streams.items()}

@@ -1,6 +1,7 @@
 """Where runs begin: what is pinned and from when, what may change, given weights and their papers, longer runs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ def test_growth_enters_only_when_adopted(tiny: Tiny, tmp_path: Path, growing: Pa
     said = [event for event in events if event["event"] == "resume"]
     assert [event["bitwise"] for event in said] == [True, False]
     assert "another order of samples from here" in said[1]["text"]
+
+
+def test_a_replaced_set_that_is_adopted_is_not_taken_for_an_erased_one(
+    tiny: Tiny, tmp_path: Path, growing: Path
+) -> None:
+    recipe = tiny(f"data.streams.0.shards={growing}")
+    out = tmp_path / "run"
+    run_until(recipe, out, 2)
+    shutil.rmtree(growing)
+    pack_samples(noise_items(20, first=100), growing, shard_size=10)
+    pretrain(recipe, out, adopt_data=True)
+    (said,) = [event for event in read_lines(out / "log/events.jsonl") if event["event"] == "resume"]
+    assert "another order of samples from here" in said["text"]
+    assert "erased" not in said["text"]
 
 
 def test_erased_samples_leave_the_order_as_it_was(tiny: Tiny, tmp_path: Path, growing: Path) -> None:

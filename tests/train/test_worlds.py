@@ -234,6 +234,16 @@ def test_processes_with_other_shards_are_refused_alike(tiny: Tiny, tmp_path: Pat
     assert said[0].startswith("process 1 reads other shards for stream 'faces' than the first process")
 
 
+def test_processes_with_another_choice_of_samples_are_refused_alike(tiny: Tiny, tmp_path: Path, growing: Path) -> None:
+    recipes = []
+    for name, numbers in (("here", range(16)), ("there", range(4, 20))):
+        (tmp_path / name).write_text("".join(f"face_{number:03d}\n" for number in numbers))
+        recipes.append(tiny(*FOUR_LANES, f"data.streams.0.shards={growing}", f"data.streams.0.keys={tmp_path / name}"))
+    said = run_in_processes(refused, 2, recipes, tmp_path / "run")
+    assert said[0] == said[1]
+    assert said[0].startswith("process 1 reads other samples for stream 'faces' than the first process")
+
+
 def refused(group: Processes, recipes: list[Recipe], out: Path) -> str:
     with pytest.raises(DataError) as caught:
         train(group, recipes[group.rank], out)

@@ -38,7 +38,7 @@ class Part:
 
 
 class HeldOut:
-    """The samples a monitor looks at: always the same ones.
+    """The samples a monitor looks at: the same ones as long as the set is the same.
 
     Args:
         config: The recipe's block.

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from facemae.checkpoint import find_checkpoint
+from facemae.data.pack import pack_samples
 from facemae.errors import ResumeError, UsageError
 from facemae.train import trainer
 from facemae.train.loop import Trainer
 from facemae.train.saving.rewind import Rewind, read_rewinds, record_rewind
 from facemae.train.trainer import pretrain
-from tests.train.conftest import Tiny, crash, grow, run_until
+from tests.train.conftest import Tiny, crash, grow, noise_items, run_until
 from tests.train.spikes import events, spike_at, watched
 
 
@@ -46,7 +47,7 @@ def test_a_length_that_was_granted_can_be_taken_back_before_the_next_checkpoint(
     assert pretrain(tiny(), out).samples == 64
 
 
-@pytest.mark.parametrize("granted", ["extend", "adopt_data"])
+@pytest.mark.parametrize("granted", ["extend", "adopt_data", "replaced"])
 def test_what_a_start_was_granted_holds_where_the_run_goes_back_to(
     tiny: Tiny, tmp_path: Path, growing: Path, monkeypatch: pytest.MonkeyPatch, granted: str
 ) -> None:
@@ -55,14 +56,17 @@ def test_what_a_start_was_granted_holds_where_the_run_goes_back_to(
     run_until(recipe, out, 5)
     if granted == "extend":
         recipe = watched(tiny, "rewind", f"data.streams.0.shards={growing}", "optim.total=176 samples")
-    else:
+    elif granted == "adopt_data":
         grow(growing)
-    run_until(recipe, out, 6, extend=granted == "extend", adopt_data=granted == "adopt_data")
+    else:
+        shutil.rmtree(growing)
+        pack_samples(noise_items(20, first=100), growing, shard_size=10)
+    run_until(recipe, out, 6, extend=granted == "extend", adopt_data=granted != "extend")
     spike_at(monkeypatch, 7)
     # Without the flag, as any start may be: the run goes back to step 4, where neither was granted yet.
     assert pretrain(recipe, out).stopped == "finished"
     assert read_rewinds(out / "rewinds.json") == (Rewind(7, 4, 8, undisturbed=False),)
-    assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == (2 if granted == "extend" else 3)
+    assert find_checkpoint(out).document("data")["streams"]["faces"]["shards"] == (3 if granted == "adopt_data" else 2)
     back = events(out, "resume")[-1]
     assert back["text"].startswith("continuing from step-00000004: ")
     assert ("another learning rate" if granted == "extend" else "another order of samples") in back["text"]
