@@ -31,7 +31,7 @@ def config(
 ) -> None:
     """Print a recipe with everything filled in.
 
-    Example: facemae config fmae_tiny optim.batch_size=512 > mine.yaml
+    Example: facemae config fmae_tiny_rising optim.batch_size=512 > mine.yaml
     """
     from facemae.errors import UsageError
     from facemae.recipe import list_recipes, load_recipe, recipe_to_yaml, recipe_tree
@@ -84,7 +84,7 @@ def pretrain(
     The same command starts and continues. SIGTERM or Ctrl-C saves at the end of the step and stops; a second Ctrl-C
     stops at once. Exit code 0 when finished or stopped by SIGTERM, 130 after Ctrl-C.
 
-    Example: facemae pretrain fmae_tiny --data shards/faces --out runs/first
+    Example: facemae pretrain fmae_tiny_rising --data shards/faces --out runs/first
     """
     from facemae.recipe import load_recipe
     from facemae.train import trainer

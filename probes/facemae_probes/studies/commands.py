@@ -31,7 +31,7 @@ def ferplus(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Changes to the recipe, such as optim.total=80.")
     ] = None,
-    recipe: Annotated[str, typer.Option(help="Recipe that is pretrained.")] = "fmae_tiny",
+    recipe: Annotated[str, typer.Option(help="Recipe that is pretrained.")] = "fmae_tiny_rising",
     layers: options.Layers = "5,8,11",
     pooling: Annotated[str, typer.Option(help="Comma-separated: mean, cls, cls+mean, gridK.")] = "mean,grid2,grid4",
     probe: Annotated[str, typer.Option(help="Comma-separated: linear, knn, attentive.")] = "linear,knn,attentive",

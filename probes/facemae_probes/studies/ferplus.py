@@ -47,7 +47,7 @@ def run_study(
     data: Path,
     out: Path,
     *,
-    recipe: str = "fmae_tiny",
+    recipe: str = "fmae_tiny_rising",
     overrides: Sequence[str] = (),
     plan: ProbePlan = PLAN,
     command: str | None = None,

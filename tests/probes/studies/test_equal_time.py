@@ -176,7 +176,8 @@ def test_units_made_elsewhere_join_a_table(study: Path, tmp_path: Path) -> None:
 
 
 def test_systems_are_names_or_a_file(tmp_path: Path) -> None:
-    assert [system.name for system in find_systems(())] == ["fmae_tiny", "fmae_tiny_cross", "swav_tiny", "simclr_tiny"]
+    names = ["fmae_tiny", "fmae_tiny_cross", "fmae_tiny_rising", "swav_tiny", "simclr_tiny"]
+    assert [system.name for system in find_systems(())] == names
     assert find_systems(["all"]) == BUILT_IN
     with pytest.raises(UsageError, match="no built-in system 'fmae_huge'"):
         find_systems(["fmae_huge"])
