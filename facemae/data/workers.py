@@ -8,9 +8,11 @@ import multiprocessing.context
 import multiprocessing.process
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -45,6 +47,7 @@ def start_worker(_: int) -> None:
     cv2.setNumThreads(1)
     for number in _signals():
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _say_unless_left
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
@@ -57,6 +60,17 @@ def _end_with(parent: Any) -> None:
     """
     parent.join()
     os._exit(1)
+
+
+def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception, but not that of a connection which the training process did not live to make.
+
+    It asks a thread of multiprocessing for the memory that batches lie in; where it is killed while it does, the thread
+    would tell of that, and then go on. If it lives and has no answer, it says so itself.
+    """
+    in_a_thread = threading.current_thread() is not threading.main_thread()
+    if not (in_a_thread and issubclass(kind, EOFError | ConnectionError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _signals() -> list[signal.Signals]:
