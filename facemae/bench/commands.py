@@ -2,6 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,6 +170,28 @@ def faces(
 
     settings = FacesBenchSettings(limit, frames, tuple(detector or ()))
     show(bench_faces(clips, settings, tell=tell), as_json)
+
+
+@app.command()
+def attention(
+    tokens: Annotated[
+        list[int] | None, typer.Option(min=1, help="Length of a sequence; may be repeated. [default: 17 to 400]")
+    ] = None,
+    heads: Annotated[int, typer.Option(min=1, help="Heads.")] = 6,
+    size: Annotated[int, typer.Option(min=1, help="Dimension of a head.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each way is measured, in turns.")] = 7,
+    as_json: Json = False,
+) -> None:
+    """Attention: as the trainer computes it on this machine, against the other way it could.
+
+    Example: [bold]facemae bench attention --tokens 50 --tokens 197[/bold]
+
+    Forward and backward, in bf16 and fp32, by itself. A ratio below 1 speaks against the choice on this machine.
+    """
+    from facemae.bench.attention import AttentionBenchSettings, bench_attention
+
+    settings = AttentionBenchSettings(heads=heads, size=size, rounds=rounds)
+    show(bench_attention(replace(settings, tokens=tuple(tokens)) if tokens else settings), as_json)
 
 
 @app.command()
