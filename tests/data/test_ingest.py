@@ -160,6 +160,9 @@ def test_nothing_to_pack(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images to pack") as caught:
         list_folder(tmp_path)
     assert "webp" in str(caught.value.expected)
+    touch(tmp_path / "shards", "0.tar")
+    with pytest.raises(DataError, match=r"holds no images to pack(.|\n)*packed already: --data .*/shards takes them"):
+        list_folder(tmp_path / "shards")
     with pytest.raises(DataError, match="there is no folder"):
         list_folder(tmp_path / "nowhere")
     touch(tmp_path, "a.png")
