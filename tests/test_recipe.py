@@ -194,8 +194,9 @@ def test_spans_count_samples() -> None:
     assert recipe.optim.total.samples(epoch=7) == 1000
     assert recipe.optim.warmup.samples(epoch=7, total=1000) == 100
     assert SpanConfig(amount=2, unit="epochs").samples(epoch=7) == 14
-    for text, samples in (("20epochs", 140), ("1e3", 1000), ("0.5 epochs", 4), ("2_000samples", 2000)):
+    for text, samples in (("20epochs", 140), ("1e3", 1000), ("0.5 epochs", 4), ("2_000samples", 2000), ("1 epoch", 7)):
         assert load_recipe("fmae_tiny", [f"optim.total={text}"]).optim.total.samples(epoch=7) == samples
+    assert load_recipe("fmae_tiny", ["optim.warmup=5%"]).optim.warmup == SpanConfig(amount=5, unit="percent")
     for text in ("20 steps", "20steps", "20 epochs long"):
         with pytest.raises(
             ConfigError, match=f"'{text}' is no length: its unit is one of samples, epochs, percent, and"

@@ -42,8 +42,15 @@ class BenchResult:
         """One line to read."""
         return (
             f"{self.bench}: {self.ours:.4g} against {self.baseline:.4g} {self.unit} "
-            f"({self.settings.get('baseline', 'baseline')}), ratio {self.ratio:.2f}"
+            f"({self.settings.get('baseline', 'baseline')}), ratio {self.ratio:.2f}{self._ends()}"
         )
+
+    def _ends(self) -> str:
+        for name, what in (("ratio_interval", "95 % interval"), ("ratio_range", "range")):
+            if name in self.settings:
+                low, high = self.settings[name]
+                return f" ({what} {low:.2f} to {high:.2f})"
+        return ""
 
 
 def _rounded(value: Any) -> Any:

@@ -53,13 +53,14 @@ def idle_settings(block: object, path: str = "") -> Iterator[str]:
 
 
 _Unit = Literal["samples", "epochs", "percent"]
+_SPELLINGS = {"": "samples", "sample": "samples", "epoch": "epochs", "%": "percent"}
 
 
 def _parse_span(value: object) -> object:
     if isinstance(value, str):
         parts = re.fullmatch(r"(\S*?)\s*([A-Za-z%]*)", value.strip())
         number, unit = parts.groups() if parts else (value, value)
-        unit = unit or "samples"
+        unit = _SPELLINGS.get(unit, unit)
         if unit not in get_args(_Unit):
             raise ValueError(
                 f"{value!r} is no length: its unit is one of {', '.join(get_args(_Unit))}, and samples where none is "

@@ -18,7 +18,7 @@ from facemae.recipe_specs import sound_specs, view_specs
 from facemae.train.hardware.numerics import Numerics, library_versions, machine_facts
 from facemae.train.labels import check_labels
 from facemae.train.loop import Trainer, micro_steps
-from facemae.train.monitor.monitor import open_monitor
+from facemae.train.monitor.monitor import choose_faces, open_monitor
 from facemae.train.optim.adamw import Average, group_names
 from facemae.train.optim.schedule import Lengths
 from facemae.train.processes.process_group import OneProcess, Processes
@@ -47,8 +47,8 @@ class Session:
         start: Where the run goes on from.
 
     Raises:
-        ConfigError: Settings that do not go together.
-        UsageError: A batch or number of processes that does not fit the data.
+        ConfigError: Settings that do not go together, the monitor's among them.
+        UsageError: A batch or number of processes that does not fit the data, or a monitor of faces that it lacks.
         DataError: A stream's data cannot be read.
         IndexMismatchError: The data is not what the run was started with.
         ResumeError: The run would become shorter than it was.
@@ -82,6 +82,7 @@ class Session:
             micro_batch=share // micro_steps(recipe, share),
         )
         self.promise = self._promise()
+        self.faces = choose_faces(recipe, self.first.streams) if self.is_first else None
         if self.is_first:
             write_text(folder.recipe, recipe_to_yaml(recipe))
 
@@ -179,9 +180,9 @@ class Session:
             saved=None if checkpoint is None else self.start.step,
         )  # fmt: skip
         monitor = (
-            open_monitor(recipe, lengths, self.numerics, model, average, log, self.first.streams)
-            if self.is_first
-            else None
+            None
+            if self.faces is None
+            else open_monitor(recipe, self.faces, lengths, self.numerics, model, average, log, self.first.streams)
         )
         steps = range(self.start.step, lengths.steps)
         loader = self._loader(self.specs, steps, self.processes, workers=recipe.efficiency.workers)

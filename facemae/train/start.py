@@ -31,6 +31,8 @@ from facemae.train.saving.terms import Terms, read_terms
 
 ENCODER = "encoder.vit."
 """Where an exported encoder's weights belong in the model."""
+CHANGES_SHOWN = 12
+"""Differences of two recipes that are listed; more are those of another recipe, and its name says more."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> N
     Where shards and lists of keys lie does not count: their content is pinned by digest.
 
     Raises:
-        ResumeError: Listing every change that may change results, see `facemae.recipe.difference`.
+        ResumeError: Listing what changed of what may change results, see `facemae.recipe.difference`.
     """
     changed = difference(_without_paths(saved), _without_paths(recipe_tree(recipe)))
     longer = [line for line in changed if line.startswith("optim.total.")]
@@ -141,8 +143,11 @@ def check_recipe(saved: Mapping[str, Any], recipe: Recipe, *, extend: bool) -> N
         fix = "add --extend to lengthen the run, or undo the change"
     elif any(line.startswith("checkpoint.every") for line in changed):
         fix += "; where optim.spike.action is rewind, checkpoint.every says how far back a run goes"
+    shown = sorted(changed, key=lambda line: not line.startswith("name:"))[:CHANGES_SHOWN]
+    if len(changed) > len(shown):
+        shown.append(f"and {len(changed) - len(shown)} more")
     raise ResumeError(
-        "the recipe is not the one this run was started with:\n" + "\n".join(f"    {line}" for line in changed),
+        "the recipe is not the one this run was started with:\n" + "\n".join(f"    {line}" for line in shown),
         expected=f"no change outside {', '.join(FREE_BLOCKS + FREE_KEYS)}",
         fix=fix,
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from facemae.config import Recipe
+from facemae.data.selection import open_shards
 from facemae.errors import FacemaeError
 from facemae.train.announcement import announce
 from facemae.train.hardware.numerics import Numerics
@@ -79,6 +80,7 @@ def pretrain(
         UsageError: The number of processes does not fit the recipe or the machine.
         ConfigError: Settings that do not go together. Sizes that do not divide each other are refused before the
             folder is made.
+        DataError: A stream's data cannot be read; where there is no shard set, before the folder is made.
     """
     os.environ.update(place_by_slurm())
     place = find_place()
@@ -88,6 +90,9 @@ def pretrain(
         check_gpus(recipe.efficiency, world)
     else:
         check_given_world(recipe.efficiency, world)
+    for number, stream in enumerate(recipe.data.streams):
+        # Opened here only so that a mistyped folder is refused before the run's is made.
+        open_shards(stream, number)
     recipe = complete_recipe(recipe, Path(out))
     initial = None if init_from is None else Path(init_from)
     request = Request(recipe, Path(out), initial, extend=extend, adopt_data=adopt_data)

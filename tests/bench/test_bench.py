@@ -31,6 +31,16 @@ def test_results_are_one_json_object_a_line() -> None:
     assert json.loads(line).keys() == FIELDS
 
 
+@pytest.mark.parametrize(
+    ("ours", "end"),
+    [([], "ratio 2.00"), ([8], "ratio 2.00 (range 2.00 to 2.00)"), ([8, 8], "ratio 2.00 (95 % interval 2.00 to 2.00)")],
+)
+def test_a_line_to_read_says_how_sure_its_ratio_is(ours: list[float], end: str) -> None:
+    known = spread(ours, [4] * len(ours)) if ours else {}
+    line = BenchResult("data", 20.0, 10.0, "images/s", 2.0, {"baseline": "x", **known}).to_text()
+    assert line == f"data: 20 against 10 images/s (x), {end}"
+
+
 def test_the_ratio_is_the_median_of_rounds() -> None:
     ours, baseline, ratio = compare_rates([10, 20, 90], [5, 5, 30])
     assert (ours, baseline, ratio) == (20, 5, 3)

@@ -84,10 +84,16 @@ def test_too_many_bad_updates_stop_with_their_keys_and_the_gradient_to_blame(
         pretrain(recipe, out)
 
 
+def test_a_start_on_shards_that_are_not_there_makes_no_folder(tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="there is no shard set"):
+        pretrain(tiny(f"data.streams.0.shards={tmp_path / 'gone'}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_start_without_data_is_no_run_yet_and_status_says_so(tiny: Tiny, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(DataError, match="there is no shard set"):
-        pretrain(tiny(f"data.streams.0.shards={tmp_path / 'gone'}"), out)
+    with pytest.raises(UsageError, match="gone"):
+        pretrain(tiny("data.streams.0.where={split: gone}"), out)
     assert [path.name for path in out.iterdir()] == ["lease.lock"]
     # As where the first of several processes is killed so early.
     record_loss(RunFolder(out), "ProcessError", "killed")

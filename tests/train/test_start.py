@@ -1,6 +1,7 @@
 """Where runs begin: what is pinned and from when, what may change, given weights and their papers, longer runs."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from facemae.data.quarantine import Quarantine
 from facemae.errors import CheckpointError, IndexMismatchError, ResumeError
 from facemae.features.export import export_encoder
 from facemae.objectives.pretraining import build_pretrain_model
+from facemae.recipe import load_recipe
 from facemae.train.record.log import read_lines
-from facemae.train.start import Start, resolve_lengths
+from facemae.train.start import CHANGES_SHOWN, Start, resolve_lengths
 from facemae.train.trainer import pretrain
 from tests.train.conftest import Tiny, crash, grow, noise_items, result_files, run_until
 
@@ -35,6 +37,16 @@ def test_a_changed_recipe_is_refused_with_the_difference(tiny: Tiny, tmp_path: P
     assert pretrain(longer, out, extend=True).samples == 80
     with pytest.raises(ResumeError, match="started with 80"):
         pretrain(tiny(), out, extend=True)
+
+
+def test_of_another_recipe_its_name_comes_first_and_not_all_that_differs(tiny: Tiny, tmp_path: Path) -> None:
+    run_until(tiny(), tmp_path / "run", 2)
+    other = load_recipe("simclr_tiny", [f"data.streams.0.shards={tiny().data.streams[0].shards}"])
+    with pytest.raises(ResumeError, match=r"started with:\n    name: \w+ -> simclr_tiny\n") as caught:
+        pretrain(other, tmp_path / "run")
+    *shown, more = str(caught.value).split("expected:")[0].rstrip().splitlines()[1:]
+    assert len(shown) == CHANGES_SHOWN
+    assert re.fullmatch(r"    and \d\d more", more)
 
 
 def test_where_a_run_goes_back_to_cannot_change(tiny: Tiny, tmp_path: Path) -> None:

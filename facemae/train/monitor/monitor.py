@@ -45,28 +45,39 @@ class _Features:
     places: list[int]
 
 
+def choose_faces(recipe: Recipe, streams: Sequence[Stream]) -> HeldOut | None:
+    """The faces a run's monitor looks at, or None where its recipe has none.
+
+    They are of the first stream's shards as the run is pinned to them, so that shards which are added do not change the
+    faces; another shard set is taken as it is.
+
+    Raises:
+        FacemaeError: As `HeldOut`.
+    """
+    config = recipe.monitor
+    if config is None:
+        return None
+    index = streams[0].index if config.data is None else ShardIndex.open(Path(config.data))
+    return HeldOut(config, index, seed=recipe.seed)
+
+
 def open_monitor(
     recipe: Recipe,
+    faces: HeldOut,
     lengths: Lengths,
     numerics: Numerics,
     model: PretrainModel,
     average: Average | None,
     log: RunLog,
     streams: Sequence[Stream],
-) -> "Monitor | None":
-    """The monitor of a run, or None where its recipe has none.
-
-    It looks at the first stream's shards as the run is pinned to them, so that shards which are added do not change the
-    faces; another shard set is taken as it is.
+) -> "Monitor":
+    """The monitor of a run, on the faces of `choose_faces`.
 
     Raises:
-        FacemaeError: As `Monitor` and `HeldOut`.
+        FacemaeError: As `Monitor`.
     """
     config = recipe.monitor
-    if config is None:
-        return None
-    index = streams[0].index if config.data is None else ShardIndex.open(Path(config.data))
-    faces = HeldOut(config, index, seed=recipe.seed)
+    assert config is not None, "it has chosen the faces"
     for stream in streams:
         both = faces.trained_on(stream)
         if both:

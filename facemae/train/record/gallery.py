@@ -8,7 +8,14 @@ from facemae.objectives.pretraining import PretrainModel
 from facemae.train.hardware.device import to_device
 from facemae.train.record.curve import save_curve
 from facemae.train.record.log import RunLog
-from facemae.train.record.pictures import head, reconstruction_picture, save_picture, views_picture
+from facemae.train.record.pictures import (
+    RECONSTRUCTION,
+    VIEWS,
+    head,
+    reconstruction_picture,
+    save_picture,
+    views_picture,
+)
 from facemae.train.saving.folder import RunFolder
 
 
@@ -52,7 +59,7 @@ class Gallery:
         """What the model is shown: a broken crop or mask is seen at a glance."""
         image = views_picture(*self._examples(0))
         path = self._folder.pictures / "views-step-0.png"
-        save_picture(image, path)
+        save_picture(image, path, VIEWS)
         self._log.picture("views", path, 0)
 
     def reconstruction(self, model: PretrainModel, step: int, position: int) -> None:
@@ -68,7 +75,7 @@ class Gallery:
         image = reconstruction_picture(model, to_device(batch, device), specs)
         if image is not None:
             path = self._folder.pictures / f"reconstruction-step-{step}.png"
-            save_picture(image, path)
+            save_picture(image, path, RECONSTRUCTION)
             self._log.picture("reconstruction", path, step * self._batch_size)
 
     def curve(self) -> None:

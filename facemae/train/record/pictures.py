@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from facemae.data.schema import Batch, MaskSpec, SoundBatch, ViewSpec
 from facemae.files import atomic_path
@@ -18,11 +18,22 @@ EXAMPLES = 8
 """Samples shown in a picture."""
 CLIPS = 3
 """Samples shown of a view of clips, each in rows of all its frames."""
+VIEWS = ("What the model is given: the views; where they are masked, what masks hide is dark.",)
+"""Caption of `views_picture`."""
+RECONSTRUCTION = (
+    "Rows: what the model is given (the hidden is dark), the hidden as it predicts it, the original.",
+    "Where targets are normalised (norm_pix, norm_patch), a predicted patch has the original's mean and contrast.",
+)
+"""Caption of `reconstruction_picture`."""
 
 Pixels = NDArray[np.uint8]
 
 _HIDDEN = 0.25
 """Brightness that hidden patches keep."""
+_WIDTH = 1024
+"""Width of a written picture in pixels, about."""
+_LINE = 18
+"""Height of a line of a caption, in pixels."""
 
 
 def head(batch: Batch, count: int = EXAMPLES) -> Batch:
@@ -107,11 +118,19 @@ def views_picture(batch: Batch, specs: Sequence[ViewSpec]) -> Image.Image:
     return _sheet(rows)
 
 
-def save_picture(image: Image.Image, path: Path) -> None:
-    """Write a PNG, enlarged to a size people can see."""
-    scale = max(1, round(1024 / image.width))
+def save_picture(image: Image.Image, path: Path, caption: Sequence[str]) -> None:
+    """Write a PNG, enlarged to a size people can see, with lines beneath that say what is seen."""
+    scale = max(1, round(_WIDTH / image.width))
+    large = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    font = ImageFont.load_default(12)
+    width = max([large.width, *(int(font.getlength(line)) + 8 for line in caption)])
+    sheet = Image.new(large.mode, (width, large.height + _LINE * len(caption)))
+    sheet.paste(large)
+    draw = ImageDraw.Draw(sheet)
+    for number, line in enumerate(caption):
+        draw.text((4, large.height + _LINE * number + 2), line, font=font, fill="white")
     with atomic_path(path) as temporary:
-        image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST).save(temporary)
+        sheet.save(temporary)
 
 
 def _channels_last(images: torch.Tensor) -> Pixels:

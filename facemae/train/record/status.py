@@ -36,7 +36,8 @@ def read_status(run: Path) -> dict[str, Any]:
     """
     folder = RunFolder(run)
     if not folder.exists() and not folder.is_bare():
-        raise UsageError(f"{run} is not a run folder: it has no {folder.recipe.name}", expected="the --out of a run")
+        what = f"is not a run folder: it has no {folder.recipe.name}" if run.exists() else "does not exist"
+        raise UsageError(f"{run} {what}", expected="the --out of a `facemae pretrain`")
     events = read_lines(folder.events)
     metrics = read_lines(folder.metrics)
     holder = read_holder(folder.lease)

@@ -1,6 +1,7 @@
 """`facemae study`: one command from raw data to a table of results."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,7 +120,8 @@ def equal_time(
     given = {"minutes": f"{minutes:g}", "seeds": seeds, "probe": probe}
     given |= {"systems": Path(systems).name} if systems else {}
     given |= {} if baselines else {"no-baselines": ""}
-    command = _command("equal-time", data or Path("fer2013plus"), out, given)
+    given |= {"report-only": ""} if report_only else {}
+    command = _command("equal-time", data, out, given, imports=imports or ())
     if report_only:
         results = write_table(out, table.wanted(), command)
     elif data is None:
@@ -293,11 +295,20 @@ def _show(results: dict[str, Any], out: Path, json_output: bool) -> None:
     typer.echo(json.dumps(results) if json_output else (out / "report" / "report.md").read_text(encoding="utf-8"))
 
 
-def _command(study: str, data: Path, out: Path, given: dict[str, str], overrides: list[str] | None = None) -> str:
+def _command(
+    study: str,
+    data: Path | None,
+    out: Path,
+    given: dict[str, str],
+    overrides: list[str] | None = None,
+    imports: Sequence[Path] = (),
+) -> str:
     """The command line with every option, and folders by name: reports are published."""
     import shlex
 
-    words = ["facemae", "study", study, "--data", data.resolve().name, "--out", out.resolve().name]
+    words = ["facemae", "study", study]
+    for name, folder in (("data", data), *(("import", folder) for folder in imports), ("out", out)):
+        words += [] if folder is None else [f"--{name}", folder.resolve().name]
     for name, value in given.items():
         words += [f"--{name}", value] if value else [f"--{name}"]
     return shlex.join([*words, *(overrides or [])])

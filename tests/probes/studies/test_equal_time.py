@@ -166,6 +166,10 @@ def test_units_made_elsewhere_join_a_table(study: Path, tmp_path: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert {"joint", "hog"} <= set(json.loads(done.stdout)["lines"])
+    assert json.loads(done.stdout)["command"] == (
+        f"facemae study equal-time --import {study.name} --out table --minutes 60 --seeds 0,1 --probe quick "
+        "--report-only"
+    )
     assert import_units(study / "units", out) == [], "what is there is not copied again"
     changed = json.loads((out / "units" / "hog-0.json").read_text())
     (out / "units" / "hog-0.json").write_text(json.dumps({**changed, "about": "edited"}))

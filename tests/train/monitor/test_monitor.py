@@ -272,6 +272,12 @@ def test_features_without_a_rank_are_said_and_stop_nothing(
         assert event["text"] == expected
 
 
+def test_a_run_that_is_to_watch_what_is_not_there_does_not_begin(held_out: Path, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no metadata column 'moood'"):
+        pretrain(tiny(f"monitor.data={held_out}", "monitor.label=moood"), tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lease.lock"]
+
+
 # --- in a run ------------------------------------------------------------------------------------------------------
 
 

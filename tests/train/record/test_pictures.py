@@ -1,12 +1,16 @@
 """Pictures of views of different sizes, with several masks."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from facemae.data.schema import Batch, ClipSpec, MaskSpec, ViewBatch, ViewSpec
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe_specs import view_specs
-from facemae.train.record.pictures import CLIPS, head, reconstruction_picture, views_picture
+from facemae.train.record.pictures import CLIPS, head, reconstruction_picture, save_picture, views_picture
 from tests.objectives.examples import EXAMPLES, example_recipe, global_batch
 
 
@@ -30,6 +34,22 @@ def test_views_of_different_sizes_and_each_mask_have_a_row() -> None:
     local = sheet[30:, :18].reshape(6, 3, 6)[1:5, :, 1:5]
     assert (local == 100).all()
     assert (sheet[30:, 18:] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_written_picture_is_enlarged_with_its_caption_beneath(mode: str, tmp_path: Path) -> None:
+    image = Image.new(mode, (100, 20), "gray")
+    save_picture(image, tmp_path / "some.png", ("What it is,", "and how to read it."))
+    with Image.open(tmp_path / "some.png") as written:
+        found = np.asarray(written)
+    assert found.shape[:2] == (200 + 2 * 18, 1000)
+    assert (found[:200] == 128).all()
+    for line in range(2):
+        assert found[200 + 18 * line : 218 + 18 * line].max() > 200
+    long = "a caption that is wider than its picture, " * 8
+    save_picture(image, tmp_path / "some.png", (long,))
+    with Image.open(tmp_path / "some.png") as written:
+        assert written.width > 1200
 
 
 def test_a_clip_is_shown_as_strips_of_its_frames() -> None:

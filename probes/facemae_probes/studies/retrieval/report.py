@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from facemae.files import atomic_path, storage_errors, write_text
-from facemae.train.record.pictures import save_picture
+from facemae.train.record.pictures import RECONSTRUCTION, save_picture
 from facemae_probes.studies.retrieval.scores import DIRECTIONS, excludes_chance
 from facemae_probes.studies.retrieval.windows import PER_CLIP, Windows
 from facemae_probes.studies.words import duration, facts_table, machine_line, versions_line
@@ -44,7 +44,7 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
     pictures = {}
     if reconstruction is not None:
-        save_picture(reconstruction, folder / "reconstruction.png")
+        save_picture(reconstruction, folder / "reconstruction.png", RECONSTRUCTION)
         shown = summary["data"]["shown"]
         whose = "Held-out clips" if shown is None else f"Clips of {shown}"
         pictures["reconstruction.png"] = f"{whose}: masked, reconstructed, original; then the sound beneath, likewise"
