@@ -84,13 +84,13 @@ class Lengths:
 def _stage_begins(name: str, view: ViewConfig, *, epoch: int, total: int, batch: int) -> tuple[int, ...]:
     """The samples after which a view's stages begin, each with another step."""
     begins = tuple(stage.begins.samples(epoch=epoch, total=total) for stage in view.stages)
-    steps = [-(-samples // batch) for samples in begins]
-    if any(later <= earlier for earlier, later in pairwise([0, *steps])) or steps[-1] >= total // batch:
+    steps, end = [-(-samples // batch) for samples in begins], total // batch
+    if any(later <= earlier for earlier, later in pairwise([0, *steps])) or steps[-1] >= end:
         raise ConfigError(
             f"the stages of views.{name} begin with steps {', '.join(map(str, steps))}",
             expected=f"each with a later step than the one before it, the first after step 0 and the last before step "
-            f"{total // batch}, where the run ends",
-            fix=f"change `from` in views.{name}.stages, or optim.total",
+            f"{end}, where the run ends",
+            fix=f"change `from` in views.{name}.stages, or lengthen optim.total, which is {end} x {batch} samples",
         )
     return begins
 
