@@ -15,6 +15,7 @@ from facemae.features.export import export_encoder, verify_export
 from facemae.features.extractor import load
 from facemae.prediction import load_predictor
 from facemae.train.record.log import read_lines
+from facemae.train.record.pictures import CAPTION_LINE, RECONSTRUCTION, VIEWS
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
@@ -61,9 +62,9 @@ def test_several_micro_batches_see_the_same(whole: clip_runs.Runs, tmp_path: Pat
 def test_pictures_are_strips_of_what_is_masked_made_and_given(whole: clip_runs.Runs) -> None:
     pictures = RunFolder(whole[1]).pictures
     # Three clips of four frames of 16 pixels with a border of one: rows of what is masked, made and given.
-    for name, rows in (("reconstruction-step-6.png", 9), ("views-step-0.png", 6)):
+    for name, rows, caption in (("reconstruction-step-6.png", 9, RECONSTRUCTION), ("views-step-0.png", 6, VIEWS)):
         with Image.open(pictures / name) as image:
-            assert image.size[0] * rows == image.size[1] * 4
+            assert image.width * rows == (image.height - CAPTION_LINE * len(caption)) * 4
 
 
 def test_an_export_loads_and_takes_pictures_with_a_warning(whole: clip_runs.Runs, tmp_path: Path) -> None:

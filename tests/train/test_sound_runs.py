@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from facemae.train.record.log import read_lines
+from facemae.train.record.pictures import CAPTION_LINE, RECONSTRUCTION
 from facemae.train.saving.folder import RunFolder
 from tests.train import clip_runs
 from tests.train.conftest import result_files
@@ -57,4 +58,5 @@ def test_each_loss_is_logged_and_spectrograms_are_drawn(whole: clip_runs.Runs) -
     with Image.open(RunFolder(whole[1]).pictures / "reconstruction-step-6.png") as image:
         # Three rows of pictures of 16 by 16, of four samples; three of spectrograms of 16 bands by 32 frames, of the
         # three samples that are heard.
-        assert image.size[0] * (3 * 18 + 3 * 18) == image.size[1] * 3 * 34
+        height = image.height - CAPTION_LINE * len(RECONSTRUCTION)
+        assert image.width * (3 * 18 + 3 * 18) == height * 3 * 34

@@ -17,6 +17,7 @@ from facemae.errors import DataError
 from facemae.recipe import load_recipe
 from facemae.train.processes.process_group import Processes
 from facemae.train.record.log import read_lines
+from facemae.train.record.pictures import CAPTION_LINE, RECONSTRUCTION, VIEWS
 from facemae.train.saving.folder import RunFolder
 from facemae.train.trainer import pretrain
 from tests.data.test_loader_clips import LONG, members, write
@@ -148,9 +149,10 @@ def test_each_loss_is_a_mean_over_the_samples_of_its_stream(whole: Path) -> None
 def test_pictures_show_each_view(whole: Path) -> None:
     pictures = RunFolder(whole).pictures
     # Three clips of four frames, in two copies masked and given; stills masked and given: eight of them are wider.
-    for name, rows in (("views-step-0.png", 2 * 3 * 2 + 2), ("reconstruction-step-6.png", 3 * 3 + 3)):
+    shown = (("views-step-0.png", 2 * 3 * 2 + 2, VIEWS), ("reconstruction-step-6.png", 3 * 3 + 3, RECONSTRUCTION))
+    for name, rows, caption in shown:
         with Image.open(pictures / name) as image:
-            assert image.size[0] * rows == image.size[1] * 8
+            assert image.width * rows == (image.height - CAPTION_LINE * len(caption)) * 8
 
 
 def test_a_stream_of_stills_gives_no_clips(mixed: Load, tmp_path: Path) -> None:

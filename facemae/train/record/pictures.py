@@ -14,6 +14,8 @@ from facemae.files import atomic_path
 from facemae.objectives.base import Objective
 from facemae.objectives.pretraining import PretrainModel
 
+CAPTION_LINE = 18
+"""Height of a line of a caption, in pixels."""
 EXAMPLES = 8
 """Samples shown in a picture."""
 CLIPS = 3
@@ -32,8 +34,6 @@ _HIDDEN = 0.25
 """Brightness that hidden patches keep."""
 _WIDTH = 1024
 """Width of a written picture in pixels, about."""
-_LINE = 18
-"""Height of a line of a caption, in pixels."""
 
 
 def head(batch: Batch, count: int = EXAMPLES) -> Batch:
@@ -124,11 +124,11 @@ def save_picture(image: Image.Image, path: Path, caption: Sequence[str]) -> None
     large = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     font = ImageFont.load_default(12)
     width = max([large.width, *(int(font.getlength(line)) + 8 for line in caption)])
-    sheet = Image.new(large.mode, (width, large.height + _LINE * len(caption)))
+    sheet = Image.new(large.mode, (width, large.height + CAPTION_LINE * len(caption)))
     sheet.paste(large)
     draw = ImageDraw.Draw(sheet)
     for number, line in enumerate(caption):
-        draw.text((4, large.height + _LINE * number + 2), line, font=font, fill="white")
+        draw.text((4, large.height + CAPTION_LINE * number + 2), line, font=font, fill="white")
     with atomic_path(path) as temporary:
         sheet.save(temporary)
 
