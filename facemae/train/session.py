@@ -47,8 +47,8 @@ class Session:
         start: Where the run goes on from.
 
     Raises:
-        ConfigError: Settings that do not go together, the monitor's among them.
-        UsageError: A batch or number of processes that does not fit the data, or a monitor of faces that it lacks.
+        ConfigError: Settings that do not go together.
+        UsageError: A batch or number of processes that does not fit the data, or a monitor of faces that there are not.
         DataError: A stream's data cannot be read.
         IndexMismatchError: The data is not what the run was started with.
         ResumeError: The run would become shorter than it was.

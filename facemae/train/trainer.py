@@ -5,7 +5,7 @@ import functools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from facemae.config import Recipe
@@ -90,37 +90,46 @@ def pretrain(
         check_gpus(recipe.efficiency, world)
     else:
         check_given_world(recipe.efficiency, world)
-    for number, stream in enumerate(recipe.data.streams):
-        # Opened here only so that a mistyped folder is refused before the run's is made.
-        open_shards(stream, number)
-    recipe = complete_recipe(recipe, Path(out))
     initial = None if init_from is None else Path(init_from)
     request = Request(recipe, Path(out), initial, extend=extend, adopt_data=adopt_data)
-    if place is None and world > 1:
+    if place is not None:
+        with StopRequest() as stop, _join(place, recipe) as group:
+            # One machine of the run may lack the shards: only processes that have met notice that another has ended.
+            return pretrain_among(group, _completed(request), stop)
+    request = _completed(request)
+    if world > 1:
         lost = functools.partial(record_loss, RunFolder(request.out))
         result: RunResult = run_in_processes(functools.partial(_pretrain_as_rank, request), world, lost)
         return result
     with StopRequest() as stop:
-        if place is None:
-            return pretrain_among(OneProcess(), request, stop)
-        return _pretrain_at(place, request, stop)
+        return pretrain_among(OneProcess(), request, stop)
+
+
+def _completed(request: Request) -> Request:
+    """The request with what its recipe leaves to the data.
+
+    Shards are opened only so that a mistyped folder is refused before the run's is made.
+    """
+    for number, stream in enumerate(request.recipe.data.streams):
+        open_shards(stream, number)
+    return replace(request, recipe=complete_recipe(request.recipe, request.out))
 
 
 def _pretrain_as_rank(request: Request, stop: StopRequest, tell: Tell) -> RunResult:
     """What each process of a run does that `pretrain` has started."""
     place = find_place()
     assert place is not None, "given by whoever started this process"
-    return _pretrain_at(place, request, stop, tell)
+    with _join(place, request.recipe) as group:
+        return pretrain_among(group, request, stop, tell)
+
+
+def _join(place: Place, recipe: Recipe) -> ProcessGroup:
+    gpu = recipe.efficiency.device != "cpu" and visible_gpus() > 0
+    return ProcessGroup(place, "cuda" if gpu else "cpu")
 
 
 def _tell_nobody(_: Began | Ending) -> None:
     pass
-
-
-def _pretrain_at(place: Place, request: Request, stop: StopRequest, tell: Tell = _tell_nobody) -> RunResult:
-    gpu = request.recipe.efficiency.device != "cpu" and visible_gpus() > 0
-    with ProcessGroup(place, "cuda" if gpu else "cpu") as group:
-        return pretrain_among(group, request, stop, tell)
 
 
 def pretrain_among(processes: Processes, request: Request, stop: StopRequest, tell: Tell = _tell_nobody) -> RunResult:
@@ -147,15 +156,15 @@ def pretrain_among(processes: Processes, request: Request, stop: StopRequest, te
         stack.enter_context(numerics.applied())
         went_back = False
         while True:
-            if processes.rank == 0:
-                # Before the first start an error refuses the command, and the run is what it was.
-                with _written_down(folder) if went_back else contextlib.nullcontext():
+            # Before the first start an error refuses the command, and the run is what it was.
+            with _written_down(folder) if went_back and processes.rank == 0 else contextlib.nullcontext():
+                if processes.rank == 0:
                     # What came since the start is not adopted in mid-run.
                     adopt = request.adopt_data and not went_back
                     start = find_start(folder.root, recipe, extend=request.extend, adopt_data=adopt)
-            # One process decides; the others read the same checkpoint from the file system that they share.
-            start = processes.broadcast_object(start)
-            session = Session(recipe, folder, numerics, processes, start)
+                # One process decides; the others read the same checkpoint from the file system that they share.
+                start = processes.broadcast_object(start)
+                session = Session(recipe, folder, numerics, processes, start)
             try:
                 with session.open_log() as log, _told(tell if processes.rank == 0 else _tell_nobody), log.failures():
                     announce(session, log, lease, again=went_back)

@@ -32,9 +32,13 @@ def test_a_worker_does_not_tell_of_a_process_that_was_killed_while_it_asked(hush
 
 
 @pytest.mark.parametrize(
-    "where", ["raise EOFError", "threading.Thread(target=sys.excepthook, args=(ValueError, None, None)).start()"]
+    ("where", "error"),
+    [
+        ("raise EOFError", "EOFError"),
+        ("threading.Thread(target=sys.excepthook, args=(ValueError, ValueError(7), None)).start()", "ValueError: 7"),
+    ],
 )
-def test_a_worker_tells_of_all_other_errors(where: str) -> None:
+def test_a_worker_tells_of_all_other_errors(where: str, error: str) -> None:
     code = f"import sys, threading\nfrom facemae.data.workers import start_worker\nstart_worker(0)\n{where}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "Error" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith(error)

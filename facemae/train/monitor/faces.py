@@ -46,6 +46,7 @@ class HeldOut:
         seed: The run's seed, which chooses among more samples than are wanted.
 
     Attributes:
+        config: The recipe's block.
         query: The samples that are measured.
         reference: Those a label is looked up among; None without a label.
 
@@ -57,7 +58,7 @@ class HeldOut:
     def __init__(self, config: MonitorConfig, index: ShardIndex, *, seed: int) -> None:
         self.index = index
         self._reader = ShardReader(self.index)
-        self._config, self._seed = config, seed
+        self.config, self._seed = config, seed
         self.query = self._part("query", config.query)
         self.reference = None if config.label is None else self._part("reference", config.reference)
         if self.reference is not None:
@@ -100,7 +101,7 @@ class HeldOut:
         return int(np.isin(self.query.rows, np.arange(len(index)) if read is None else read).sum())
 
     def _part(self, name: str, where: Mapping[str, str]) -> Part:
-        label = self._config.label
+        label = self.config.label
         rows = select(self.index, where, dropped=False)
         values: NDArray[Any] | None = None
         if label is not None:
@@ -113,9 +114,9 @@ class HeldOut:
                 expected="two or more",
                 fix=f"facemae data stats {self.index.folder} shows splits and labels",
             )
-        if len(rows) > self._config.samples:
+        if len(rows) > self.config.samples:
             rng = generator(self._seed, "monitor", name)
-            rows = np.sort(rng.choice(rows, self._config.samples, replace=False))
+            rows = np.sort(rng.choice(rows, self.config.samples, replace=False))
         return Part(rows, () if values is None else tuple(str(values[row]) for row in rows))
 
     def _column(self, label: str) -> NDArray[Any]:
@@ -124,7 +125,7 @@ class HeldOut:
         return values
 
     def _check(self, reference: Part) -> None:
-        config = self._config
+        config = self.config
         if len(set(reference.labels)) < 2:
             raise ConfigError(
                 f"all {len(reference.rows)} samples of monitor.reference have {config.label}={reference.labels[0]}",

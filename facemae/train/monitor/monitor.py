@@ -76,8 +76,7 @@ def open_monitor(
     Raises:
         FacemaeError: As `Monitor`.
     """
-    config = recipe.monitor
-    assert config is not None, "it has chosen the faces"
+    config = faces.config
     for stream in streams:
         both = faces.trained_on(stream)
         if both:

@@ -20,10 +20,10 @@ EXAMPLES = 8
 """Samples shown in a picture."""
 CLIPS = 3
 """Samples shown of a view of clips, each in rows of all its frames."""
-VIEWS = ("What the model is given: the views; where they are masked, what masks hide is dark.",)
+VIEWS = ("The views; below a masked one, what masks hide of it is dark.",)
 """Caption of `views_picture`."""
 RECONSTRUCTION = (
-    "Rows: what the model is given (the hidden is dark), the hidden as it predicts it, the original.",
+    "Rows: where a view is masked, what is seen of it (the hidden is dark); what the model predicts; the original.",
     "Where targets are normalised (norm_pix, norm_patch), a predicted patch has the original's mean and contrast.",
 )
 """Caption of `reconstruction_picture`."""

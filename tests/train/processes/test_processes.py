@@ -5,6 +5,9 @@ import functools
 import multiprocessing
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -210,6 +213,37 @@ def test_a_number_beside_a_launchers_own_is_refused(
     with pytest.raises(UsageError, match=r"efficiency\.processes is 1 in a run of 2 processes"):
         pretrain(tiny("efficiency.processes=1"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_where_one_of_externally_started_processes_lacks_the_shards_all_end(recipe_file: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    common = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    command = [sys.executable, "-m", "facemae", "pretrain", str(recipe_file), "--out", str(tmp_path / "run")]
+    first, second = (
+        subprocess.Popen(
+            [*command, *overrides],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank, overrides in enumerate([[], [f"data.streams.0.shards={tmp_path / 'gone'}"]])
+    )
+    try:
+        assert "there is no shard set" in second.communicate(timeout=120)[1]
+        # It would wait an hour for one that ended before they met.
+        assert "lost the others" in first.communicate(timeout=120)[1]
+    finally:
+        first.kill()
+        second.kill()
+    assert (first.returncode, second.returncode) == (1, 1)
 
 
 def test_tasks_of_srun_find_each_other() -> None:

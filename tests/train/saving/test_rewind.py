@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from facemae.config import Recipe
-from facemae.errors import ResumeError, SpikeError, StorageError
+from facemae.data.pack import pack_samples
+from facemae.errors import DataError, ResumeError, SpikeError, StorageError
 from facemae.train import trainer
 from facemae.train.optim.schedule import Lengths, due
 from facemae.train.processes.process_group import Processes
@@ -26,7 +27,7 @@ from facemae.train.saving.rewind import (
 from facemae.train.start import Start
 from facemae.train.trainer import Request, RunResult, pretrain, pretrain_among
 from tests.spawn import run_in_processes
-from tests.train.conftest import Tiny, result_files, run_until
+from tests.train.conftest import Tiny, noise_items, result_files, run_until
 from tests.train.spikes import STEPS, events, keys, slow, spike_at, watched
 
 
@@ -195,6 +196,25 @@ def test_an_error_between_two_starts_is_written_down(
     stop = read_lines(tmp_path / "run/log/events.jsonl")[-1]
     assert (stop["event"], stop["reason"]) == ("stop", "StorageError")
     assert stop["text"].endswith("the disk is full")
+
+
+def test_faces_that_are_gone_when_a_run_goes_back_are_written_down(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = tmp_path / "held"
+    pack_samples(noise_items(20, first=200), held, shard_size=10)
+    spike_at(monkeypatch, 7)
+
+    def losing(*given: Any) -> None:
+        record_rewind(*given)
+        shutil.rmtree(held)
+
+    monkeypatch.setattr(trainer, "record_rewind", losing)
+    watching = (f"monitor.data={held}", "monitor.query={split: train}")
+    with pytest.raises(DataError, match="there is no shard set"):
+        pretrain(watched(tiny, "rewind", *watching), tmp_path / "run")
+    stop = read_lines(tmp_path / "run/log/events.jsonl")[-1]
+    assert (stop["event"], stop["reason"]) == ("stop", "DataError")
 
 
 def test_a_lost_or_damaged_record_is_refused(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
