@@ -47,7 +47,7 @@ def bench_attention(settings: AttentionBenchSettings) -> Iterator[BenchResult]:
 
     Yields:
         A result for each precision and length, in passes a second. A ratio below 1 speaks
-        against the rule of `facemae.models.attention.choose_attention` on this machine; whole steps decide.
+        against the rule of `facemae.models.attention.choose_attention` on this machine.
 
     Raises:
         DataError: The two ways do not compute the same.

@@ -186,8 +186,8 @@ def attention(
 
     Example: [bold]facemae bench attention --tokens 50 --tokens 197[/bold]
 
-    Forward and backward, in bf16 and fp32, by itself. A ratio below 1 speaks against the choice on this machine, where
-    a whole step gains by the other one too: in fp32 on a CPU it did not (docs/decisions/0020).
+    Forward and backward, in bf16 and fp32, by itself. A ratio below 1 speaks against the choice on this machine; why it
+    is what it is, docs/decisions/0020 says.
     """
     from facemae.bench.attention import AttentionBenchSettings, bench_attention
 

@@ -42,10 +42,10 @@ class BenchResult:
         """One line to read."""
         return (
             f"{self.bench}: {self.ours:.4g} against {self.baseline:.4g} {self.unit} "
-            f"({self.settings.get('baseline', 'baseline')}), ratio {self.ratio:.2f}{self._ends()}"
+            f"({self.settings.get('baseline', 'baseline')}), ratio {self.ratio:.2f}{self._uncertainty()}"
         )
 
-    def _ends(self) -> str:
+    def _uncertainty(self) -> str:
         for name, what in (("ratio_interval", "95 % interval"), ("ratio_range", "range")):
             if name in self.settings:
                 low, high = self.settings[name]

@@ -47,7 +47,7 @@ def start_worker(_: int) -> None:
     cv2.setNumThreads(1)
     for number in _signals():
         signal.signal(number, signal.SIG_IGN)
-    sys.excepthook = _say_unless_left
+    sys.excepthook = _print_unless_parent_hung_up
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), name="end-with-parent", daemon=True).start()
@@ -62,7 +62,7 @@ def _end_with(parent: Any) -> None:
     os._exit(1)
 
 
-def _say_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_unless_parent_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an exception, but not that of a connection which the training process did not live to make.
 
     It asks a thread of multiprocessing for the memory that batches lie in; where it is killed while it does, the thread

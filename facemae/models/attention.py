@@ -15,8 +15,8 @@ PLAIN_TOKENS = 1024
 def choose_attention(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:
     """Whether torch's fused kernel runs rather than plain matrix products.
 
-    In bf16 on the CPU it takes two to six times as long as they do at the token counts of a masked encoder; in fp32
-    whole steps gain nothing by either. Measured by `facemae bench attention`; docs/decisions/0020-attention-kernel.md.
+    In bf16 on the CPU it takes two to six times as long as they do at the token counts of a masked encoder, by
+    `facemae bench attention`. Why it stays for all else: docs/decisions/0020-attention-kernel.md.
     """
     return device.type != "cpu" or dtype != torch.bfloat16 or tokens > PLAIN_TOKENS
 

@@ -196,11 +196,11 @@ def list_folder(
         detail += "".join(f"; {note}" for note in listing.notes if not listing.skipped)
         endings = ", ".join(media.endings)
         other = VIDEOS if media.name == IMAGES.name else IMAGES
-        shards = f"shards are packed already: --data {source} takes them, after `facemae data index {source}`"
+        packed = f"shards are packed already: --data {source} takes them, after `facemae data index {source}`"
         raise DataError(
             f"{source} holds no {media.name} to pack{detail}",
             expected=f"files ending in {endings}; or {other.name}, in {', '.join(other.endings[:6])}, …",
-            fix=shards if any(source.glob("*.tar")) else None,
+            fix=packed if any(source.glob("*.tar")) else None,
         )
     return listing
 

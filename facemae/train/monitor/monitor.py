@@ -76,24 +76,20 @@ def open_monitor(
     Raises:
         FacemaeError: As `Monitor`.
     """
-    config = faces.config
     for stream in streams:
         both = faces.trained_on(stream)
         if both:
             found = f"{both} of {len(faces.query.rows)} faces the monitor holds out"
             log.event("note", f"{found} are trained on by stream {stream.name!r}")
-    every = config.every.samples(epoch=lengths.epoch, total=lengths.total)
-    return Monitor(
-        config, faces, model_input(recipe), model.encoder, average, numerics, batch=_BATCH, every=every, log=log
-    )
+    every = faces.config.every.samples(epoch=lengths.epoch, total=lengths.total)
+    return Monitor(faces, model_input(recipe), model.encoder, average, numerics, batch=_BATCH, every=every, log=log)
 
 
 class Monitor:
     """Measures the encoder of a run on held-out faces. Draws nothing at random and leaves the model as it was.
 
     Args:
-        config: The recipe's block.
-        faces: The held-out faces.
+        faces: The held-out faces, with the recipe's block.
         model_input: What the encoder expects of its pixels.
         encoder: The run's encoder.
         average: The run's averaged weights, which are the ones measured where there are any.
@@ -108,7 +104,6 @@ class Monitor:
 
     def __init__(
         self,
-        config: MonitorConfig,
         faces: HeldOut,
         model_input: ModelInput,
         encoder: MaskedEncoder,
@@ -119,12 +114,12 @@ class Monitor:
         every: int,
         log: RunLog,
     ) -> None:
-        _check(config, encoder)
+        _check(faces.config, encoder)
         self.every = every
-        self._config, self._faces, self._input = config, faces, model_input
+        self._config, self._faces, self._input = faces.config, faces, model_input
         self._encoder, self._average, self._numerics = encoder, average, numerics
         self._batch, self._log = batch, log
-        self._layer = config.layer % encoder.depth
+        self._layer = faces.config.layer % encoder.depth
 
     def measure(self) -> dict[str, float]:
         """Measure now, and say so.

@@ -24,7 +24,7 @@ VIEWS = ("The views; below a masked one, what masks hide of it is dark.",)
 """Caption of `views_picture`."""
 RECONSTRUCTION = (
     "Rows: where a view is masked, what is seen of it (the hidden is dark); what the model predicts; the original.",
-    "Where targets are normalised (norm_pix, norm_patch), a predicted patch has the original's mean and contrast.",
+    "Where the target is normalised, as norm_pix is, a predicted patch has the original's mean and contrast.",
 )
 """Caption of `reconstruction_picture`."""
 

@@ -62,7 +62,10 @@ def ferplus(
         overrides=overrides or (),
         plan=plan,
         command=_command(
-            "ferplus", data, out, {"recipe": recipe, "layers": layers, "pooling": pooling, "probe": probe}, overrides
+            "ferplus",
+            [("data", data), ("out", out)],
+            {"recipe": recipe, "layers": layers, "pooling": pooling, "probe": probe},
+            overrides or (),
         ),
         say=options.say,
     )
@@ -121,7 +124,9 @@ def equal_time(
     given |= {"systems": Path(systems).name} if systems else {}
     given |= {} if baselines else {"no-baselines": ""}
     given |= {"report-only": ""} if report_only else {}
-    command = _command("equal-time", data, out, given, imports=imports or ())
+    folders = [] if data is None else [("data", data)]
+    folders += [("import", folder) for folder in imports or ()]
+    command = _command("equal-time", [*folders, ("out", out)], given)
     if report_only:
         results = write_table(out, table.wanted(), command)
     elif data is None:
@@ -200,7 +205,7 @@ def av_retrieval(
         data,
         out,
         asked,
-        command=_command("av-retrieval", data, out, given, overrides),
+        command=_command("av-retrieval", [("data", data), ("out", out)], given, overrides or ()),
         say=options.say,
     )
     _show(results, out, json_output)
@@ -248,7 +253,7 @@ def clip_labels(
         data,
         out,
         asked,
-        command=_command("clip-labels", data, out, given, [*changed, *(overrides or ())]),
+        command=_command("clip-labels", [("data", data), ("out", out)], given, [*changed, *(overrides or ())]),
         say=options.say,
     )
     _show(results, out, json_output)
@@ -296,19 +301,14 @@ def _show(results: dict[str, Any], out: Path, json_output: bool) -> None:
 
 
 def _command(
-    study: str,
-    data: Path | None,
-    out: Path,
-    given: dict[str, str],
-    overrides: list[str] | None = None,
-    imports: Sequence[Path] = (),
+    study: str, folders: Sequence[tuple[str, Path]], given: dict[str, str], overrides: Sequence[str] = ()
 ) -> str:
     """The command line with every option, and folders by name: reports are published."""
     import shlex
 
     words = ["facemae", "study", study]
-    for name, folder in (("data", data), *(("import", folder) for folder in imports), ("out", out)):
-        words += [] if folder is None else [f"--{name}", folder.resolve().name]
+    for name, folder in folders:
+        words += [f"--{name}", folder.resolve().name]
     for name, value in given.items():
         words += [f"--{name}", value] if value else [f"--{name}"]
-    return shlex.join([*words, *(overrides or [])])
+    return shlex.join([*words, *overrides])

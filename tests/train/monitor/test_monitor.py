@@ -63,13 +63,13 @@ def config(**values: Any) -> MonitorConfig:
 
 
 def monitor_of(
-    recipe: Recipe, faces: HeldOut, settings: MonitorConfig, folder: Path, average: bool = False
+    recipe: Recipe, faces: HeldOut, folder: Path, average: bool = False
 ) -> tuple[Monitor, MaskedEncoder, Average | None]:
     model = build_pretrain_model(recipe)
     mean = Average(model) if average else None
     log = RunLog(RunFolder(folder), step=0, batch=8, steps=1, keys=False)
     numerics = Numerics.choose(recipe.efficiency)
-    monitor = Monitor(settings, faces, model_input(recipe), model.encoder, mean, numerics, batch=4, every=1, log=log)
+    monitor = Monitor(faces, model_input(recipe), model.encoder, mean, numerics, batch=4, every=1, log=log)
     return monitor, model.encoder, mean
 
 
@@ -153,7 +153,7 @@ def test_faces_that_do_not_fit_are_refused(held_out: Path, values: dict[str, Any
 
 def test_an_encoder_that_does_not_fit_is_refused(held_out: Path, tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"monitor\.layer 9"):
-        monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), config(layer=9), tmp_path)
+        monitor_of(tiny(), HeldOut(config(layer=9), ShardIndex.open(held_out), seed=0), tmp_path)
     with pytest.raises(ConfigError, match="would find itself"):
         tiny("monitor.label=mood", "monitor.query={split: train}")
 
@@ -166,8 +166,8 @@ def test_averaged_weights_are_measured_and_everything_is_left_as_it_was(
 ) -> None:
     settings = config(layer=0, pooling="cls")
     faces = HeldOut(settings, ShardIndex.open(held_out), seed=0)
-    plain, _, _ = monitor_of(tiny(), faces, settings, tmp_path)
-    averaged, encoder, mean = monitor_of(tiny(), faces, settings, tmp_path, average=True)
+    plain, _, _ = monitor_of(tiny(), faces, tmp_path)
+    averaged, encoder, mean = monitor_of(tiny(), faces, tmp_path, average=True)
     assert mean is not None
     encoder.train()
     modules = list(encoder.modules())
@@ -192,7 +192,7 @@ def test_the_features_are_those_of_the_extractor(held_out: Path, tiny: Tiny, tmp
     for layer, pooling in ((-1, "mean"), (2, "cls")):
         settings = config(layer=layer, pooling=pooling, label=None)
         faces = HeldOut(settings, ShardIndex.open(held_out), seed=0)
-        monitor, encoder, _ = monitor_of(recipe, faces, settings, tmp_path)
+        monitor, encoder, _ = monitor_of(recipe, faces, tmp_path)
         extractor = FeatureExtractor.from_encoder(
             encoder, recipe.encoder, model_input(recipe), layer=layer, pooling=pooling, device="cpu"
         )
@@ -208,14 +208,14 @@ def test_a_held_out_face_that_does_not_decode_is_left_out(tmp_path: Path, tiny: 
     places = [place for _, found in held.images(held.query, model_input(tiny()), 2) for place in found]
     shown = {held.index.key(int(held.query.rows[place])) for place in places}
     assert shown == {"face_000", "face_006", "face_009"}
-    monitor, _, _ = monitor_of(tiny(), held, config(), tmp_path / "run")
+    monitor, _, _ = monitor_of(tiny(), held, tmp_path / "run")
     assert set(monitor.measure()) == set(COLUMNS)
 
 
 def test_held_out_faces_none_of_which_decodes_are_said_and_stop_nothing(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
     damage(folder, [f"face_{number:03d}" for number in range(12)])
-    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(folder), seed=0), config(), tmp_path / "run")
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(folder), seed=0), tmp_path / "run")
     assert monitor.measure() == {}
     (event,) = read_lines(tmp_path / "run/log/events.jsonl")
     assert f"of {folder} decodes" in event["text"]
@@ -223,7 +223,7 @@ def test_held_out_faces_none_of_which_decodes_are_said_and_stop_nothing(tmp_path
 
 def test_shards_that_are_gone_are_said_and_stop_nothing(tmp_path: Path, tiny: Tiny) -> None:
     folder = packed(tmp_path / "faces", faces(12))
-    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(folder), seed=0), config(), tmp_path / "run")
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(folder), seed=0), tmp_path / "run")
     for shard in folder.glob("*.tar"):
         shard.unlink()
     assert monitor.measure() == {}
@@ -235,7 +235,7 @@ def test_more_neighbours_than_faces_that_still_decode_are_all_of_them(tmp_path: 
     folder = packed(tmp_path / "faces", faces(12))
     damage(folder, ["face_001", "face_002"])
     held = HeldOut(config(k=7), ShardIndex.open(folder), seed=0)
-    monitor, _, _ = monitor_of(tiny(), held, config(k=7), tmp_path / "run")
+    monitor, _, _ = monitor_of(tiny(), held, tmp_path / "run")
     assert set(monitor.measure()) == set(COLUMNS)
 
 
@@ -246,7 +246,7 @@ def test_an_error_of_torch_is_said_and_stops_nothing(
         raise torch.linalg.LinAlgError("did not converge")  # type: ignore[attr-defined]
 
     monkeypatch.setattr("facemae.train.monitor.monitor.effective_rank", fail)
-    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), config(), tmp_path)
+    monitor, _, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), tmp_path)
     assert monitor.measure() == {}
     (event,) = read_lines(tmp_path / "log/events.jsonl")
     assert event["text"].startswith("held-out faces could not be measured: ")
@@ -257,7 +257,7 @@ def test_an_error_of_torch_is_said_and_stops_nothing(
 def test_features_without_a_rank_are_said_and_stop_nothing(
     held_out: Path, tiny: Tiny, tmp_path: Path, value: float
 ) -> None:
-    monitor, encoder, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), config(), tmp_path)
+    monitor, encoder, _ = monitor_of(tiny(), HeldOut(config(), ShardIndex.open(held_out), seed=0), tmp_path)
     with torch.no_grad():
         for parameter in (encoder.vit.norm.weight, encoder.vit.norm.bias):
             parameter.fill_(value)

@@ -10,7 +10,7 @@ from PIL import Image
 from facemae.data.schema import Batch, ClipSpec, MaskSpec, ViewBatch, ViewSpec
 from facemae.objectives.pretraining import build_pretrain_model
 from facemae.recipe_specs import view_specs
-from facemae.train.record.pictures import CLIPS, head, reconstruction_picture, save_picture, views_picture
+from facemae.train.record.pictures import CAPTION_LINE, CLIPS, head, reconstruction_picture, save_picture, views_picture
 from tests.objectives.examples import EXAMPLES, example_recipe, global_batch
 
 
@@ -42,10 +42,10 @@ def test_a_written_picture_is_enlarged_with_its_caption_beneath(mode: str, tmp_p
     save_picture(image, tmp_path / "some.png", ("What it is,", "and how to read it."))
     with Image.open(tmp_path / "some.png") as written:
         found = np.asarray(written)
-    assert found.shape[:2] == (200 + 2 * 18, 1000)
+    assert found.shape[:2] == (200 + 2 * CAPTION_LINE, 1000)
     assert (found[:200] == 128).all()
     for line in range(2):
-        assert found[200 + 18 * line : 218 + 18 * line].max() > 200
+        assert found[200 + CAPTION_LINE * line :][:CAPTION_LINE].max() > 200
     long = "a caption that is wider than its picture, " * 8
     save_picture(image, tmp_path / "some.png", (long,))
     with Image.open(tmp_path / "some.png") as written:
